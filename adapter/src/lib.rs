@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod limits;
+pub mod metrics;
 pub mod model;
 pub mod store;

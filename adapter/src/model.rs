@@ -6,3 +6,4 @@ pub mod row_key;
 pub mod sample;
 pub mod series;
 pub mod time;
+pub mod varint;
