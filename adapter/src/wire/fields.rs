@@ -3,7 +3,9 @@
 //! Thin over prost's own primitives, so that what is well formed is decided there. Knows no message.
 
 use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field};
+use prost::encoding::{
+    DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field,
+};
 use thiserror::Error;
 
 /// Bytes that are not a protobuf message of the expected kind.

@@ -19,7 +19,9 @@ const ENCODING_XOR: i64 = 1;
 
 /// A series that is too large for the protocol: splitting it would double it at the client.
 #[derive(Debug, Error)]
-#[error("a series of {bytes} bytes does not fit in a frame of {FRAME_BYTES_MAX}: ask for less time")]
+#[error(
+    "a series of {bytes} bytes does not fit in a frame of {FRAME_BYTES_MAX}: ask for less time"
+)]
 pub struct FrameTooLarge {
     /// The size of the message that was to be framed, in bytes.
     pub bytes: usize,

@@ -143,7 +143,9 @@ fn quoted_string(text: &str) -> Result<(String, &str), BadParameter> {
 /// RFC 9110 section 5.6.2.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// A sender's text, short enough for a log line.
@@ -177,7 +179,9 @@ mod tests {
                 Some(Protocol::V2),
             ),
             (
-                Some("application/x-protobuf;a=\";\\\"\";proto=\"io.prometheus\\.write.v2.Request\""),
+                Some(
+                    "application/x-protobuf;a=\";\\\"\";proto=\"io.prometheus\\.write.v2.Request\"",
+                ),
                 Some(Protocol::V2),
             ),
             (Some("application/x-protobuf;proto=IO.prometheus.write.v2.Request"), None),
@@ -185,10 +189,7 @@ mod tests {
             (Some("application/x-protobuf;proto="), None),
             (Some("application/x-protobuf;proto"), None),
             (Some("application/x-protobuf;proto=\"io.prometheus.write.v2.Request"), None),
-            (
-                Some("application/x-protobuf;proto=a;proto=io.prometheus.write.v2.Request"),
-                None,
-            ),
+            (Some("application/x-protobuf;proto=a;proto=io.prometheus.write.v2.Request"), None),
             (Some("application/json"), None),
             (Some("image/png"), None),
             (Some("application/x-protobuffer"), None),
@@ -217,6 +218,9 @@ mod tests {
     #[test]
     fn the_refusal_says_what_to_send() {
         let refusal = write_protocol(Some("application/json"), None).unwrap_err().to_string();
-        assert!(refusal.contains("application/json") && refusal.contains("x-protobuf"), "{refusal}");
+        assert!(
+            refusal.contains("application/json") && refusal.contains("x-protobuf"),
+            "{refusal}"
+        );
     }
 }

@@ -98,7 +98,9 @@ pub enum ReadError {
     #[error("unknown matcher type {0}")]
     UnknownMatcher(i32),
     /// The client accepts only response types that we do not speak.
-    #[error("none of the accepted response types is supported: accept SAMPLES or STREAMED_XOR_CHUNKS")]
+    #[error(
+        "none of the accepted response types is supported: accept SAMPLES or STREAMED_XOR_CHUNKS"
+    )]
     NoResponseType,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Written series by series, so that the answer exists only once in memory. Knows no store.
 
-use prost::encoding::{WireType, double, encode_key, encode_varint, int64, key_len};
 use prost::encoding::encoded_len_varint;
+use prost::encoding::{WireType, double, encode_key, encode_varint, int64, key_len};
 
 use super::snappy::{self, SnappyError};
 use crate::model::sample::Sample;
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn equals_plain_prost() {
         let stale = f64::from_bits(0x7ff0_0000_0000_0002);
-        let samples = [(0, 0.0), (1_763_697_600_000, stale), (-5, -0.0), (i64::MAX, f64::INFINITY)]
+        let samples = [(0, 0.0), (1_763_697_600_000, stale), (-5, -0.5), (i64::MAX, f64::INFINITY)]
             .map(|(timestamp_ms, value)| Sample { timestamp_ms, value, start_ms: None });
         let long = "x".repeat(300);
         let labels = [("__name__", "up"), ("empty", ""), ("long", &long)];
@@ -141,12 +141,27 @@ mod tests {
         let expected = messages::ReadResponse {
             results: vec![
                 messages::QueryResult {
-                    timeseries: vec![series(&labels, &samples), series(&[("__name__", "other")], &[])],
+                    timeseries: vec![
+                        series(&labels, &samples),
+                        series(&[("__name__", "other")], &[]),
+                    ],
                 },
                 messages::QueryResult::default(),
                 messages::QueryResult { timeseries: vec![series(&labels[..1], &samples[..1])] },
             ],
         };
         assert_eq!(body, expected.encode_to_vec());
+    }
+
+    /// Prost takes -0.0 for a default and leaves it out; its bits must survive, too.
+    #[test]
+    fn a_negative_zero_stays_negative() {
+        let sample = Sample { timestamp_ms: 1, value: -0.0, start_ms: None };
+        let mut response = SampledResponse::new(1);
+        response.push(0, &[("a", "b")], &[sample]);
+        let body = snappy::decompress(&response.finish().unwrap(), 1 << 10).unwrap();
+        let decoded = messages::ReadResponse::decode(&body[..]).unwrap();
+        let value = decoded.results[0].timeseries[0].samples[0].value;
+        assert_eq!(value.to_bits(), (-0.0_f64).to_bits());
     }
 }

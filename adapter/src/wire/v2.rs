@@ -105,7 +105,8 @@ fn finish(
     created_ms: Option<NonZeroI64>,
     pools: &mut Pools<'_, '_>,
 ) -> Result<(), DecodeError> {
-    let samples = pools.request.samples.get_mut(series.samples.start as usize..).unwrap_or_default();
+    let samples =
+        pools.request.samples.get_mut(series.samples.start as usize..).unwrap_or_default();
     match (samples.is_empty(), series.histograms == 0) {
         (true, true) => series.note(SeriesFault::NoData),
         (false, false) => series.note(SeriesFault::SamplesAndHistograms),
