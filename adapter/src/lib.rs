@@ -3,8 +3,13 @@
 
 #![forbid(unsafe_code)]
 
-pub mod engine;
-pub mod limits;
-pub mod metrics;
 pub mod model;
+pub mod wire;
+pub mod limits;
 pub mod store;
+pub mod engine;
+pub mod metrics;
+pub mod write;
+pub mod read;
+pub mod http;
+pub mod config;
