@@ -65,8 +65,6 @@ pub const QUERY_SERIES_MAX: usize = 1_000_000;
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of encoded answers that one query may hold before its first frame is sent.
 pub const QUERY_BYTES_MAX: usize = 256 << 20;
-/// One frame; Prometheus refuses frames above 50,000,000 bytes.
-pub const FRAME_BYTES_MAX: usize = 48 << 20;
 /// Reads of one query that a cluster serves at once.
 pub const QUERY_CONCURRENCY: usize = 32;
 
