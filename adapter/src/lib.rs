@@ -1,6 +1,9 @@
-//! The adapter: Prometheus' remote storage, with Kanyun's billing answers beside it.
-//!
-//! `wire` knows the bytes of the protocols, `model` the plain values that everything shares.
+//! kanyun-adapter: Prometheus' remote storage on an embedded store or on Cassandra.
+//! Modules in reading order; ARCHITECTURE.md draws their arrows.
 
+#![forbid(unsafe_code)]
+
+pub mod limits;
 pub mod model;
+pub mod store;
 pub mod wire;

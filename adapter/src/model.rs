@@ -1,4 +1,9 @@
-//! The plain values that wire, engine and stores share. Knows none of them.
+//! What the adapter stores, as plain values: labels, series, samples, row keys and times.
+//! Pure: knows no wire format, no store, no clock and no configuration file.
 
+pub mod labels;
 pub mod re2;
+pub mod row_key;
 pub mod sample;
+pub mod series;
+pub mod time;
