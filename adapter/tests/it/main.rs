@@ -9,4 +9,6 @@
     reason = "tests panic on purpose, and read the environment"
 )]
 
+mod bombs;
+mod captures;
 mod re2;
