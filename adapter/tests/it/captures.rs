@@ -456,7 +456,7 @@ fn damage(bytes: &[u8], mut each: impl FnMut(&[u8])) {
     for at in 0..bytes.len() {
         let changes: &[u8] = &[0x01, 0x02, 0x04, 0x08, 0x80, 0xff];
         let all: Vec<u8> = (1..=u8::MAX).collect();
-        for change in if bytes.len() <= 1_000 { &all } else { changes } {
+        for change in if bytes.len() <= 400 { &all } else { changes } {
             damaged[at] = bytes[at] ^ change;
             each(&damaged);
         }
