@@ -3,7 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod engine;
+pub mod http;
 pub mod limits;
+pub mod metrics;
 pub mod model;
+pub mod read;
+pub mod service;
 pub mod store;
 pub mod wire;
+pub mod write;

@@ -65,7 +65,13 @@ pub const QUERY_SERIES_MAX: usize = 1_000_000;
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of encoded answers that one query may hold before its first frame is sent.
 pub const QUERY_BYTES_MAX: usize = 256 << 20;
-/// One frame; Prometheus refuses frames above 50,000,000 bytes.
-pub const FRAME_BYTES_MAX: usize = 48 << 20;
 /// Reads of one query that a cluster serves at once.
 pub const QUERY_CONCURRENCY: usize = 32;
+
+// The embedded store.
+/// Bytes of waiting commits that are merged into one batch and one fdatasync.
+pub const LOCAL_COMMIT_BYTES_MAX: usize = 16 << 20;
+/// With `--store.sync=interval`: how long an acknowledged write may be unsynced.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Free space below which writes are refused: a full journal (512 MiB) and one compaction.
+pub const DISK_RESERVE_BYTES: u64 = 1 << 30;

@@ -2,8 +2,10 @@
 //! Pure: knows no wire format, no store, no clock and no configuration file.
 
 pub mod labels;
+pub mod matcher;
 pub mod re2;
 pub mod row_key;
 pub mod sample;
 pub mod series;
 pub mod time;
+pub mod varint;

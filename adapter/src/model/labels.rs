@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::series::SeriesId;
+use super::varint;
 
 /// The label that holds a series' metric name (Prometheus data model).
 pub const METRIC_NAME: &str = "__name__";
@@ -89,28 +90,16 @@ pub fn encode_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, encoded
 }
 
 fn push_text(text: &str, encoded: &mut Vec<u8>) {
-    let mut length = text.len();
-    while length >= 0x80 {
-        encoded.push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
-        length >>= 7;
-    }
-    encoded.push(u8::try_from(length).unwrap_or(0));
+    varint::push(text.len() as u64, encoded);
     encoded.extend_from_slice(text.as_bytes());
 }
 
 fn take_text(encoded: &mut &[u8]) -> Result<String, LabelsDamaged> {
-    let mut length = 0usize;
-    for shift in (0..35).step_by(7) {
-        let (byte, rest) = encoded.split_first().ok_or(LabelsDamaged::Truncated)?;
-        *encoded = rest;
-        length |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            let (text, rest) = encoded.split_at_checked(length).ok_or(LabelsDamaged::Truncated)?;
-            *encoded = rest;
-            return String::from_utf8(text.to_vec()).map_err(|_| LabelsDamaged::NotText);
-        }
-    }
-    Err(LabelsDamaged::Truncated)
+    let length = varint::take(encoded).and_then(|length| usize::try_from(length).ok());
+    let split = length.and_then(|length| encoded.split_at_checked(length));
+    let (text, rest) = split.ok_or(LabelsDamaged::Truncated)?;
+    *encoded = rest;
+    String::from_utf8(text.to_vec()).map_err(|_| LabelsDamaged::NotText)
 }
 
 impl fmt::Debug for Labels {
