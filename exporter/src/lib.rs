@@ -3,10 +3,10 @@
 //! is fetched in time (`worker`, `collect`), how it is written (`families`), and the program around it (`config`, `service`).
 
 mod collect;
-
+pub mod config;
 pub mod families;
 mod libvirt;
-
+pub mod service;
 pub mod snapshot;
 mod start_time;
 mod stats;
