@@ -1,1 +1,16 @@
+//! kanyun-adapter: Prometheus' remote storage on an embedded store or on Cassandra.
+//! Modules in reading order; ARCHITECTURE.md draws their arrows.
 
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod model;
+pub mod read;
+pub mod service;
+pub mod store;
+pub mod wire;
+pub mod write;

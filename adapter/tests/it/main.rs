@@ -1,1 +1,1 @@
-
+//! The adapter's integration tests, in one binary.

@@ -1,0 +1,185 @@
+//! Group commit: what waits is merged by group first and packed, then stored once, then every
+//! request in it is answered. A sender with many shards scatters a guest's series over its
+//! requests; here they come together again (DESIGN.md, "head").
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::batch::Placement;
+use super::index::KnownSeries;
+use super::pack::{Point, pack};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::row_key::Group;
+use crate::model::time::Hour;
+use crate::store::rows::{HeadRow, IndexRow, Rows};
+use crate::store::{Store, StoreError};
+
+/// One request's part of a commit.
+pub(super) struct Request {
+    pub(super) placements: Vec<Placement>,
+    pub(super) index: Vec<IndexRow>,
+    pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// Requests that have been received and not yet queued: a commit waits a little for them.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    expected: AtomicUsize,
+    changed: Notify,
+}
+
+/// Counts one request as arriving until it is dropped.
+#[derive(Debug)]
+pub struct Arriving(Arc<Arrivals>);
+
+impl Arrivals {
+    pub(super) fn one(arrivals: &Arc<Arrivals>) -> Arriving {
+        arrivals.expected.fetch_add(1, Ordering::SeqCst);
+        Arriving(Arc::clone(arrivals))
+    }
+
+    fn none(&self) -> bool {
+        self.expected.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if self.0.expected.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+/// The task that commits.
+pub(super) struct Committer {
+    pub(super) store: Arc<Store>,
+    pub(super) known: Arc<KnownSeries>,
+    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) metrics: Metrics,
+}
+
+impl Committer {
+    /// Runs until every sender is gone and what they sent is answered.
+    pub(super) async fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let commits_max = match *self.store {
+            // One: while it syncs, the next gathers.
+            Store::Local(_) | Store::Memory(_) => 1,
+            Store::Cassandra(_) => limits::COMMITS_IN_FLIGHT_MAX,
+        };
+        let slots = Arc::new(Semaphore::new(commits_max));
+        let committer = Arc::new(self);
+        while let Some(first) = requests.recv().await {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let gathered = committer.gather(first, &mut requests).await;
+            let committer = Arc::clone(&committer);
+            // Bounded by the slots; the answer of every request says how it went.
+            tokio::spawn(async move {
+                committer.commit(gathered).await;
+                drop(slot);
+            });
+        }
+        // Waits for the commits under way.
+        drop(slots.acquire_many(u32::try_from(commits_max).unwrap_or(1)).await);
+    }
+
+    /// Takes what waits, and for a moment also what is on its way.
+    async fn gather(&self, first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+        let deadline = Instant::now() + limits::COMMIT_WAIT_MAX;
+        let mut samples = first.placements.len();
+        let mut gathered = vec![first];
+        while samples < limits::COMMIT_SAMPLES_MAX {
+            let next = match requests.try_recv() {
+                Ok(request) => Some(request),
+                Err(_) if self.arrivals.none() => None,
+                Err(_) => tokio::select! {
+                    biased;
+                    request = timeout_at(deadline, requests.recv()) => request.ok().flatten(),
+                    () = self.arrivals.changed.notified() => continue,
+                },
+            };
+            let Some(request) = next else { break };
+            samples += request.placements.len();
+            gathered.push(request);
+        }
+        gathered
+    }
+
+    async fn commit(&self, gathered: Vec<Request>) {
+        let started = Instant::now();
+        let mut answers = Vec::with_capacity(gathered.len());
+        let mut placements = Vec::new();
+        let mut index = Vec::new();
+        for mut request in gathered {
+            placements.append(&mut request.placements);
+            index.append(&mut request.index);
+            answers.push(request.answer);
+        }
+        let samples = placements.len();
+        let rows = Rows { index: index.clone(), head: head_rows(placements) };
+        let head_rows = rows.head.len();
+        let result = self.store.append(rows).await;
+        match &result {
+            Ok(()) => {
+                self.known.learn(&index);
+                self.metrics.committed(started.elapsed(), samples, head_rows, index.len());
+            }
+            Err(error) => {
+                self.metrics.commit_failed();
+                tracing::warn!(%error, samples, requests = answers.len(), "a commit failed; its senders will retry");
+            }
+        }
+        for answer in answers {
+            let outcome = match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(StoreError::Unavailable(error.to_string())),
+            };
+            // A sender that is gone has no use for its answer; it will send again.
+            drop(answer.send(outcome));
+        }
+    }
+}
+
+/// Packs samples by group and hour. Sorted by series and time within a row, so that the same set
+/// of samples gives the same row, and a duplicate within one commit is stored once.
+fn head_rows(placements: Vec<Placement>) -> Vec<HeadRow> {
+    let mut partitions: BTreeMap<(Group, Hour), Vec<Point>> = BTreeMap::new();
+    for placement in placements {
+        partitions.entry((placement.group, placement.hour)).or_default().push(placement.point);
+    }
+    let mut rows = Vec::with_capacity(partitions.len());
+    for ((group, hour), mut points) in partitions {
+        points.sort_unstable_by_key(|point| (point.series, point.sample.timestamp_ms));
+        points.dedup_by(|next, kept| {
+            let same =
+                next.series == kept.series && next.sample.timestamp_ms == kept.sample.timestamp_ms;
+            if same {
+                kept.sample = kept.sample.merge(next.sample);
+            }
+            same
+        });
+        for points in points.chunks(limits::HEAD_ROW_SAMPLES_MAX) {
+            let payload = pack(points);
+            let first_ms = points
+                .iter()
+                .map(|point| point.sample.timestamp_ms)
+                .min()
+                .unwrap_or(hour.start_ms());
+            rows.push(HeadRow {
+                group,
+                hour,
+                first_ms,
+                hash: xxh3_64(&payload),
+                payload: Bytes::from(payload),
+            });
+        }
+    }
+    rows
+}

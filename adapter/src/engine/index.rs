@@ -1,0 +1,103 @@
+//! Which series the index knows already, so that a known series costs no index row.
+//! A bounded cache in front of the store; forgetting an entry costs a repeated row, nothing else.
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+
+use crate::limits;
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::row_key::{Group, RowKey};
+use crate::model::series::SeriesId;
+use crate::model::time::Week;
+use crate::store::rows::IndexRow;
+use crate::store::{Store, StoreError};
+
+/// Series and groups that are known to be in the index, by week.
+#[derive(Debug)]
+pub(super) struct KnownSeries {
+    series: Cache<(Week, SeriesId), ()>,
+    groups: Cache<(Week, Group), ()>,
+}
+
+impl KnownSeries {
+    pub(super) fn new() -> KnownSeries {
+        KnownSeries {
+            series: Cache::new(limits::SEEN_SERIES_MAX),
+            groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
+        }
+    }
+
+    pub(super) fn contains(&self, week: Week, series: SeriesId) -> bool {
+        self.series.get(&(week, series)).is_some()
+    }
+
+    /// Rows are durable: their series are known from now on.
+    pub(super) fn learn(&self, rows: &[IndexRow]) {
+        for row in rows {
+            self.series.insert((row.week, row.series), ());
+        }
+    }
+
+    /// Takes the rows of series that the store knows out of `rows`. A group that this process has
+    /// not written in that week is read once: so a restart reads a row a guest instead of writing
+    /// ten a series again.
+    pub(super) async fn drop_known(
+        &self,
+        store: &Store,
+        rows: &mut Vec<IndexRow>,
+    ) -> Result<(), StoreError> {
+        let mut asked: Vec<(Week, Group)> = rows.iter().map(|row| (row.week, row.group)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        for (week, group) in asked {
+            if self.groups.get(&(week, group)).is_some() {
+                continue;
+            }
+            match store.series(week, group, limits::QUERY_ROWS_MAX).await {
+                Ok(known) => {
+                    known.into_iter().for_each(|(series, _)| self.series.insert((week, series), ()))
+                }
+                // More series than one read may hold: writing rows again is the cheaper way.
+                Err(StoreError::TooManyRows { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.groups.insert((week, group), ());
+        }
+        rows.retain(|row| !self.contains(row.week, row.series));
+        Ok(())
+    }
+}
+
+/// The index row of a series in a week.
+pub(super) fn row(
+    week: Week,
+    series: SeriesId,
+    row_key: RowKey,
+    labels: &[(&str, &str)],
+    encoded: &[u8],
+) -> IndexRow {
+    let group = row_key.group_of(series);
+    let mut metric = String::new();
+    let mut postings = Vec::with_capacity(labels.len());
+    for (name, value) in labels {
+        if *name == METRIC_NAME {
+            (*value).clone_into(&mut metric);
+        } else {
+            postings.push(((*name).to_owned(), (*value).to_owned()));
+        }
+    }
+    IndexRow {
+        week,
+        series,
+        group,
+        row_key: row_key.text,
+        metric,
+        postings,
+        labels: Bytes::copy_from_slice(encoded),
+    }
+}
+
+/// Stored labels, read back; damage is an error of the store.
+pub(super) fn stored_labels(encoded: &[u8]) -> Result<Labels, StoreError> {
+    Labels::decode(encoded).map_err(|error| StoreError::Damaged(error.to_string()))
+}

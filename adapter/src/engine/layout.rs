@@ -1,0 +1,198 @@
+//! The layout: how this store arranges rows. Written into the store once, checked at every start,
+//! because a process with another layout would look for rows where they are not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::row_key::RowKeyRule;
+use crate::model::time::Week;
+use crate::store::rows::LayoutRow;
+use crate::store::{Store, StoreError};
+
+/// The newest format that this release reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// Settings that every process on one store must share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Version of the tables' and payloads' form.
+    pub format: u32,
+    /// `--row-key.labels`: the first of these that a series has is its row key.
+    pub row_key_labels: Vec<String>,
+    /// Groups of one job and instance.
+    pub target_parts: u16,
+    /// Partitions of one metric's index rows.
+    pub index_shards: u16,
+    /// Length of the window that is sealed at once, seconds.
+    pub seal_window_seconds: u32,
+}
+
+impl Layout {
+    /// The layout of a new store.
+    pub fn new(row_key_labels: Vec<String>) -> Layout {
+        Layout {
+            format: FORMAT,
+            row_key_labels,
+            target_parts: 16,
+            index_shards: 16,
+            seal_window_seconds: 7200,
+        }
+    }
+
+    fn rule(&self) -> RowKeyRule {
+        RowKeyRule { labels: self.row_key_labels.clone(), target_parts: self.target_parts }
+    }
+
+    /// What differs from the layout in the store, in words.
+    fn difference(&self, stored: &Layout) -> Option<String> {
+        let mut differences = Vec::new();
+        if self.row_key_labels != stored.row_key_labels {
+            differences.push(format!(
+                "--row-key.labels is {} but the store was made with {}",
+                self.row_key_labels.join(","),
+                stored.row_key_labels.join(",")
+            ));
+        }
+        for (what, ours, theirs) in [
+            ("parts of a target", u32::from(self.target_parts), u32::from(stored.target_parts)),
+            ("index shards", u32::from(self.index_shards), u32::from(stored.index_shards)),
+            ("seal window in seconds", self.seal_window_seconds, stored.seal_window_seconds),
+        ] {
+            if ours != theirs {
+                differences.push(format!("{what}: {ours} here, {theirs} in the store"));
+            }
+        }
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+}
+
+/// Why a process may not work on a store.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A later release wrote it.
+    #[error(
+        "the store has format {stored}, this release reads up to {FORMAT}; use a newer release"
+    )]
+    Newer {
+        /// The store's format.
+        stored: u32,
+    },
+    /// Other settings than the store's.
+    #[error("the store has another layout: {0}; start with the store's settings")]
+    Differs(String),
+    /// The row is not what any release wrote.
+    #[error("the store's layout cannot be read ({0}); is this a kanyun-adapter store?")]
+    Unreadable(String),
+}
+
+/// All layouts of a store, by the week from which they hold.
+#[derive(Clone, Debug)]
+pub struct Layouts {
+    first: RowKeyRule,
+    later: Vec<(Week, RowKeyRule)>,
+}
+
+impl Layouts {
+    /// Reads the store's layouts, writes the first one into an empty store, and compares the one
+    /// that holds now with `wanted`.
+    pub async fn open(store: &Store, wanted: &Layout, now: Week) -> Result<Layouts, LayoutError> {
+        let mut rows = store.layouts().await?;
+        if rows.is_empty() {
+            let settings = serde_json::to_string(wanted)
+                .map_err(|error| LayoutError::Unreadable(error.to_string()))?;
+            store.add_layout(LayoutRow { from: now, settings }).await?;
+            // Another process may have been faster: what is in the store holds.
+            rows = store.layouts().await?;
+        }
+        let mut layouts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            layouts.push((row.from, parse(&row.settings)?));
+        }
+        let holds = layouts.iter().rev().find(|(from, _)| *from <= now).or(layouts.first());
+        let Some((_, holds)) = holds else {
+            return Err(LayoutError::Unreadable("there is none".to_owned()));
+        };
+        if let Some(difference) = wanted.difference(holds) {
+            return Err(LayoutError::Differs(difference));
+        }
+        let mut rules = layouts.iter().map(|(from, layout)| (*from, layout.rule()));
+        let first = rules.next().map_or_else(|| wanted.rule(), |(_, rule)| rule);
+        Ok(Layouts { first, later: rules.collect() })
+    }
+
+    /// The rule for row keys that holds in a week.
+    pub fn rule(&self, week: Week) -> &RowKeyRule {
+        let later = self.later.iter().rev().find(|(from, _)| *from <= week);
+        later.map_or(&self.first, |(_, rule)| rule)
+    }
+}
+
+fn parse(settings: &str) -> Result<Layout, LayoutError> {
+    #[derive(Deserialize)]
+    struct FormatOnly {
+        format: u32,
+    }
+    let unreadable = |error: serde_json::Error| LayoutError::Unreadable(error.to_string());
+    // The format first: a newer one may have settings that this release does not know.
+    let FormatOnly { format } = serde_json::from_str(settings).map_err(unreadable)?;
+    if format > FORMAT {
+        return Err(LayoutError::Newer { stored: format });
+    }
+    serde_json::from_str(settings).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+
+    fn wanted() -> Layout {
+        Layout::new(vec!["uuid".into(), "instance_id".into()])
+    }
+
+    #[tokio::test]
+    async fn written_once_and_compared_ever_after() {
+        let store = Store::Memory(Memory::new());
+        Layouts::open(&store, &wanted(), Week(2900)).await.unwrap();
+        Layouts::open(&store, &wanted(), Week(2950)).await.unwrap();
+        assert_eq!(store.layouts().await.unwrap().len(), 1);
+        let other = Layout::new(vec!["instance_id".into()]);
+        let error = Layouts::open(&store, &other, Week(2950)).await.unwrap_err().to_string();
+        assert!(
+            error.contains(
+                "--row-key.labels is instance_id but the store was made with uuid,instance_id"
+            ),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused_even_with_settings_unknown_here() {
+        let store = Store::Memory(Memory::new());
+        let settings = r#"{"format": 2, "rainbow": true}"#.to_owned();
+        store.add_layout(LayoutRow { from: Week(1), settings }).await.unwrap();
+        let error = Layouts::open(&store, &wanted(), Week(2950)).await.unwrap_err().to_string();
+        assert!(error.contains("format 2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_later_layout_holds_from_its_week() {
+        let store = Store::Memory(Memory::new());
+        let older = Layout::new(vec!["vm".into()]);
+        for (from, layout) in [(Week(10), &older), (Week(20), &wanted())] {
+            let settings = serde_json::to_string(layout).unwrap();
+            store.add_layout(LayoutRow { from, settings }).await.unwrap();
+        }
+        let layouts = Layouts::open(&store, &wanted(), Week(25)).await.unwrap();
+        assert_eq!(layouts.rule(Week(5)).labels, ["vm"]);
+        assert_eq!(layouts.rule(Week(19)).labels, ["vm"]);
+        assert_eq!(layouts.rule(Week(20)).labels, ["uuid", "instance_id"]);
+        assert!(matches!(
+            Layouts::open(&store, &wanted(), Week(15)).await,
+            Err(LayoutError::Differs(_))
+        ));
+    }
+}

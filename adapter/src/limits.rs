@@ -1,0 +1,77 @@
+//! Every bound of the adapter, named, with its reason. Nothing else in the crate invents one.
+
+use std::time::Duration;
+
+/// Compressed body of one request. Prometheus' own receiver takes 32 MiB.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// Decompressed body of one request, judged by the declared length before anything is allocated.
+pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Series in one write request. Prometheus sends 2,000 samples by default; vmagent 10,000.
+pub const REQUEST_SERIES_MAX: usize = 200_000;
+/// Samples in one write request.
+pub const REQUEST_SAMPLES_MAX: usize = 1_000_000;
+/// Labels in one write request, over all series.
+pub const REQUEST_LABELS_MAX: usize = 4_000_000;
+/// Symbols in one remote_write 2.0 request.
+pub const REQUEST_SYMBOLS_MAX: usize = 1_000_000;
+/// Bytes of all labels of one request after symbols are expanded: a 32 MiB body of references to
+/// one long symbol would be terabytes.
+pub const REQUEST_LABEL_BYTES_MAX: usize = 128 << 20;
+/// Labels of one series. Prometheus' service discovery on Kubernetes reaches 40.
+pub const SERIES_LABELS_MAX: usize = 64;
+/// Bytes of a label's name.
+pub const LABEL_NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a label's value: keeps an index row far below what a partition key may hold (64 KiB).
+pub const LABEL_VALUE_BYTES_MAX: usize = 4096;
+/// A sample may be this far ahead of our clock (Prometheus' own receiver: 10 minutes).
+pub const AHEAD_MS_MAX: i64 = 600_000;
+/// An hour is frozen this long before its retention ends (ledger.md, "Late data").
+pub const FROZEN_BEFORE_EXPIRY_MS: i64 = 8 * 86_400_000;
+
+/// Bodies of write requests in memory at once, compressed and decompressed; above it 503 at once.
+pub const WRITE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Requests that may wait for one commit.
+pub const COMMIT_QUEUE_MAX: usize = 1024;
+/// How long a commit may wait for requests that are still being decoded.
+pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(10);
+/// Samples after which a commit waits no longer.
+pub const COMMIT_SAMPLES_MAX: usize = 500_000;
+/// Commits to Cassandra under way at once; Local has one.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
+/// Samples in one head row: about 64 KiB, far below Cassandra's 16 MiB mutation.
+pub const HEAD_ROW_SAMPLES_MAX: usize = 2048;
+/// Entries of the cache of series that the index knows, 24 bytes each and the cache's own.
+pub const SEEN_SERIES_MAX: usize = 2_000_000;
+/// A write must be durable within this time, below Prometheus' own timeout of 30 s.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Reads under way at once; more of them wait.
+pub const READS_IN_FLIGHT_MAX: usize = 16;
+/// Reads that may wait; above it 503 at once.
+pub const READS_WAITING_MAX: usize = 64;
+/// A read must have been collected within this time, below Prometheus' own timeout of 60 s.
+pub const READ_DEADLINE: Duration = Duration::from_secs(50);
+/// Body of one read request.
+pub const READ_BODY_BYTES_MAX: usize = 1 << 20;
+/// Queries in one read request; Prometheus sends one.
+pub const READ_QUERIES_MAX: usize = 64;
+/// Matchers in one query.
+pub const QUERY_MATCHERS_MAX: usize = 64;
+/// Rows of one read of one table.
+pub const QUERY_ROWS_MAX: usize = 1_000_000;
+/// Series that one query may return.
+pub const QUERY_SERIES_MAX: usize = 1_000_000;
+/// Samples that one query may return (Prometheus' own read limit is 50 million).
+pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
+/// Bytes of encoded answers that one query may hold before its first frame is sent.
+pub const QUERY_BYTES_MAX: usize = 256 << 20;
+/// Reads of one query that a cluster serves at once.
+pub const QUERY_CONCURRENCY: usize = 32;
+
+// The embedded store.
+/// Bytes of waiting commits that are merged into one batch and one fdatasync.
+pub const LOCAL_COMMIT_BYTES_MAX: usize = 16 << 20;
+/// With `--store.sync=interval`: how long an acknowledged write may be unsynced.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Free space below which writes are refused: a full journal (512 MiB) and one compaction.
+pub const DISK_RESERVE_BYTES: u64 = 1 << 30;

@@ -1,0 +1,108 @@
+//! Label matchers with Prometheus' meaning.
+//! Knows nothing of indexes; a store may narrow what is asked, this decides.
+
+use super::labels::Labels;
+use super::re2::{Pattern, PatternError, compile};
+
+/// How a matcher compares (remote.proto, `LabelMatcher.Type`).
+#[derive(Clone, Debug)]
+pub enum Comparison {
+    /// `=`
+    Equal(String),
+    /// `!=`
+    NotEqual(String),
+    /// `=~`, anchored at both ends, in RE2's syntax.
+    Matches(Pattern),
+    /// `!~`
+    MatchesNot(Pattern),
+}
+
+/// One condition on one label. A missing label has the empty value, so `a=""` holds for a series
+/// without `a`, and so does `a!="x"`.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    /// The label's name; `__name__` is a label like any other.
+    pub name: String,
+    /// What its value must be.
+    pub comparison: Comparison,
+}
+
+impl Matcher {
+    /// `name="value"`
+    pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Matcher {
+        Matcher { name: name.into(), comparison: Comparison::Equal(value.into()) }
+    }
+
+    /// `name!="value"`
+    pub fn not_equal(name: impl Into<String>, value: impl Into<String>) -> Matcher {
+        Matcher { name: name.into(), comparison: Comparison::NotEqual(value.into()) }
+    }
+
+    /// `name=~"pattern"`; an error where Go's RE2 would not take the pattern.
+    pub fn matching(name: impl Into<String>, pattern: &str) -> Result<Matcher, PatternError> {
+        Ok(Matcher { name: name.into(), comparison: Comparison::Matches(compile(pattern)?) })
+    }
+
+    /// `name!~"pattern"`; an error where Go's RE2 would not take the pattern.
+    pub fn not_matching(name: impl Into<String>, pattern: &str) -> Result<Matcher, PatternError> {
+        Ok(Matcher { name: name.into(), comparison: Comparison::MatchesNot(compile(pattern)?) })
+    }
+
+    /// Whether a value of this label satisfies it.
+    pub fn accepts(&self, value: &str) -> bool {
+        match &self.comparison {
+            Comparison::Equal(wanted) => value == wanted,
+            Comparison::NotEqual(unwanted) => value != unwanted,
+            Comparison::Matches(pattern) => pattern.is_match(value),
+            Comparison::MatchesNot(pattern) => !pattern.is_match(value),
+        }
+    }
+
+    /// The one value that satisfies it, where there is only one and it is not the empty value: what
+    /// an index can look up.
+    pub fn only_value(&self) -> Option<&str> {
+        match &self.comparison {
+            Comparison::Equal(value) if !value.is_empty() => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a series satisfies all matchers.
+pub fn all_accept(matchers: &[Matcher], labels: &Labels) -> bool {
+    matchers.iter().all(|matcher| matcher.accepts(labels.get(&matcher.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(matcher: &Matcher, present: Option<&str>, wanted: bool) {
+        let labels = Labels::new(present.map(|value| ("a", value)));
+        assert_eq!(
+            all_accept(std::slice::from_ref(matcher), &labels),
+            wanted,
+            "{matcher:?} {present:?}"
+        );
+    }
+
+    #[test]
+    fn a_missing_label_is_empty() {
+        check(&Matcher::equal("a", ""), None, true);
+        check(&Matcher::equal("a", ""), Some("x"), false);
+        check(&Matcher::not_equal("a", ""), None, false);
+        check(&Matcher::not_equal("a", "x"), None, true);
+        check(&Matcher::matching("a", ".*").unwrap(), None, true);
+        check(&Matcher::matching("a", ".+").unwrap(), None, false);
+        check(&Matcher::matching("a", "x|").unwrap(), None, true);
+        check(&Matcher::not_matching("a", "x").unwrap(), None, true);
+        check(&Matcher::not_matching("a", "x").unwrap(), Some("x"), false);
+    }
+
+    #[test]
+    fn expressions_are_anchored_and_a_dot_takes_a_newline() {
+        check(&Matcher::matching("a", "b|c").unwrap(), Some("bc"), false);
+        check(&Matcher::matching("a", "b|c").unwrap(), Some("c"), true);
+        check(&Matcher::matching("a", "b.c").unwrap(), Some("b\nc"), true);
+    }
+}

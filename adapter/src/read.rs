@@ -1,0 +1,254 @@
+//! A remote_read request from its decompressed body to its answer, sampled or streamed.
+//! Everything is collected within bounds before the first byte is sent, so that an error is a
+//! status and never a short answer. Knows no HTTP and no store.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use crate::engine::{Engine, SelectError};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::sample::Sample;
+use crate::model::time::TimeRange;
+use crate::wire::frame::{FRAME_BYTES_MAX, frame};
+use crate::wire::read::{MatcherKind, Query, ReadLimits, ResponseType, decode};
+use crate::wire::sampled::SampledResponse;
+use crate::wire::snappy;
+use crate::wire::xor::{Chunk, encode_chunks};
+
+/// An answer, complete in memory.
+#[derive(Debug)]
+pub enum Answer {
+    /// One compressed `ReadResponse`.
+    Sampled(Bytes),
+    /// Frames to be sent one after another.
+    Streamed(Frames),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The client's fault; asking again cannot help.
+    #[error("{0}")]
+    Client(String),
+    /// The query is readable and asks for too much at once.
+    #[error("{0}")]
+    TooMuch(String),
+    /// Passing trouble of ours, or too many queries at once.
+    #[error("{0}")]
+    TryAgain(String),
+    /// What is stored cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Series with encoded chunks, query after query; each becomes one frame, never two: Prometheus'
+/// client doubles a series that is split and loses the second series of a frame.
+#[derive(Debug)]
+pub struct Frames {
+    series: std::vec::IntoIter<(usize, Labels, Vec<Chunk>)>,
+}
+
+impl Iterator for Frames {
+    type Item = Result<Bytes, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (query_idx, labels, chunks) = self.series.next()?;
+        Some(
+            frame(query_idx, labels.pairs(), &chunks)
+                .map_err(|error| ReadError::TooMuch(error.to_string())),
+        )
+    }
+}
+
+/// Answers read requests.
+#[derive(Debug)]
+pub struct Reader {
+    engine: Arc<Engine>,
+    metrics: Metrics,
+    slots: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Reader {
+    /// Reads from this engine.
+    pub fn new(engine: Arc<Engine>, metrics: Metrics) -> Reader {
+        Reader {
+            engine,
+            metrics,
+            slots: Semaphore::new(limits::READS_IN_FLIGHT_MAX),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Answers a compressed request. Dropping the future cancels the reads.
+    pub async fn read(&self, body: &[u8]) -> Result<Answer, ReadError> {
+        let answer = async {
+            let _slot = self.slot().await?;
+            self.answer(body).await
+        };
+        let late = || {
+            ReadError::TryAgain(
+                "the query took too long; narrow its matchers or its time range".to_owned(),
+            )
+        };
+        let answer = timeout(limits::READ_DEADLINE, answer).await.unwrap_or_else(|_| Err(late()));
+        if answer.is_err() {
+            self.metrics.unanswered();
+        }
+        answer
+    }
+
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        let busy = || ReadError::TryAgain("too many queries are waiting".to_owned());
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let waiting = Waiting::new(&self.waiting);
+        if waiting.before >= limits::READS_WAITING_MAX {
+            return Err(busy());
+        }
+        self.slots.acquire().await.map_err(|_| busy())
+    }
+
+    async fn answer(&self, body: &[u8]) -> Result<Answer, ReadError> {
+        let client = |error: &dyn std::fmt::Display| ReadError::Client(error.to_string());
+        let decoded = snappy::decompress(body, limits::READ_BODY_BYTES_MAX)
+            .map_err(|error| client(&error))?;
+        let read_limits =
+            ReadLimits { queries: limits::READ_QUERIES_MAX, matchers: limits::QUERY_MATCHERS_MAX };
+        let request = decode(&decoded, &read_limits).map_err(|error| client(&error))?;
+        let mut queries = Vec::with_capacity(request.queries.len());
+        for query in request.queries {
+            queries.push((matchers(&query)?, query));
+        }
+        match request.response {
+            ResponseType::Sampled => self.sampled(&queries).await,
+            ResponseType::Streamed => self.streamed(&queries).await,
+        }
+    }
+
+    async fn sampled(&self, queries: &[(Vec<Matcher>, Query)]) -> Result<Answer, ReadError> {
+        let mut response = SampledResponse::new(queries.len());
+        for (query_idx, (matchers, query)) in queries.iter().enumerate() {
+            if labels_only(query) {
+                let series = self.engine.series(range(query), matchers).await.map_err(reaction)?;
+                self.metrics.answered(series.len());
+                for labels in series {
+                    response.push(query_idx, labels.pairs(), &[]);
+                }
+                continue;
+            }
+            let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
+            let series =
+                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            self.metrics.answered(series.len());
+            for (labels, samples) in series {
+                response.push(query_idx, labels.pairs(), &samples);
+            }
+            if response.len() > limits::QUERY_BYTES_MAX {
+                return Err(ReadError::TooMuch(format!(
+                    "the answer has more than {} bytes; ask for less at once",
+                    limits::QUERY_BYTES_MAX
+                )));
+            }
+        }
+        let bytes = response.finish().map_err(|error| ReadError::TooMuch(error.to_string()))?;
+        Ok(Answer::Sampled(Bytes::from(bytes)))
+    }
+
+    async fn streamed(&self, queries: &[(Vec<Matcher>, Query)]) -> Result<Answer, ReadError> {
+        let mut all = Vec::new();
+        let mut bytes = 0;
+        for (query_idx, (matchers, query)) in queries.iter().enumerate() {
+            if labels_only(query) {
+                let series = self.engine.series(range(query), matchers).await.map_err(reaction)?;
+                self.metrics.answered(series.len());
+                all.extend(series.into_iter().map(|labels| (query_idx, labels, Vec::new())));
+                continue;
+            }
+            let encode = |samples: &[Sample]| {
+                let chunks = encode_chunks(samples);
+                let bytes = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
+                (chunks, bytes)
+            };
+            let series =
+                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            self.metrics.answered(series.len());
+            for (labels, chunks) in series {
+                let of_series: usize = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
+                bytes += of_series;
+                // Judged here, where it still is a status.
+                if of_series > FRAME_BYTES_MAX / 10 * 9 || bytes > limits::QUERY_BYTES_MAX {
+                    let text = "the answer is larger than the protocol or this server allows; ask for less at once";
+                    return Err(ReadError::TooMuch(text.to_owned()));
+                }
+                all.push((query_idx, labels, chunks));
+            }
+        }
+        Ok(Answer::Streamed(Frames { series: all.into_iter() }))
+    }
+}
+
+fn range(query: &Query) -> TimeRange {
+    TimeRange { start_ms: query.start_ms, end_ms: query.end_ms }
+}
+
+/// `/api/v1/series` asks for labels only, over the widest range there is.
+fn labels_only(query: &Query) -> bool {
+    query.hints.as_ref().is_some_and(|hints| hints.func == "series")
+}
+
+fn matchers(query: &Query) -> Result<Vec<Matcher>, ReadError> {
+    let mut matchers = Vec::with_capacity(query.matchers.len());
+    for (kind, name, value) in &query.matchers {
+        let matcher = match kind {
+            MatcherKind::Equal => Ok(Matcher::equal(name, value)),
+            MatcherKind::NotEqual => Ok(Matcher::not_equal(name, value)),
+            MatcherKind::Matches => Matcher::matching(name, value),
+            MatcherKind::NotMatches => Matcher::not_matching(name, value),
+        };
+        matchers.push(
+            matcher.map_err(|error| ReadError::Client(format!("matcher on {name:?}: {error}")))?,
+        );
+    }
+    Ok(matchers)
+}
+
+fn reaction(error: SelectError) -> ReadError {
+    match error {
+        SelectError::TooMuch { .. } => ReadError::TooMuch(error.to_string()),
+        SelectError::Store(store) => match store {
+            crate::store::StoreError::Unavailable(_) => ReadError::TryAgain(store.to_string()),
+            crate::store::StoreError::TooManyRows { .. } => ReadError::TooMuch(store.to_string()),
+            crate::store::StoreError::Damaged(_) => ReadError::Damaged(store.to_string()),
+        },
+    }
+}
+
+/// Counts one query as waiting until it is dropped.
+struct Waiting<'r> {
+    count: &'r AtomicUsize,
+    before: usize,
+}
+
+impl Waiting<'_> {
+    fn new(count: &AtomicUsize) -> Waiting<'_> {
+        Waiting { before: count.fetch_add(1, Ordering::SeqCst), count }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}

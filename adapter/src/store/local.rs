@@ -1,0 +1,343 @@
+//! The embedded store: fjall on a local disk, written by one committer thread.
+//! Knows rows and keys; what is in a payload is the engine's.
+
+mod committer;
+mod keys;
+mod keyspaces;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+use bytes::Bytes;
+use fjall::{Database, Guard};
+use serve::clock::Clock;
+use tokio::sync::oneshot;
+
+use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use super::{OpenError, StoreError};
+use crate::limits;
+use crate::model::row_key::Group;
+use crate::model::series::SeriesId;
+use crate::model::time::{Day, Hour, Week};
+use committer::{CLOSE_DEADLINE, Committer, Health, Work};
+use keys::{Key, KeyReader, Table};
+use keyspaces::{Keyspaces, META_LAYOUT};
+
+/// When an acknowledged write is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before it is acknowledged: every commit ends with fdatasync. Survives a power loss.
+    Commit,
+    /// Within a second after it was acknowledged. Survives a crash of the process, not of the
+    /// machine.
+    Interval,
+}
+
+/// What [`Local::open`] needs to know.
+#[derive(Clone, Debug)]
+pub struct LocalSettings {
+    /// The data folder; made when it is missing.
+    pub folder: PathBuf,
+    /// When an acknowledged write is on disk.
+    pub sync: Sync,
+}
+
+/// A store in one folder of one machine; one process at a time.
+#[derive(Debug)]
+pub struct Local {
+    folder: PathBuf,
+    keyspaces: Arc<Keyspaces>,
+    health: Arc<Health>,
+    work: SyncSender<Work>,
+}
+
+impl Local {
+    /// Opens or creates the folder, recovers what a crash left, and starts the committer.
+    pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
+        let folder = settings.folder.clone();
+        std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
+        let database = Database::builder(&folder).open().map_err(|error| match error {
+            fjall::Error::Locked => OpenError(format!(
+                "data folder {} is in use by another process; stop it, or choose another with --store.path",
+                folder.display()
+            )),
+            error => unusable(&folder, &error),
+        })?;
+        let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;
+        let keyspaces = Arc::new(keyspaces);
+        let health = Arc::new(Health::default());
+        let (work, waiting) = sync_channel(limits::COMMIT_QUEUE_MAX);
+        let committer = Committer {
+            keyspaces: Arc::clone(&keyspaces),
+            folder: folder.clone(),
+            sync: settings.sync,
+            clock,
+            health: Arc::clone(&health),
+        };
+        std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || committer.run(&waiting))
+            .map_err(|error| {
+                OpenError(format!("the committer thread cannot be started: {error}"))
+            })?;
+        Ok(Local { folder, keyspaces, health, work })
+    }
+
+    async fn ask<T>(
+        &self,
+        work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.work.try_send(work(answer)).map_err(|error| {
+            StoreError::Unavailable(match error {
+                TrySendError::Full(_) => "too many commits are waiting for the disk".to_owned(),
+                TrySendError::Disconnected(_) => "the committer has ended".to_owned(),
+            })
+        })?;
+        answered.await.map_err(|_| {
+            StoreError::Unavailable("the committer ended before it answered".to_owned())
+        })?
+    }
+
+    /// Runs a read on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Keyspaces) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let keyspaces = Arc::clone(&self.keyspaces);
+        tokio::task::spawn_blocking(move || read(&keyspaces))
+            .await
+            .map_err(|error| StoreError::Unavailable(format!("a read was interrupted: {error}")))?
+    }
+
+    /// See [`super::Store::append`].
+    pub async fn append(&self, rows: Rows) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.ask(|answer| Work::Append(rows, answer)).await
+    }
+
+    /// See [`super::Store::head`].
+    pub async fn head(
+        &self,
+        group: Group,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        self.read(move |keyspaces| {
+            let days = (Day::of(hours.0.start_ms()), Day::of(hours.1.start_ms()));
+            let from = Key::default().group(group).hour(hours.0).millisecond(i64::MIN).hash(0);
+            let to = Key::default().group(group).hour(hours.1).millisecond(i64::MAX).hash(u64::MAX);
+            let mut rows = Bounded::new("head", rows_max);
+            for keyspace in keyspaces.heads(days) {
+                for guard in keyspace.range(from.0.clone()..=to.0.clone()) {
+                    rows.push(Bytes::from(
+                        guard.value().map_err(|error| damage_of("head", &error))?,
+                    ))?;
+                }
+            }
+            Ok(rows.rows)
+        })
+        .await
+    }
+
+    /// See [`super::Store::series`].
+    pub async fn series(
+        &self,
+        week: Week,
+        group: Group,
+        rows_max: usize,
+    ) -> Result<Vec<(SeriesId, Bytes)>, StoreError> {
+        let prefix = Key::of_table(Table::Series).group(group);
+        self.index_rows(week, "series", (prefix, rows_max), |reader, value| {
+            reader.group()?;
+            Ok((reader.series()?, value))
+        })
+        .await
+    }
+
+    /// See [`super::Store::metric_series`].
+    pub async fn metric_series(
+        &self,
+        week: Week,
+        metric: &str,
+        rows_max: usize,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let prefix = Key::of_table(Table::MetricSeries).text(metric);
+        self.index_rows(week, "metric_series", (prefix, rows_max), |reader, value| {
+            reader.text()?;
+            placed(reader.series()?, &value)
+        })
+        .await
+    }
+
+    /// See [`super::Store::postings`].
+    pub async fn postings(
+        &self,
+        key: PostingsKey<'_>,
+        rows_max: usize,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let prefix =
+            Key::of_table(Table::Postings).text(key.metric).text(key.label).text(key.value);
+        self.index_rows(key.week, "postings", (prefix, rows_max), |reader, value| {
+            for _metric_label_value in 0..3 {
+                reader.text()?;
+            }
+            placed(reader.series()?, &value)
+        })
+        .await
+    }
+
+    /// See [`super::Store::metrics`].
+    pub async fn metrics(&self, week: Week, rows_max: usize) -> Result<Vec<String>, StoreError> {
+        self.index_rows(week, "metrics", (Key::of_table(Table::Metrics), rows_max), |reader, _| {
+            reader.text()
+        })
+        .await
+    }
+
+    /// See [`super::Store::row_keys`].
+    pub async fn row_keys(
+        &self,
+        week: Week,
+        rows_max: usize,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
+        self.index_rows(week, "row_keys", (Key::of_table(Table::RowKeys), rows_max), |reader, _| {
+            Ok((reader.text()?, reader.group()?))
+        })
+        .await
+    }
+
+    /// The rows of one index table below a prefix; `row` reads a key behind its tag, and a value.
+    async fn index_rows<T: Send + 'static>(
+        &self,
+        week: Week,
+        table: &'static str,
+        (prefix, rows_max): (Key, usize),
+        row: fn(&mut KeyReader<'_>, Bytes) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.read(move |keyspaces| {
+            let mut rows = Bounded::new(table, rows_max);
+            let Some(keyspace) = keyspaces.index(week) else { return Ok(rows.rows) };
+            for guard in keyspace.prefix(prefix.0) {
+                let (key, value) =
+                    Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
+                let mut reader = KeyReader::new(&key, table);
+                reader.tag()?;
+                rows.push(row(&mut reader, Bytes::from(value))?)?;
+            }
+            Ok(rows.rows)
+        })
+        .await
+    }
+
+    /// See [`super::Store::layouts`].
+    pub async fn layouts(&self) -> Result<Vec<LayoutRow>, StoreError> {
+        self.read(|keyspaces| {
+            let mut layouts = Vec::new();
+            for guard in keyspaces.meta().prefix([META_LAYOUT]) {
+                let (key, value) =
+                    Guard::into_inner(guard).map_err(|error| damage_of("meta", &error))?;
+                let mut reader = KeyReader::new(&key, "meta");
+                reader.tag()?;
+                let from = Week(reader.day()?.0);
+                let settings = String::from_utf8(value.to_vec()).map_err(|_| {
+                    StoreError::Damaged("the layout on disk is not text".to_owned())
+                })?;
+                layouts.push(LayoutRow { from, settings });
+            }
+            Ok(layouts)
+        })
+        .await
+    }
+
+    /// See [`super::Store::add_layout`].
+    pub async fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {
+        self.ask(|answer| Work::AddLayout(layout, answer)).await
+    }
+
+    /// See [`super::Store::expire`].
+    pub async fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
+        self.ask(|answer| Work::Expire(oldest_ms, answer)).await
+    }
+
+    /// See [`super::Store::ready`].
+    pub fn ready(&self) -> Result<(), String> {
+        if let Some(why) = self.health.failure() {
+            return Err(why);
+        }
+        if self.health.full.load(Ordering::Relaxed) {
+            return Err(format!(
+                "the disk of {} is full down to its reserve",
+                self.folder.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Why the store takes no writes until the process starts again; `None` while it works.
+    pub fn failure(&self) -> Option<String> {
+        self.health.failure()
+    }
+
+    /// See [`super::Store::close`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let closed = tokio::time::timeout(CLOSE_DEADLINE, self.ask(Work::Close)).await;
+        closed.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(
+                "the disk did not finish the last commit in time".to_owned(),
+            ))
+        })
+    }
+}
+
+/// Rows of one read: whole, or an error.
+struct Bounded<T> {
+    rows: Vec<T>,
+    table: &'static str,
+    rows_max: usize,
+}
+
+impl<T> Bounded<T> {
+    fn new(table: &'static str, rows_max: usize) -> Bounded<T> {
+        Bounded { rows: Vec::new(), table, rows_max }
+    }
+
+    fn push(&mut self, row: T) -> Result<(), StoreError> {
+        if self.rows.len() == self.rows_max {
+            return Err(StoreError::TooManyRows { table: self.table, rows_max: self.rows_max });
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
+fn placed(series: SeriesId, group: &Bytes) -> Result<Placed, StoreError> {
+    let group = group
+        .as_ref()
+        .try_into()
+        .map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
+    Ok(Placed { group: Group(u64::from_be_bytes(group)), series })
+}
+
+fn unusable(folder: &Path, error: &dyn std::fmt::Display) -> OpenError {
+    OpenError(format!(
+        "data folder {} cannot be used: {error}; check its permissions and its disk, or choose another with --store.path",
+        folder.display()
+    ))
+}
+
+/// A write failed: passing as far as the sender is concerned.
+fn trouble_of(error: &fjall::Error) -> StoreError {
+    StoreError::Unavailable(format!("writing to disk failed: {error}"))
+}
+
+/// A read failed: what is on disk cannot be read.
+fn damage_of(table: &str, error: &fjall::Error) -> StoreError {
+    StoreError::Damaged(format!("reading {table} from disk failed: {error}"))
+}

@@ -1,0 +1,272 @@
+//! The one thread that writes: it merges the commits that wait into one batch and one fdatasync.
+//! fjall blocks its callers (fsync under a lock, back-pressure), so nothing else may write.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fjall::{OwnedWriteBatch, PersistMode};
+use serve::clock::Clock;
+use tokio::sync::oneshot;
+
+use super::keys::{Key, Table};
+use super::keyspaces::{Keyspaces, META_LAYOUT};
+use super::{Sync, trouble_of};
+use crate::limits;
+use crate::model::time::Day;
+use crate::store::StoreError;
+use crate::store::rows::{IndexRow, LayoutRow, Rows};
+
+/// What the thread is asked to do; each request is answered when it is durable.
+pub(super) enum Work {
+    Append(Rows, oneshot::Sender<Result<(), StoreError>>),
+    AddLayout(LayoutRow, oneshot::Sender<Result<bool, StoreError>>),
+    Expire(i64, oneshot::Sender<Result<usize, StoreError>>),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// What readers of the store's health see.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    failed: Mutex<Option<String>>,
+    pub(super) full: AtomicBool,
+}
+
+impl Health {
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn fail(&self, why: String) {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+}
+
+pub(super) struct Committer {
+    pub(super) keyspaces: Arc<Keyspaces>,
+    pub(super) folder: PathBuf,
+    pub(super) sync: Sync,
+    pub(super) clock: Clock,
+    pub(super) health: Arc<Health>,
+}
+
+impl Committer {
+    /// Runs until it is asked to close or every sender is gone.
+    pub(super) fn run(self, work: &Receiver<Work>) {
+        let mut unsynced = false;
+        loop {
+            let next = match self.sync {
+                Sync::Commit => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Sync::Interval => work.recv_timeout(limits::SYNC_INTERVAL),
+            };
+            match next {
+                Ok(Work::Append(rows, answer)) => {
+                    unsynced = true;
+                    if self.commit_waiting(work, rows, answer).is_break() {
+                        break;
+                    }
+                }
+                Ok(other) => {
+                    if self.one(other).is_break() {
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if unsynced => {
+                    unsynced = false;
+                    self.persist(PersistMode::SyncData);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.persist(PersistMode::SyncAll);
+    }
+
+    /// Merges this append with those that wait behind it, up to a bound on bytes.
+    fn commit_waiting(
+        &self,
+        work: &Receiver<Work>,
+        first: Rows,
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    ) -> std::ops::ControlFlow<()> {
+        let mut bytes = payload_bytes(&first);
+        let (mut all, mut answers, mut after) = (vec![first], vec![answer], None);
+        while bytes < limits::LOCAL_COMMIT_BYTES_MAX {
+            match work.try_recv() {
+                Ok(Work::Append(rows, answer)) => {
+                    bytes += payload_bytes(&rows);
+                    all.push(rows);
+                    answers.push(answer);
+                }
+                Ok(other) => {
+                    after = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let result = self.append(&all);
+        for answer in answers {
+            answer_with(
+                answer,
+                match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(StoreError::Unavailable(error.to_string())),
+                },
+            );
+        }
+        after.map_or(std::ops::ControlFlow::Continue(()), |work| self.one(work))
+    }
+
+    fn one(&self, work: Work) -> std::ops::ControlFlow<()> {
+        match work {
+            Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
+            Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
+            Work::Expire(oldest_ms, answer) => {
+                answer_with(answer, self.keyspaces.expire(oldest_ms))
+            }
+            Work::Close(answer) => {
+                self.persist(PersistMode::SyncAll);
+                answer_with(answer, self.refuse_after_failure());
+                return std::ops::ControlFlow::Break(());
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn append(&self, all: &[Rows]) -> Result<(), StoreError> {
+        self.refuse_after_failure()?;
+        self.refuse_when_full()?;
+        let arrived = Day::of(self.clock.now_ms());
+        let mut batch = self.batch();
+        for rows in all {
+            for row in &rows.index {
+                self.insert_index(&mut batch, row)?;
+            }
+            for row in &rows.head {
+                let keyspace =
+                    self.keyspaces.head_for(arrived, Day::of(row.hour.start_ms()), &mut batch)?;
+                let key = Key::default()
+                    .group(row.group)
+                    .hour(row.hour)
+                    .millisecond(row.first_ms)
+                    .hash(row.hash);
+                batch.insert(&keyspace, key.0, row.payload.clone());
+            }
+        }
+        let result = self.commit(batch);
+        if result.is_err() {
+            self.keyspaces.forget_arrivals(arrived);
+        }
+        result
+    }
+
+    /// The series row last: within a batch the order does not matter, as it is atomic, but the
+    /// contract is the same for every store.
+    fn insert_index(&self, batch: &mut OwnedWriteBatch, row: &IndexRow) -> Result<(), StoreError> {
+        let keyspace = self.keyspaces.index_for(row.week)?;
+        let group = row.group.0.to_be_bytes();
+        let metric = Key::of_table(Table::Metrics).text(&row.metric);
+        batch.insert(&keyspace, metric.0, Vec::new());
+        let row_key = Key::of_table(Table::RowKeys).text(&row.row_key).group(row.group);
+        batch.insert(&keyspace, row_key.0, Vec::new());
+        let of_metric = Key::of_table(Table::MetricSeries).text(&row.metric).series(row.series);
+        batch.insert(&keyspace, of_metric.0, &group[..]);
+        for (label, value) in &row.postings {
+            let posting = Key::of_table(Table::Postings)
+                .text(&row.metric)
+                .text(label)
+                .text(value)
+                .series(row.series);
+            batch.insert(&keyspace, posting.0, &group[..]);
+        }
+        let series = Key::of_table(Table::Series).group(row.group).series(row.series);
+        batch.insert(&keyspace, series.0, row.labels.clone());
+        Ok(())
+    }
+
+    fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {
+        self.refuse_after_failure()?;
+        let key = Key(vec![META_LAYOUT]).day(Day(layout.from.0));
+        let meta = self.keyspaces.meta();
+        if meta.contains_key(&key.0).map_err(|error| trouble_of(&error))? {
+            return Ok(false);
+        }
+        let mut batch = self.batch();
+        batch.insert(meta, key.0, layout.settings);
+        self.commit(batch).map(|()| true)
+    }
+
+    fn batch(&self) -> OwnedWriteBatch {
+        let durability = match self.sync {
+            Sync::Commit => PersistMode::SyncData,
+            Sync::Interval => PersistMode::Buffer,
+        };
+        self.keyspaces.database().batch().durability(Some(durability))
+    }
+
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), StoreError> {
+        batch.commit().map_err(|error| {
+            // fjall refuses every write after one that failed: only a restart recovers its journal.
+            self.health.fail(format!("a commit to {} failed: {error}", self.folder.display()));
+            tracing::error!(%error, folder = %self.folder.display(), "a commit failed; no more writes until a restart");
+            trouble_of(&error)
+        })
+    }
+
+    fn persist(&self, mode: PersistMode) {
+        if let Err(error) = self.keyspaces.database().persist(mode) {
+            self.health.fail(format!("syncing {} failed: {error}", self.folder.display()));
+            tracing::error!(%error, folder = %self.folder.display(), "a sync failed; no more writes until a restart");
+        }
+    }
+
+    fn refuse_after_failure(&self) -> Result<(), StoreError> {
+        self.health.failure().map_or(Ok(()), |why| Err(StoreError::Unavailable(why)))
+    }
+
+    fn refuse_when_full(&self) -> Result<(), StoreError> {
+        let free = free_bytes(&self.folder)?;
+        let full = free < limits::DISK_RESERVE_BYTES;
+        if self.health.full.swap(full, Ordering::Relaxed) != full {
+            tracing::warn!(
+                free_bytes = free,
+                reserve_bytes = limits::DISK_RESERVE_BYTES,
+                full,
+                "free disk space crossed the reserve"
+            );
+        }
+        if full {
+            return Err(StoreError::Unavailable(format!(
+                "{} has {free} bytes free, below the reserve of {}; free some space or shorten --retention",
+                self.folder.display(),
+                limits::DISK_RESERVE_BYTES
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn free_bytes(folder: &std::path::Path) -> Result<u64, StoreError> {
+    let volume = rustix::fs::statvfs(folder).map_err(|error| {
+        StoreError::Unavailable(format!(
+            "free space of {} cannot be read: {error}",
+            folder.display()
+        ))
+    })?;
+    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+}
+
+fn payload_bytes(rows: &Rows) -> usize {
+    rows.head.iter().map(|row| row.payload.len()).sum::<usize>() + rows.index.len() * 512
+}
+
+// The one who asked may have given up (its deadline, a closed connection): nothing is lost by that.
+fn answer_with<T>(answer: oneshot::Sender<T>, result: T) {
+    drop(answer.send(result));
+}
+
+/// How long `close` and the tests wait for the thread.
+pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(20);

@@ -1,0 +1,214 @@
+//! Local's keyspaces: heads by day of arrival, the index by week of sample time, and `meta`.
+//! Old days and weeks are dropped whole, which deletes files instead of writing tombstones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
+
+use super::keys::{Key, KeyReader};
+use super::{damage_of, trouble_of};
+use crate::limits;
+use crate::model::time::{Day, Week};
+use crate::store::StoreError;
+
+// Tags of the `meta` keyspace.
+pub(super) const META_LAYOUT: u8 = b'l';
+const META_ARRIVAL: u8 = b'a';
+
+/// Handles of all open keyspaces. At 400 days of retention there are at most 460 of them.
+pub(super) struct Keyspaces {
+    database: Database,
+    meta: Keyspace,
+    open: RwLock<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    heads: BTreeMap<Day, Arrivals>,
+    index: BTreeMap<Week, Keyspace>,
+}
+
+/// The head rows that arrived on one day, and the days of sample time that they belong to: a read
+/// looks only where its days are.
+struct Arrivals {
+    keyspace: Keyspace,
+    holds: BTreeSet<Day>,
+}
+
+impl Keyspaces {
+    /// Opens what is there.
+    pub(super) fn open(database: Database) -> Result<Keyspaces, StoreError> {
+        let meta = database.keyspace("meta", small).map_err(|error| damage_of("meta", &error))?;
+        let mut open = Open::default();
+        for name in database.list_keyspace_names() {
+            let keyspace = |options: fn() -> KeyspaceCreateOptions| {
+                database.keyspace(&name, options).map_err(|error| damage_of(&name, &error))
+            };
+            if let Some(day) = name.strip_prefix("head-").and_then(|day| day.parse().ok()) {
+                open.heads.insert(
+                    Day(day),
+                    Arrivals { keyspace: keyspace(head)?, holds: BTreeSet::new() },
+                );
+            } else if let Some(week) =
+                name.strip_prefix("index-").and_then(|week| week.parse().ok())
+            {
+                open.index.insert(Week(week), keyspace(index)?);
+            }
+        }
+        for guard in meta.prefix([META_ARRIVAL]) {
+            let key = guard.key().map_err(|error| damage_of("meta", &error))?;
+            let mut reader = KeyReader::new(&key, "meta");
+            reader.tag()?;
+            let (arrived, sampled) = (reader.day()?, reader.day()?);
+            if let Some(arrivals) = open.heads.get_mut(&arrived) {
+                arrivals.holds.insert(sampled);
+            }
+        }
+        Ok(Keyspaces { database, meta, open: RwLock::new(open) })
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn meta(&self) -> &Keyspace {
+        &self.meta
+    }
+
+    /// The keyspace for head rows that arrive on a day. New days of sample time are added to
+    /// `batch` as rows of `meta`, so that they are durable with the rows themselves; readers look
+    /// there from now on, which at worst finds nothing.
+    pub(super) fn head_for(
+        &self,
+        arrived: Day,
+        sampled: Day,
+        batch: &mut fjall::OwnedWriteBatch,
+    ) -> Result<Keyspace, StoreError> {
+        if let Some(arrivals) =
+            self.read().heads.get(&arrived).filter(|arrivals| arrivals.holds.contains(&sampled))
+        {
+            return Ok(arrivals.keyspace.clone());
+        }
+        let name = format!("head-{}", arrived.0);
+        let keyspace = self.database.keyspace(&name, head).map_err(|error| trouble_of(&error))?;
+        let key = Key(vec![META_ARRIVAL]).day(arrived).day(sampled);
+        batch.insert(&self.meta, key.0, Vec::new());
+        let mut open = self.write();
+        let arrivals = open
+            .heads
+            .entry(arrived)
+            .or_insert_with(|| Arrivals { keyspace, holds: BTreeSet::new() });
+        arrivals.holds.insert(sampled);
+        Ok(arrivals.keyspace.clone())
+    }
+
+    /// A commit failed after [`Keyspaces::head_for`]: the next one must write the rows of `meta`
+    /// again. The day stays known to readers only if it is on disk already, so forget it.
+    pub(super) fn forget_arrivals(&self, arrived: Day) {
+        if let Some(arrivals) = self.write().heads.get_mut(&arrived) {
+            arrivals.holds.clear();
+        }
+    }
+
+    /// The keyspace for the index rows of a week.
+    pub(super) fn index_for(&self, week: Week) -> Result<Keyspace, StoreError> {
+        if let Some(keyspace) = self.index(week) {
+            return Ok(keyspace);
+        }
+        let keyspace = self
+            .database
+            .keyspace(&format!("index-{}", week.0), index)
+            .map_err(|error| trouble_of(&error))?;
+        Ok(self.write().index.entry(week).or_insert(keyspace).clone())
+    }
+
+    /// The index of a week, if there is one.
+    pub(super) fn index(&self, week: Week) -> Option<Keyspace> {
+        self.read().index.get(&week).cloned()
+    }
+
+    /// The keyspaces that hold samples of days in a range, both included.
+    pub(super) fn heads(&self, days: (Day, Day)) -> Vec<Keyspace> {
+        let open = self.read();
+        let holding = open
+            .heads
+            .values()
+            .filter(|arrivals| arrivals.holds.range(days.0..=days.1).next().is_some());
+        holding.map(|arrivals| arrivals.keyspace.clone()).collect()
+    }
+
+    /// Drops the days of arrival and the weeks that hold nothing from `oldest_ms` on. A sample is
+    /// never later than its arrival by more than the bound on samples ahead, so a day of arrival
+    /// that ended that long before `oldest_ms` is empty of younger samples.
+    pub(super) fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
+        let mut dropped = 0;
+        loop {
+            let Some((day, keyspace)) = self.take_head_before(oldest_ms) else { break };
+            self.database.delete_keyspace(keyspace).map_err(|error| trouble_of(&error))?;
+            for guard in self.meta.prefix(Key(vec![META_ARRIVAL]).day(day).0) {
+                let key = guard.key().map_err(|error| damage_of("meta", &error))?;
+                self.meta.remove(key).map_err(|error| trouble_of(&error))?;
+            }
+            tracing::info!(day = day.0, "dropped the heads of an expired day");
+            dropped += 1;
+        }
+        loop {
+            let Some((week, keyspace)) = self.take_index_before(oldest_ms) else {
+                return Ok(dropped);
+            };
+            self.database.delete_keyspace(keyspace).map_err(|error| trouble_of(&error))?;
+            tracing::info!(week = week.0, "dropped the index of an expired week");
+            dropped += 1;
+        }
+    }
+
+    fn take_head_before(&self, oldest_ms: i64) -> Option<(Day, Keyspace)> {
+        let mut open = self.write();
+        let first = open.heads.first_entry()?;
+        let ended = first.key().end_ms().saturating_add(limits::AHEAD_MS_MAX) < oldest_ms;
+        ended.then(|| first.remove_entry()).map(|(day, arrivals)| (day, arrivals.keyspace))
+    }
+
+    fn take_index_before(&self, oldest_ms: i64) -> Option<(Week, Keyspace)> {
+        let mut open = self.write();
+        let first = open.index.first_entry()?;
+        (first.key().end_ms() < oldest_ms).then(|| first.remove_entry())
+    }
+
+    // The maps are changed by whole entries, so a panic elsewhere cannot leave them half changed.
+    fn read(&self) -> RwLockReadGuard<'_, Open> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Open> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Keyspaces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let open = self.read();
+        write!(f, "Keyspaces {{ days: {}, weeks: {} }}", open.heads.len(), open.index.len())
+    }
+}
+
+// One guest's rows repeat its series' ids; in blocks of 32 KiB LZ4 sees the repetition.
+fn head() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(32 << 20)
+        .data_block_size_policy(BlockSizePolicy::all(32 << 10))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+fn index() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(16 << 20)
+        .data_block_size_policy(BlockSizePolicy::all(16 << 10))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+fn small() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(1 << 20)
+}

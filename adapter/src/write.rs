@@ -1,0 +1,207 @@
+//! A remote_write request from its decompressed body to its verdict: what is stored, what is
+//! refused, whose fault it is and whether to try again. Knows no HTTP and no store.
+
+mod refusals;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Engine, Window};
+use crate::limits;
+use crate::metrics::{Metrics, Reason};
+use crate::model::labels::METRIC_NAME;
+use crate::model::sample::Sample;
+use crate::wire::negotiate::Protocol;
+use crate::wire::snappy;
+use crate::wire::write::{DecodeLimits, Series, WriteRequest, decode};
+use refusals::Refusals;
+
+const DECODE_LIMITS: DecodeLimits = DecodeLimits {
+    series: limits::REQUEST_SERIES_MAX,
+    samples: limits::REQUEST_SAMPLES_MAX,
+    labels: limits::REQUEST_LABELS_MAX,
+    labels_per_series: limits::SERIES_LABELS_MAX,
+    expanded_label_bytes: limits::REQUEST_LABEL_BYTES_MAX,
+    symbols: limits::REQUEST_SYMBOLS_MAX,
+};
+
+/// How a request went. `samples_written` is exact whatever the outcome: the count that
+/// remote_write 2.0 puts into its headers ("Required Written Response Headers").
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Samples that are durable now.
+    pub samples_written: u64,
+    /// What to answer.
+    pub outcome: Outcome,
+}
+
+/// The three answers of the protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was stored: 204.
+    Stored,
+    /// Something in the request can never be stored; the valid rest is: 400, do not send again.
+    Refused(String),
+    /// Passing trouble: 503, send the whole request again after this time.
+    TryAgain(String, Duration),
+}
+
+/// Takes write requests.
+#[derive(Debug)]
+pub struct Writer {
+    engine: Arc<Engine>,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// Writes into this engine.
+    pub fn new(engine: Arc<Engine>, metrics: Metrics) -> Writer {
+        Writer { engine, metrics }
+    }
+
+    /// Decompresses, decodes, judges and stores a request. Returns when it is durable or refused.
+    pub async fn write(&self, protocol: Protocol, body: &[u8]) -> Verdict {
+        let arriving = self.engine.arriving();
+        let decoded = match snappy::decompress(body, limits::DECODED_BYTES_MAX) {
+            Ok(decoded) => decoded,
+            Err(error) => return refused(error.to_string()),
+        };
+        let request = match decode(protocol, &decoded, &DECODE_LIMITS) {
+            Ok(request) => request,
+            Err(error) => return refused(error.to_string()),
+        };
+        self.metrics.metadata(request.metadata);
+
+        let mut judged = Judged {
+            refusals: Refusals::default(),
+            batch: self.engine.batch(),
+            window: self.engine.window(),
+        };
+        judged.all(&request);
+        let Judged { refusals, batch, .. } = judged;
+        if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
+            self.metrics.request_ahead();
+            let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
+            return try_again(text, Duration::from_secs(30));
+        }
+        let samples = batch.len() as u64;
+        if let Err(error) = self.engine.append(batch, arriving).await {
+            // Damage of the store is not the sender's fault either, and it keeps the samples.
+            let after = error.retry_after().unwrap_or(Duration::from_secs(60));
+            return try_again(error.to_string(), after);
+        }
+        self.metrics.written(samples);
+        refusals.report(&self.metrics);
+        let outcome = refusals.text(samples).map_or(Outcome::Stored, Outcome::Refused);
+        Verdict { samples_written: samples, outcome }
+    }
+}
+
+fn refused(text: String) -> Verdict {
+    Verdict { samples_written: 0, outcome: Outcome::Refused(text) }
+}
+
+fn try_again(text: String, after: Duration) -> Verdict {
+    Verdict { samples_written: 0, outcome: Outcome::TryAgain(text, after) }
+}
+
+struct Judged<'e> {
+    refusals: Refusals,
+    batch: crate::engine::Batch<'e>,
+    window: Window,
+}
+
+impl Judged<'_> {
+    fn all(&mut self, request: &WriteRequest<'_>) {
+        let mut labels = Vec::new();
+        let mut samples = Vec::new();
+        for series in &request.series {
+            self.one(request, series, (&mut labels, &mut samples));
+        }
+    }
+
+    /// Judges one series; the scratch space is reused over a request.
+    fn one<'a>(
+        &mut self,
+        request: &WriteRequest<'a>,
+        series: &Series,
+        (labels, kept): (&mut Vec<(&'a str, &'a str)>, &mut Vec<Sample>),
+    ) {
+        let sent = request.labels_of(series);
+        self.refusals.add(
+            Reason::Histogram,
+            u64::from(series.histograms),
+            "native histograms are not stored",
+            sent,
+        );
+        self.refusals.add(
+            Reason::Exemplar,
+            u64::from(series.exemplars),
+            "exemplars are not stored",
+            sent,
+        );
+        let samples = request.samples_of(series);
+        let fault = match series.fault {
+            Some(fault) => Err(fault.to_string()),
+            None => canonical(sent, labels).map_err(str::to_owned),
+        };
+        if let Err(fault) = fault {
+            // A series without samples still counts as one thing refused.
+            self.refusals.add(Reason::InvalidSeries, samples.len().max(1) as u64, &fault, sent);
+            return;
+        }
+        kept.clear();
+        let (mut old, mut ahead) = (0, 0);
+        for sample in samples {
+            if sample.timestamp_ms < self.window.oldest_ms {
+                old += 1;
+            } else if sample.timestamp_ms > self.window.latest_ms {
+                ahead += 1;
+            } else {
+                kept.push(*sample);
+            }
+        }
+        self.refusals.add(Reason::TooOld, old, "older than the retention allows", sent);
+        self.refusals.add(
+            Reason::Ahead,
+            ahead,
+            "more than 10 minutes ahead of this server's clock",
+            sent,
+        );
+        if !kept.is_empty() {
+            self.batch.add(labels, kept);
+        }
+    }
+}
+
+/// Sorts labels and drops those with an empty value, which equal absent ones; an error says what
+/// the protocol or a bound forbids (remote_write 1.0 and 2.0, "Labels").
+fn canonical<'a>(
+    sent: &[(&'a str, &'a str)],
+    labels: &mut Vec<(&'a str, &'a str)>,
+) -> Result<(), &'static str> {
+    labels.clear();
+    for (name, value) in sent {
+        if name.is_empty() {
+            return Err("an empty label name");
+        }
+        if name.len() > limits::LABEL_NAME_BYTES_MAX {
+            return Err("a label name of more than 1024 bytes");
+        }
+        if value.len() > limits::LABEL_VALUE_BYTES_MAX {
+            return Err("a label value of more than 4096 bytes");
+        }
+        labels.push((name, value));
+    }
+    labels.sort_unstable();
+    if labels.windows(2).any(|pair| matches!(pair, [(one, _), (two, _)] if one == two)) {
+        return Err("a label name twice");
+    }
+    labels.retain(|(_, value)| !value.is_empty());
+    if !labels.iter().any(|(name, _)| *name == METRIC_NAME) {
+        return Err("no metric name");
+    }
+    Ok(())
+}
