@@ -116,7 +116,9 @@ impl Collector {
                 Err(_) => break,
             }
         }
-        tracing::warn!("libvirt did not answer before the scrape's deadline; its thread is given up");
+        tracing::warn!(
+            "libvirt did not answer before the scrape's deadline; its thread is given up"
+        );
         give_up(state);
         Outcome { part: newest, complete: false }
     }

@@ -132,7 +132,16 @@ mod tests {
         let time = |header| config.scrape_time(header).as_secs_f64();
         assert!((time(Some("10")) - 9.5).abs() < 1e-9);
         assert!((time(Some("0.6")) - 0.3).abs() < 1e-9);
-        for header in [None, Some(""), Some("x"), Some("-1"), Some("0"), Some("NaN"), Some("inf"), Some("1e300")] {
+        for header in [
+            None,
+            Some(""),
+            Some("x"),
+            Some("-1"),
+            Some("0"),
+            Some("NaN"),
+            Some("inf"),
+            Some("1e300"),
+        ] {
             assert!((time(header) - 7.0).abs() < 1e-9, "{header:?}");
         }
     }

@@ -170,7 +170,10 @@ pub(crate) fn whole(value: Option<u64>) -> Option<Value> {
 }
 
 /// Nanoseconds as seconds.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days of cpu time; beyond them the error is below a µs")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 ns are 104 days of cpu time; beyond them the error is below a µs"
+)]
 pub(crate) fn seconds(nanoseconds: Option<u64>) -> Option<Value> {
     nanoseconds.map(|nanoseconds| Value::Real(nanoseconds as f64 / 1e9))
 }

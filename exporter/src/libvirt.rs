@@ -54,7 +54,10 @@ impl Call {
     ];
 
     fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(call, _)| *call as usize == self as usize).map_or("", |(_, name)| name)
+        Self::ALL
+            .iter()
+            .find(|(call, _)| *call as usize == self as usize)
+            .map_or("", |(_, name)| name)
     }
 }
 

@@ -75,13 +75,17 @@ impl StartTimes {
 fn process_start_seconds(pid: i32, uuid: &str) -> Option<f64> {
     let process = Process::new(pid).ok()?;
     let words = process.cmdline().ok()?;
-    let is_guest = words.windows(2).any(|pair| matches!(pair, [flag, id] if flag == "-uuid" && id == uuid));
+    let is_guest =
+        words.windows(2).any(|pair| matches!(pair, [flag, id] if flag == "-uuid" && id == uuid));
     if !is_guest {
         return None;
     }
     let ticks = process.stat().ok()?.starttime;
     let boot_seconds = procfs::boot_time_secs().ok()?;
-    #[expect(clippy::cast_precision_loss, reason = "ticks and seconds of any uptime are far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks and seconds of any uptime are far below 2^52"
+    )]
     let seconds = boot_seconds as f64 + ticks as f64 / procfs::ticks_per_second() as f64;
     Some(seconds)
 }

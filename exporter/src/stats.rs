@@ -34,7 +34,8 @@ pub(crate) fn fold(guest: &mut Guest, params: impl IntoIterator<Item = (String, 
     let mut vcpus: BTreeMap<u32, Vcpu> = BTreeMap::new();
     for (field, value) in params {
         let Some((group, rest)) = field.split_once('.') else { continue };
-        let numbered = rest.split_once('.').and_then(|(n, key)| Some((n.parse::<u32>().ok()?, key)));
+        let numbered =
+            rest.split_once('.').and_then(|(n, key)| Some((n.parse::<u32>().ok()?, key)));
         match (group, numbered) {
             ("block", Some((number, key))) => block(blocks.entry(number).or_default(), key, value),
             ("net", Some((number, key))) => {

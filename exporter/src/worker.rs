@@ -173,6 +173,8 @@ impl Reader {
                 return;
             }
         };
+        // libvirt lists them in no order; a page is easier to read, and to compress, in one.
+        guests.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         for guest in &mut guests {
             guest.description =
                 self.described.get(&guest.uuid).and_then(|known| known.description.clone());

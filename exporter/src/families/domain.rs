@@ -62,7 +62,8 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
 }
 
 fn infos(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let described = || guests.iter().filter_map(|guest| Some((guest, guest.description.as_deref()?)));
+    let described =
+        || guests.iter().filter_map(|guest| Some((guest, guest.description.as_deref()?)));
     encode_info(
         encoder,
         "libvirt_domain",
@@ -86,10 +87,7 @@ fn infos(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     )
 }
 
-fn openstack_labels<'a>(
-    guest: &'a Guest,
-    nova: &'a Nova,
-) -> [(&'static str, Option<&'a str>); 9] {
+fn openstack_labels<'a>(guest: &'a Guest, nova: &'a Nova) -> [(&'static str, Option<&'a str>); 9] {
     [
         ("domain", Some(&guest.name)),
         ("uuid", Some(&guest.uuid)),

@@ -16,13 +16,21 @@ const SERIES: [Series<Interface>; 8] = [
         help: "Bytes that the domain received on the interface",
         value: |i| whole(i.receive_bytes),
     },
-    number("libvirt_domain_interface_stats_receive_packets", "Packets that the domain received on the interface", |i| {
-        whole(i.receive_packets)
-    }),
-    number("libvirt_domain_interface_stats_receive_errors", "Errors in receiving on the interface", |i| whole(i.receive_errors)),
-    number("libvirt_domain_interface_stats_receive_drops", "Packets dropped in receiving on the interface", |i| {
-        whole(i.receive_drops)
-    }),
+    number(
+        "libvirt_domain_interface_stats_receive_packets",
+        "Packets that the domain received on the interface",
+        |i| whole(i.receive_packets),
+    ),
+    number(
+        "libvirt_domain_interface_stats_receive_errors",
+        "Errors in receiving on the interface",
+        |i| whole(i.receive_errors),
+    ),
+    number(
+        "libvirt_domain_interface_stats_receive_drops",
+        "Packets dropped in receiving on the interface",
+        |i| whole(i.receive_drops),
+    ),
     Series {
         name: "libvirt_domain_interface_stats_transmit",
         unit: Some(Unit::Bytes),
@@ -30,13 +38,21 @@ const SERIES: [Series<Interface>; 8] = [
         help: "Bytes that the domain sent on the interface",
         value: |i| whole(i.transmit_bytes),
     },
-    number("libvirt_domain_interface_stats_transmit_packets", "Packets that the domain sent on the interface", |i| {
-        whole(i.transmit_packets)
-    }),
-    number("libvirt_domain_interface_stats_transmit_errors", "Errors in sending on the interface", |i| whole(i.transmit_errors)),
-    number("libvirt_domain_interface_stats_transmit_drops", "Packets dropped in sending on the interface", |i| {
-        whole(i.transmit_drops)
-    }),
+    number(
+        "libvirt_domain_interface_stats_transmit_packets",
+        "Packets that the domain sent on the interface",
+        |i| whole(i.transmit_packets),
+    ),
+    number(
+        "libvirt_domain_interface_stats_transmit_errors",
+        "Errors in sending on the interface",
+        |i| whole(i.transmit_errors),
+    ),
+    number(
+        "libvirt_domain_interface_stats_transmit_drops",
+        "Packets dropped in sending on the interface",
+        |i| whole(i.transmit_drops),
+    ),
 ];
 
 /// Writes the families of this file.

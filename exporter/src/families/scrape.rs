@@ -84,7 +84,12 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
             ("libvirt_library", host.libvirt_library.as_deref()),
         ]
     });
-    encode_info(encoder, "libvirt_versions", "Versions of hypervisor, libvirtd and client", versions)?;
+    encode_info(
+        encoder,
+        "libvirt_versions",
+        "Versions of hypervisor, libvirtd and client",
+        versions,
+    )?;
     let scrape = &snapshot.scrape;
     for series in &SCRAPE {
         series.encode_one(encoder, scrape)?;

@@ -2,7 +2,10 @@
 //! `virt` 0.5 has virConnectGetAllDomainStats, but hands out raw record pointers and frees only the list around them, so
 //! that every scrape would leak all records, and it lacks virDomainListGetStats. Here every record is copied into plain
 //! data and the whole list is given back with virDomainStatsRecordListFree before the function returns.
-#![expect(unsafe_code, reason = "libvirt's statistics records are C structures that `virt` does not wrap")]
+#![expect(
+    unsafe_code,
+    reason = "libvirt's statistics records are C structures that `virt` does not wrap"
+)]
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::ptr;
@@ -23,7 +26,11 @@ pub(super) struct Record {
 }
 
 /// Statistics of every guest that `flags` choose (virConnectGetAllDomainStats): one call, whatever their number.
-pub(super) fn of_all(connect: &Connect, groups: c_uint, flags: c_uint) -> Result<Vec<Record>, Error> {
+pub(super) fn of_all(
+    connect: &Connect,
+    groups: c_uint,
+    flags: c_uint,
+) -> Result<Vec<Record>, Error> {
     let mut list = RecordList(ptr::null_mut());
     // SAFETY: the pointer is that of an open connection, which `connect` keeps open during the call; `list.0` is a valid
     // place for libvirt to write the list's address to.

@@ -5,8 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn with_metadata(metadata: &str) -> Description {
-    description(&format!("<domain type='kvm'><name>i</name><metadata>{metadata}</metadata></domain>"))
-        .unwrap()
+    description(&format!(
+        "<domain type='kvm'><name>i</name><metadata>{metadata}</metadata></domain>"
+    ))
+    .unwrap()
 }
 
 fn nova_of(metadata: &str) -> Nova {
@@ -87,7 +89,9 @@ fn disks_and_interfaces() {
 
 #[test]
 fn what_is_no_guest_is_an_error() {
-    assert!(matches!(description("<network/>"), Err(XmlError::NotADomain(name)) if name == "network"));
+    assert!(
+        matches!(description("<network/>"), Err(XmlError::NotADomain(name)) if name == "network")
+    );
     assert!(matches!(description("<domain>"), Err(XmlError::Malformed(_))));
     assert!(matches!(description(""), Err(XmlError::Malformed(_))));
     let bomb = "<!DOCTYPE d [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;'>]><domain>&b;</domain>";
