@@ -195,9 +195,9 @@ fn write_1_0() {
     );
     check(
         "write-1.0-metadata",
-        &expect![[r#"
+        &expect![[r"
         V1, 280 metadata
-    "#]],
+    "]],
     );
 }
 
@@ -253,6 +253,7 @@ fn write_2_0() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "four dumps of what was recorded")]
 fn read_requests() {
     check_read(
         "read-range-prometheus-2",
