@@ -59,13 +59,24 @@ pub struct Window {
 
 impl Engine {
     /// Checks the layout and starts the committer. Needs a tokio runtime.
-    pub async fn start(store: Store, layout: &Layout, retention: Duration, clock: Clock, metrics: Metrics) -> Result<Engine, LayoutError> {
+    pub async fn start(
+        store: Store,
+        layout: &Layout,
+        retention: Duration,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Engine, LayoutError> {
         let layouts = Layouts::open(&store, layout, Week::of(clock.now_ms())).await?;
         let store = Arc::new(store);
         let known = Arc::new(KnownSeries::new());
         let arrivals = Arc::new(Arrivals::default());
         let (requests, waiting) = mpsc::channel(limits::COMMIT_QUEUE_MAX);
-        let committer = Committer { store: Arc::clone(&store), known: Arc::clone(&known), arrivals: Arc::clone(&arrivals), metrics };
+        let committer = Committer {
+            store: Arc::clone(&store),
+            known: Arc::clone(&known),
+            arrivals: Arc::clone(&arrivals),
+            metrics,
+        };
         let committer = Mutex::new(Some(tokio::spawn(committer.run(waiting))));
         let requests = RwLock::new(Some(requests));
         Ok(Engine { store, layouts, known, arrivals, requests, committer, clock, retention })
@@ -109,7 +120,9 @@ impl Engine {
             let request = Request { placements, index: unknown, answer };
             self.queue(request)?;
             drop(arriving);
-            answered.await.map_err(|_| StoreError::Unavailable("the adapter is stopping".to_owned()))?
+            answered
+                .await
+                .map_err(|_| StoreError::Unavailable("the adapter is stopping".to_owned()))?
         };
         timeout(limits::WRITE_DEADLINE, stored).await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable("the store did not finish the commit in time".to_owned()))
@@ -120,7 +133,9 @@ impl Engine {
         let stopping = || StoreError::Unavailable("the adapter is stopping".to_owned());
         let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
         requests.as_ref().ok_or_else(stopping)?.try_send(request).map_err(|error| match error {
-            TrySendError::Full(_) => StoreError::Unavailable("too many requests are waiting for a commit".to_owned()),
+            TrySendError::Full(_) => {
+                StoreError::Unavailable("too many requests are waiting for a commit".to_owned())
+            }
             TrySendError::Closed(_) => stopping(),
         })
     }
@@ -136,7 +151,11 @@ impl Engine {
 
     /// The labels of all series that match and may have samples in the range, sorted as Prometheus
     /// sorts them.
-    pub async fn series(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<Labels>, SelectError> {
+    pub async fn series(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<Labels>, SelectError> {
         match self.stored_range(range) {
             Some(range) => self.selection(range, matchers).series().await,
             None => Ok(Vec::new()),
@@ -178,7 +197,9 @@ impl Engine {
         if let Some(committer) = self.committer.lock().await.take()
             && timeout(limits::WRITE_DEADLINE, committer).await.is_err()
         {
-            tracing::error!("the last commits did not finish in time; their senders were not answered and will retry");
+            tracing::error!(
+                "the last commits did not finish in time; their senders were not answered and will retry"
+            );
         }
         self.store.close().await
     }

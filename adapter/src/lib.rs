@@ -3,13 +3,14 @@
 
 #![forbid(unsafe_code)]
 
-pub mod model;
-pub mod wire;
-pub mod limits;
-pub mod store;
-pub mod engine;
-pub mod metrics;
-pub mod write;
-pub mod read;
-pub mod http;
 pub mod config;
+pub mod engine;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod model;
+pub mod read;
+pub mod service;
+pub mod store;
+pub mod wire;
+pub mod write;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `kanyun-adapter`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    adapter::service::main(std::env::args_os())
+}

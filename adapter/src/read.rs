@@ -2,9 +2,6 @@
 //! Everything is collected within bounds before the first byte is sent, so that an error is a
 //! status and never a short answer. Knows no HTTP and no store.
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -63,7 +60,10 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (query_idx, labels, chunks) = self.series.next()?;
-        Some(frame(query_idx, labels.pairs(), &chunks).map_err(|error| ReadError::TooMuch(error.to_string())))
+        Some(
+            frame(query_idx, labels.pairs(), &chunks)
+                .map_err(|error| ReadError::TooMuch(error.to_string())),
+        )
     }
 }
 
@@ -79,7 +79,12 @@ pub struct Reader {
 impl Reader {
     /// Reads from this engine.
     pub fn new(engine: Arc<Engine>, metrics: Metrics) -> Reader {
-        Reader { engine, metrics, slots: Semaphore::new(limits::READS_IN_FLIGHT_MAX), waiting: AtomicUsize::new(0) }
+        Reader {
+            engine,
+            metrics,
+            slots: Semaphore::new(limits::READS_IN_FLIGHT_MAX),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Answers a compressed request. Dropping the future cancels the reads.
@@ -88,7 +93,11 @@ impl Reader {
             let _slot = self.slot().await?;
             self.answer(body).await
         };
-        let late = || ReadError::TryAgain("the query took too long; narrow its matchers or its time range".to_owned());
+        let late = || {
+            ReadError::TryAgain(
+                "the query took too long; narrow its matchers or its time range".to_owned(),
+            )
+        };
         let answer = timeout(limits::READ_DEADLINE, answer).await.unwrap_or_else(|_| Err(late()));
         if answer.is_err() {
             self.metrics.unanswered();
@@ -110,8 +119,10 @@ impl Reader {
 
     async fn answer(&self, body: &[u8]) -> Result<Answer, ReadError> {
         let client = |error: &dyn std::fmt::Display| ReadError::Client(error.to_string());
-        let decoded = snappy::decompress(body, limits::READ_BODY_BYTES_MAX).map_err(|error| client(&error))?;
-        let read_limits = ReadLimits { queries: limits::READ_QUERIES_MAX, matchers: limits::QUERY_MATCHERS_MAX };
+        let decoded = snappy::decompress(body, limits::READ_BODY_BYTES_MAX)
+            .map_err(|error| client(&error))?;
+        let read_limits =
+            ReadLimits { queries: limits::READ_QUERIES_MAX, matchers: limits::QUERY_MATCHERS_MAX };
         let request = decode(&decoded, &read_limits).map_err(|error| client(&error))?;
         let mut queries = Vec::with_capacity(request.queries.len());
         for query in request.queries {
@@ -135,7 +146,8 @@ impl Reader {
                 continue;
             }
             let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
-            let series = self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            let series =
+                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
             self.metrics.answered(series.len());
             for (labels, samples) in series {
                 response.push(query_idx, labels.pairs(), &samples);
@@ -166,7 +178,8 @@ impl Reader {
                 let bytes = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
                 (chunks, bytes)
             };
-            let series = self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            let series =
+                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
             self.metrics.answered(series.len());
             for (labels, chunks) in series {
                 let of_series: usize = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
@@ -201,7 +214,9 @@ fn matchers(query: &Query) -> Result<Vec<Matcher>, ReadError> {
             MatcherKind::Matches => Matcher::matching(name, value),
             MatcherKind::NotMatches => Matcher::not_matching(name, value),
         };
-        matchers.push(matcher.map_err(|error| ReadError::Client(format!("matcher on {name:?}: {error}")))?);
+        matchers.push(
+            matcher.map_err(|error| ReadError::Client(format!("matcher on {name:?}: {error}")))?,
+        );
     }
     Ok(matchers)
 }

@@ -74,7 +74,11 @@ impl Writer {
         };
         self.metrics.metadata(request.metadata);
 
-        let mut judged = Judged { refusals: Refusals::default(), batch: self.engine.batch(), window: self.engine.window() };
+        let mut judged = Judged {
+            refusals: Refusals::default(),
+            batch: self.engine.batch(),
+            window: self.engine.window(),
+        };
         judged.all(&request);
         let Judged { refusals, batch, .. } = judged;
         if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
@@ -126,8 +130,18 @@ impl Judged<'_> {
         (labels, kept): (&mut Vec<(&'a str, &'a str)>, &mut Vec<Sample>),
     ) {
         let sent = request.labels_of(series);
-        self.refusals.add(Reason::Histogram, u64::from(series.histograms), "native histograms are not stored", sent);
-        self.refusals.add(Reason::Exemplar, u64::from(series.exemplars), "exemplars are not stored", sent);
+        self.refusals.add(
+            Reason::Histogram,
+            u64::from(series.histograms),
+            "native histograms are not stored",
+            sent,
+        );
+        self.refusals.add(
+            Reason::Exemplar,
+            u64::from(series.exemplars),
+            "exemplars are not stored",
+            sent,
+        );
         let samples = request.samples_of(series);
         let fault = match series.fault {
             Some(fault) => Err(fault.to_string()),
@@ -150,7 +164,12 @@ impl Judged<'_> {
             }
         }
         self.refusals.add(Reason::TooOld, old, "older than the retention allows", sent);
-        self.refusals.add(Reason::Ahead, ahead, "more than 10 minutes ahead of this server's clock", sent);
+        self.refusals.add(
+            Reason::Ahead,
+            ahead,
+            "more than 10 minutes ahead of this server's clock",
+            sent,
+        );
         if !kept.is_empty() {
             self.batch.add(labels, kept);
         }
@@ -159,7 +178,10 @@ impl Judged<'_> {
 
 /// Sorts labels and drops those with an empty value, which equal absent ones; an error says what
 /// the protocol or a bound forbids (remote_write 1.0 and 2.0, "Labels").
-fn canonical<'a>(sent: &[(&'a str, &'a str)], labels: &mut Vec<(&'a str, &'a str)>) -> Result<(), &'static str> {
+fn canonical<'a>(
+    sent: &[(&'a str, &'a str)],
+    labels: &mut Vec<(&'a str, &'a str)>,
+) -> Result<(), &'static str> {
     labels.clear();
     for (name, value) in sent {
         if name.is_empty() {

@@ -35,7 +35,14 @@ pub struct Batch<'e> {
 
 impl<'e> Batch<'e> {
     pub(super) fn new(layouts: &'e Layouts, known: &'e KnownSeries) -> Batch<'e> {
-        Batch { layouts, known, placements: Vec::new(), unknown: Vec::new(), pending: HashSet::new(), encoded: Vec::new() }
+        Batch {
+            layouts,
+            known,
+            placements: Vec::new(),
+            unknown: Vec::new(),
+            pending: HashSet::new(),
+            encoded: Vec::new(),
+        }
     }
 
     /// Adds a series. `labels` are canonical: sorted by name, no name twice, no empty value, a
@@ -53,7 +60,11 @@ impl<'e> Batch<'e> {
             };
             placed = Some((week, group));
             let hour = Hour::of(sample.timestamp_ms);
-            self.placements.push(Placement { group, hour, point: Point { series, sample: *sample } });
+            self.placements.push(Placement {
+                group,
+                hour,
+                point: Point { series, sample: *sample },
+            });
         }
     }
 

@@ -158,7 +158,8 @@ fn head_rows(placements: Vec<Placement>) -> Vec<HeadRow> {
     for ((group, hour), mut points) in partitions {
         points.sort_unstable_by_key(|point| (point.series, point.sample.timestamp_ms));
         points.dedup_by(|next, kept| {
-            let same = next.series == kept.series && next.sample.timestamp_ms == kept.sample.timestamp_ms;
+            let same =
+                next.series == kept.series && next.sample.timestamp_ms == kept.sample.timestamp_ms;
             if same {
                 kept.sample = kept.sample.merge(next.sample);
             }
@@ -166,8 +167,18 @@ fn head_rows(placements: Vec<Placement>) -> Vec<HeadRow> {
         });
         for points in points.chunks(limits::HEAD_ROW_SAMPLES_MAX) {
             let payload = pack(points);
-            let first_ms = points.iter().map(|point| point.sample.timestamp_ms).min().unwrap_or(hour.start_ms());
-            rows.push(HeadRow { group, hour, first_ms, hash: xxh3_64(&payload), payload: Bytes::from(payload) });
+            let first_ms = points
+                .iter()
+                .map(|point| point.sample.timestamp_ms)
+                .min()
+                .unwrap_or(hour.start_ms());
+            rows.push(HeadRow {
+                group,
+                hour,
+                first_ms,
+                hash: xxh3_64(&payload),
+                payload: Bytes::from(payload),
+            });
         }
     }
     rows

@@ -21,7 +21,10 @@ pub(super) struct KnownSeries {
 
 impl KnownSeries {
     pub(super) fn new() -> KnownSeries {
-        KnownSeries { series: Cache::new(limits::SEEN_SERIES_MAX), groups: Cache::new(limits::SEEN_SERIES_MAX / 16) }
+        KnownSeries {
+            series: Cache::new(limits::SEEN_SERIES_MAX),
+            groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
+        }
     }
 
     pub(super) fn contains(&self, week: Week, series: SeriesId) -> bool {
@@ -38,7 +41,11 @@ impl KnownSeries {
     /// Takes the rows of series that the store knows out of `rows`. A group that this process has
     /// not written in that week is read once: so a restart reads a row a guest instead of writing
     /// ten a series again.
-    pub(super) async fn drop_known(&self, store: &Store, rows: &mut Vec<IndexRow>) -> Result<(), StoreError> {
+    pub(super) async fn drop_known(
+        &self,
+        store: &Store,
+        rows: &mut Vec<IndexRow>,
+    ) -> Result<(), StoreError> {
         let mut asked: Vec<(Week, Group)> = rows.iter().map(|row| (row.week, row.group)).collect();
         asked.sort_unstable();
         asked.dedup();
@@ -47,7 +54,9 @@ impl KnownSeries {
                 continue;
             }
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
-                Ok(known) => known.into_iter().for_each(|(series, _)| self.series.insert((week, series), ())),
+                Ok(known) => {
+                    known.into_iter().for_each(|(series, _)| self.series.insert((week, series), ()))
+                }
                 // More series than one read may hold: writing rows again is the cheaper way.
                 Err(StoreError::TooManyRows { .. }) => {}
                 Err(error) => return Err(error),
@@ -60,7 +69,13 @@ impl KnownSeries {
 }
 
 /// The index row of a series in a week.
-pub(super) fn row(week: Week, series: SeriesId, row_key: RowKey, labels: &[(&str, &str)], encoded: &[u8]) -> IndexRow {
+pub(super) fn row(
+    week: Week,
+    series: SeriesId,
+    row_key: RowKey,
+    labels: &[(&str, &str)],
+    encoded: &[u8],
+) -> IndexRow {
     let group = row_key.group_of(series);
     let mut metric = String::new();
     let mut postings = Vec::with_capacity(labels.len());
@@ -71,7 +86,15 @@ pub(super) fn row(week: Week, series: SeriesId, row_key: RowKey, labels: &[(&str
             postings.push(((*name).to_owned(), (*value).to_owned()));
         }
     }
-    IndexRow { week, series, group, row_key: row_key.text, metric, postings, labels: Bytes::copy_from_slice(encoded) }
+    IndexRow {
+        week,
+        series,
+        group,
+        row_key: row_key.text,
+        metric,
+        postings,
+        labels: Bytes::copy_from_slice(encoded),
+    }
 }
 
 /// Stored labels, read back; damage is an error of the store.

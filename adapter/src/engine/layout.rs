@@ -30,7 +30,13 @@ pub struct Layout {
 impl Layout {
     /// The layout of a new store.
     pub fn new(row_key_labels: Vec<String>) -> Layout {
-        Layout { format: FORMAT, row_key_labels, target_parts: 16, index_shards: 16, seal_window_seconds: 7200 }
+        Layout {
+            format: FORMAT,
+            row_key_labels,
+            target_parts: 16,
+            index_shards: 16,
+            seal_window_seconds: 7200,
+        }
     }
 
     fn rule(&self) -> RowKeyRule {
@@ -67,7 +73,9 @@ pub enum LayoutError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A later release wrote it.
-    #[error("the store has format {stored}, this release reads up to {FORMAT}; use a newer release")]
+    #[error(
+        "the store has format {stored}, this release reads up to {FORMAT}; use a newer release"
+    )]
     Newer {
         /// The store's format.
         stored: u32,
@@ -93,7 +101,8 @@ impl Layouts {
     pub async fn open(store: &Store, wanted: &Layout, now: Week) -> Result<Layouts, LayoutError> {
         let mut rows = store.layouts().await?;
         if rows.is_empty() {
-            let settings = serde_json::to_string(wanted).map_err(|error| LayoutError::Unreadable(error.to_string()))?;
+            let settings = serde_json::to_string(wanted)
+                .map_err(|error| LayoutError::Unreadable(error.to_string()))?;
             store.add_layout(LayoutRow { from: now, settings }).await?;
             // Another process may have been faster: what is in the store holds.
             rows = store.layouts().await?;
@@ -103,7 +112,9 @@ impl Layouts {
             layouts.push((row.from, parse(&row.settings)?));
         }
         let holds = layouts.iter().rev().find(|(from, _)| *from <= now).or(layouts.first());
-        let Some((_, holds)) = holds else { return Err(LayoutError::Unreadable("there is none".to_owned())) };
+        let Some((_, holds)) = holds else {
+            return Err(LayoutError::Unreadable("there is none".to_owned()));
+        };
         if let Some(difference) = wanted.difference(holds) {
             return Err(LayoutError::Differs(difference));
         }
@@ -150,7 +161,12 @@ mod tests {
         assert_eq!(store.layouts().await.unwrap().len(), 1);
         let other = Layout::new(vec!["instance_id".into()]);
         let error = Layouts::open(&store, &other, Week(2950)).await.unwrap_err().to_string();
-        assert!(error.contains("--row-key.labels is instance_id but the store was made with uuid,instance_id"), "{error}");
+        assert!(
+            error.contains(
+                "--row-key.labels is instance_id but the store was made with uuid,instance_id"
+            ),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -174,6 +190,9 @@ mod tests {
         assert_eq!(layouts.rule(Week(5)).labels, ["vm"]);
         assert_eq!(layouts.rule(Week(19)).labels, ["vm"]);
         assert_eq!(layouts.rule(Week(20)).labels, ["uuid", "instance_id"]);
-        assert!(matches!(Layouts::open(&store, &wanted(), Week(15)).await, Err(LayoutError::Differs(_))));
+        assert!(matches!(
+            Layouts::open(&store, &wanted(), Week(15)).await,
+            Err(LayoutError::Differs(_))
+        ));
     }
 }

@@ -23,7 +23,9 @@ pub struct Point {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// Written by a later release.
-    #[error("a head row has format {0}, which this release cannot read; use the release that wrote it")]
+    #[error(
+        "a head row has format {0}, which this release cannot read; use the release that wrote it"
+    )]
     Version(u8),
     /// The bytes contradict themselves.
     #[error("a head row is damaged")]
@@ -54,7 +56,9 @@ pub fn pack(points: &[Point]) -> Vec<u8> {
     }
     if has_starts {
         for Point { sample, .. } in points {
-            let start = sample.start_ms.map(|start| varint::zigzag(sample.timestamp_ms.wrapping_sub(start.get())));
+            let start = sample
+                .start_ms
+                .map(|start| varint::zigzag(sample.timestamp_ms.wrapping_sub(start.get())));
             // A start 2^63 ms before its sample cannot be told from an unknown one; none is real.
             varint::push(start.map_or(0, |distance| distance.saturating_add(1)), &mut bytes);
         }
@@ -69,7 +73,9 @@ pub fn unpack(payload: &[u8], mut each: impl FnMut(Point)) -> Result<(), Unreada
     if version != VERSION {
         return Err(Unreadable::Version(version));
     }
-    let count = varint::take(&mut rest).and_then(|count| usize::try_from(count).ok()).ok_or(Unreadable::Damaged)?;
+    let count = varint::take(&mut rest)
+        .and_then(|count| usize::try_from(count).ok())
+        .ok_or(Unreadable::Damaged)?;
     let (base, rest) = rest.split_first_chunk::<8>().ok_or(Unreadable::Damaged)?;
     let base_ms = i64::from_be_bytes(*base);
     let id_bytes = count.checked_mul(16).ok_or(Unreadable::Damaged)?;
@@ -85,9 +91,13 @@ pub fn unpack(payload: &[u8], mut each: impl FnMut(Point)) -> Result<(), Unreada
         let timestamp_ms = base_ms.wrapping_add(offset.cast_signed());
         let (bits, after) = values.split_first_chunk::<8>().ok_or(Unreadable::Damaged)?;
         values = after;
-        let start_ms = if flags & FLAG_STARTS == 0 { None } else { take_start(&mut starts, timestamp_ms)? };
+        let start_ms =
+            if flags & FLAG_STARTS == 0 { None } else { take_start(&mut starts, timestamp_ms)? };
         let value = f64::from_bits(u64::from_be_bytes(*bits));
-        each(Point { series: SeriesId::from_bytes(*id), sample: Sample { timestamp_ms, value, start_ms } });
+        each(Point {
+            series: SeriesId::from_bytes(*id),
+            sample: Sample { timestamp_ms, value, start_ms },
+        });
     }
     Ok(())
 }
@@ -105,10 +115,16 @@ mod tests {
 
     fn any_point() -> impl Strategy<Value = Point> {
         let times = prop_oneof![Just(1_700_000_000_000), 0..3_600_000i64, any::<i64>()];
-        (any::<u128>(), times, any::<u64>(), prop::option::of(any::<i64>())).prop_map(|(id, timestamp_ms, bits, start)| Point {
-            series: SeriesId(id),
-            sample: Sample { timestamp_ms, value: f64::from_bits(bits), start_ms: start.and_then(NonZeroI64::new) },
-        })
+        (any::<u128>(), times, any::<u64>(), prop::option::of(any::<i64>())).prop_map(
+            |(id, timestamp_ms, bits, start)| Point {
+                series: SeriesId(id),
+                sample: Sample {
+                    timestamp_ms,
+                    value: f64::from_bits(bits),
+                    start_ms: start.and_then(NonZeroI64::new),
+                },
+            },
+        )
     }
 
     fn unpacked(payload: &[u8]) -> Result<Vec<Point>, Unreadable> {
@@ -146,6 +162,9 @@ mod tests {
         let sample = Sample { timestamp_ms: 1_000, value: 1.5, start_ms: NonZeroI64::new(900) };
         let packed = pack(&[Point { series: SeriesId(7), sample }]);
         let hex: String = packed.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "01010100000000000003e800000000000000000000000000000007003ff8000000000000c901");
+        assert_eq!(
+            hex,
+            "01010100000000000003e800000000000000000000000000000007003ff8000000000000c901"
+        );
     }
 }

@@ -83,13 +83,22 @@ impl Selection<'_> {
     }
 
     /// Every matching series and its places.
-    async fn matching(&self) -> Result<HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>, SelectError> {
+    async fn matching(
+        &self,
+    ) -> Result<HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>, SelectError> {
         let mut found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)> = HashMap::new();
-        let weeks = stream::iter(self.range.weeks()).map(|week| async move { Ok((week, self.matching_in(week).await?)) });
+        let weeks = stream::iter(self.range.weeks())
+            .map(|week| async move { Ok((week, self.matching_in(week).await?)) });
         let mut weeks = weeks.buffered(4);
-        while let Some((week, series)) = weeks.try_next().await.map_err(|error: SelectError| error)? {
+        while let Some((week, series)) =
+            weeks.try_next().await.map_err(|error: SelectError| error)?
+        {
             for (placed, labels) in series {
-                found.entry(placed.series).or_insert_with(|| (labels, Vec::new())).1.push((week, placed.group));
+                found
+                    .entry(placed.series)
+                    .or_insert_with(|| (labels, Vec::new()))
+                    .1
+                    .push((week, placed.group));
             }
             bound("series", found.len(), limits::QUERY_SERIES_MAX)?;
         }
@@ -110,12 +119,16 @@ impl Selection<'_> {
             }
             Ok::<_, SelectError>(matching)
         });
-        let parts: Vec<Vec<_>> = groups.buffer_unordered(limits::QUERY_CONCURRENCY).try_collect().await?;
+        let parts: Vec<Vec<_>> =
+            groups.buffer_unordered(limits::QUERY_CONCURRENCY).try_collect().await?;
         Ok(parts.into_iter().flatten().collect())
     }
 
     /// The groups that may hold matching series; `None` stands for all series of a group.
-    async fn candidates(&self, week: Week) -> Result<BTreeMap<Group, Option<BTreeSet<SeriesId>>>, SelectError> {
+    async fn candidates(
+        &self,
+        week: Week,
+    ) -> Result<BTreeMap<Group, Option<BTreeSet<SeriesId>>>, SelectError> {
         if let Some(row_key) = self.named_row_key(week) {
             return Ok(row_key.groups().map(|group| (group, None)).collect());
         }
@@ -124,12 +137,17 @@ impl Selection<'_> {
             Some(metric) => metrics.push(metric.to_owned()),
             None => metrics = self.store.metrics(week, limits::QUERY_ROWS_MAX).await?,
         }
-        let names: Vec<&Matcher> = self.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME).collect();
+        let names: Vec<&Matcher> =
+            self.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME).collect();
         metrics.retain(|metric| names.iter().all(|matcher| matcher.accepts(metric)));
         let mut candidates: BTreeMap<Group, Option<BTreeSet<SeriesId>>> = BTreeMap::new();
         for metric in &metrics {
             for placed in self.candidates_of(week, metric).await? {
-                candidates.entry(placed.group).or_insert_with(|| Some(BTreeSet::new())).as_mut().map(|ids| ids.insert(placed.series));
+                candidates
+                    .entry(placed.group)
+                    .or_insert_with(|| Some(BTreeSet::new()))
+                    .as_mut()
+                    .map(|ids| ids.insert(placed.series));
             }
         }
         Ok(candidates)
@@ -141,7 +159,8 @@ impl Selection<'_> {
         for matcher in self.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME) {
             let Some(value) = matcher.only_value() else { continue };
             let key = PostingsKey { week, metric, label: &matcher.name, value };
-            let list: BTreeSet<Placed> = self.store.postings(key, limits::QUERY_ROWS_MAX).await?.into_iter().collect();
+            let list: BTreeSet<Placed> =
+                self.store.postings(key, limits::QUERY_ROWS_MAX).await?.into_iter().collect();
             narrowed = Some(match narrowed {
                 None => list,
                 Some(narrowed) => narrowed.intersection(&list).copied().collect(),
@@ -178,7 +197,9 @@ impl Selection<'_> {
                 let hours = (Hour(hour), Hour(last.0.min(hour + 23)));
                 for payload in self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await? {
                     let unpacked = unpack(&payload, |point| {
-                        if self.range.contains(point.sample.timestamp_ms) && unit.series.contains_key(&point.series) {
+                        if self.range.contains(point.sample.timestamp_ms)
+                            && unit.series.contains_key(&point.series)
+                        {
                             samples.entry(point.series).or_default().push(point.sample);
                             count += 1;
                         }

@@ -79,7 +79,11 @@ mod tests {
 
     fn check(matcher: &Matcher, present: Option<&str>, wanted: bool) {
         let labels = Labels::new(present.map(|value| ("a", value)));
-        assert_eq!(all_accept(std::slice::from_ref(matcher), &labels), wanted, "{matcher:?} {present:?}");
+        assert_eq!(
+            all_accept(std::slice::from_ref(matcher), &labels),
+            wanted,
+            "{matcher:?} {present:?}"
+        );
     }
 
     #[test]

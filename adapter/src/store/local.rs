@@ -81,21 +81,33 @@ impl Local {
         std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || committer.run(&waiting))
-            .map_err(|error| OpenError(format!("the committer thread cannot be started: {error}")))?;
+            .map_err(|error| {
+                OpenError(format!("the committer thread cannot be started: {error}"))
+            })?;
         Ok(Local { folder, keyspaces, health, work })
     }
 
-    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.work.try_send(work(answer)).map_err(|error| StoreError::Unavailable(match error {
-            TrySendError::Full(_) => "too many commits are waiting for the disk".to_owned(),
-            TrySendError::Disconnected(_) => "the committer has ended".to_owned(),
-        }))?;
-        answered.await.map_err(|_| StoreError::Unavailable("the committer ended before it answered".to_owned()))?
+        self.work.try_send(work(answer)).map_err(|error| {
+            StoreError::Unavailable(match error {
+                TrySendError::Full(_) => "too many commits are waiting for the disk".to_owned(),
+                TrySendError::Disconnected(_) => "the committer has ended".to_owned(),
+            })
+        })?;
+        answered.await.map_err(|_| {
+            StoreError::Unavailable("the committer ended before it answered".to_owned())
+        })?
     }
 
     /// Runs a read on a thread that may block.
-    async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Keyspaces) -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Keyspaces) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let keyspaces = Arc::clone(&self.keyspaces);
         tokio::task::spawn_blocking(move || read(&keyspaces))
             .await
@@ -111,7 +123,12 @@ impl Local {
     }
 
     /// See [`super::Store::head`].
-    pub async fn head(&self, group: Group, hours: (Hour, Hour), rows_max: usize) -> Result<Vec<Bytes>, StoreError> {
+    pub async fn head(
+        &self,
+        group: Group,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
         self.read(move |keyspaces| {
             let days = (Day::of(hours.0.start_ms()), Day::of(hours.1.start_ms()));
             let from = Key::default().group(group).hour(hours.0).millisecond(i64::MIN).hash(0);
@@ -119,7 +136,9 @@ impl Local {
             let mut rows = Bounded::new("head", rows_max);
             for keyspace in keyspaces.heads(days) {
                 for guard in keyspace.range(from.0.clone()..=to.0.clone()) {
-                    rows.push(Bytes::from(guard.value().map_err(|error| damage_of("head", &error))?))?;
+                    rows.push(Bytes::from(
+                        guard.value().map_err(|error| damage_of("head", &error))?,
+                    ))?;
                 }
             }
             Ok(rows.rows)
@@ -128,7 +147,12 @@ impl Local {
     }
 
     /// See [`super::Store::series`].
-    pub async fn series(&self, week: Week, group: Group, rows_max: usize) -> Result<Vec<(SeriesId, Bytes)>, StoreError> {
+    pub async fn series(
+        &self,
+        week: Week,
+        group: Group,
+        rows_max: usize,
+    ) -> Result<Vec<(SeriesId, Bytes)>, StoreError> {
         let prefix = Key::of_table(Table::Series).group(group);
         self.index_rows(week, "series", (prefix, rows_max), |reader, value| {
             reader.group()?;
@@ -138,7 +162,12 @@ impl Local {
     }
 
     /// See [`super::Store::metric_series`].
-    pub async fn metric_series(&self, week: Week, metric: &str, rows_max: usize) -> Result<Vec<Placed>, StoreError> {
+    pub async fn metric_series(
+        &self,
+        week: Week,
+        metric: &str,
+        rows_max: usize,
+    ) -> Result<Vec<Placed>, StoreError> {
         let prefix = Key::of_table(Table::MetricSeries).text(metric);
         self.index_rows(week, "metric_series", (prefix, rows_max), |reader, value| {
             reader.text()?;
@@ -148,8 +177,13 @@ impl Local {
     }
 
     /// See [`super::Store::postings`].
-    pub async fn postings(&self, key: PostingsKey<'_>, rows_max: usize) -> Result<Vec<Placed>, StoreError> {
-        let prefix = Key::of_table(Table::Postings).text(key.metric).text(key.label).text(key.value);
+    pub async fn postings(
+        &self,
+        key: PostingsKey<'_>,
+        rows_max: usize,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let prefix =
+            Key::of_table(Table::Postings).text(key.metric).text(key.label).text(key.value);
         self.index_rows(key.week, "postings", (prefix, rows_max), |reader, value| {
             for _metric_label_value in 0..3 {
                 reader.text()?;
@@ -161,11 +195,18 @@ impl Local {
 
     /// See [`super::Store::metrics`].
     pub async fn metrics(&self, week: Week, rows_max: usize) -> Result<Vec<String>, StoreError> {
-        self.index_rows(week, "metrics", (Key::of_table(Table::Metrics), rows_max), |reader, _| reader.text()).await
+        self.index_rows(week, "metrics", (Key::of_table(Table::Metrics), rows_max), |reader, _| {
+            reader.text()
+        })
+        .await
     }
 
     /// See [`super::Store::row_keys`].
-    pub async fn row_keys(&self, week: Week, rows_max: usize) -> Result<Vec<(String, Group)>, StoreError> {
+    pub async fn row_keys(
+        &self,
+        week: Week,
+        rows_max: usize,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
         self.index_rows(week, "row_keys", (Key::of_table(Table::RowKeys), rows_max), |reader, _| {
             Ok((reader.text()?, reader.group()?))
         })
@@ -184,7 +225,8 @@ impl Local {
             let mut rows = Bounded::new(table, rows_max);
             let Some(keyspace) = keyspaces.index(week) else { return Ok(rows.rows) };
             for guard in keyspace.prefix(prefix.0) {
-                let (key, value) = Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
+                let (key, value) =
+                    Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
                 let mut reader = KeyReader::new(&key, table);
                 reader.tag()?;
                 rows.push(row(&mut reader, Bytes::from(value))?)?;
@@ -199,12 +241,14 @@ impl Local {
         self.read(|keyspaces| {
             let mut layouts = Vec::new();
             for guard in keyspaces.meta().prefix([META_LAYOUT]) {
-                let (key, value) = Guard::into_inner(guard).map_err(|error| damage_of("meta", &error))?;
+                let (key, value) =
+                    Guard::into_inner(guard).map_err(|error| damage_of("meta", &error))?;
                 let mut reader = KeyReader::new(&key, "meta");
                 reader.tag()?;
                 let from = Week(reader.day()?.0);
-                let settings = String::from_utf8(value.to_vec())
-                    .map_err(|_| StoreError::Damaged("the layout on disk is not text".to_owned()))?;
+                let settings = String::from_utf8(value.to_vec()).map_err(|_| {
+                    StoreError::Damaged("the layout on disk is not text".to_owned())
+                })?;
                 layouts.push(LayoutRow { from, settings });
             }
             Ok(layouts)
@@ -228,7 +272,10 @@ impl Local {
             return Err(why);
         }
         if self.health.full.load(Ordering::Relaxed) {
-            return Err(format!("the disk of {} is full down to its reserve", self.folder.display()));
+            return Err(format!(
+                "the disk of {} is full down to its reserve",
+                self.folder.display()
+            ));
         }
         Ok(())
     }
@@ -241,7 +288,11 @@ impl Local {
     /// See [`super::Store::close`].
     pub async fn close(&self) -> Result<(), StoreError> {
         let closed = tokio::time::timeout(CLOSE_DEADLINE, self.ask(Work::Close)).await;
-        closed.unwrap_or_else(|_| Err(StoreError::Unavailable("the disk did not finish the last commit in time".to_owned())))
+        closed.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(
+                "the disk did not finish the last commit in time".to_owned(),
+            ))
+        })
     }
 }
 
@@ -267,7 +318,10 @@ impl<T> Bounded<T> {
 }
 
 fn placed(series: SeriesId, group: &Bytes) -> Result<Placed, StoreError> {
-    let group = group.as_ref().try_into().map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
+    let group = group
+        .as_ref()
+        .try_into()
+        .map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
     Ok(Placed { group: Group(u64::from_be_bytes(group)), series })
 }
 

@@ -66,7 +66,8 @@ pub enum SeriesFault {
     /// 2.0: the label references of an exemplar are odd in number or outside the symbol table.
     #[error("an exemplar's label references are odd in number or outside the symbol table")]
     BadExemplarRefs,
-    /// 2.0: a series must have samples or histograms.
+    /// 2.0: a series must have samples or histograms. Prometheus breaks this rule as a sender: with
+    /// `send_exemplars` each exemplar comes as a series of its own. As a receiver it refuses them.
     #[error("a series without samples and histograms")]
     NoData,
     /// 2.0: a series must not have both.

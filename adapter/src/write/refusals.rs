@@ -38,7 +38,9 @@ impl Refusals {
 
     /// How many were refused for a reason.
     pub(super) fn count(&self, reason: Reason) -> u64 {
-        self.all.get(&reason).map_or(0, |of_reason| of_reason.values().map(|refused| refused.count).sum())
+        self.all
+            .get(&reason)
+            .map_or(0, |of_reason| of_reason.values().map(|refused| refused.count).sum())
     }
 
     /// Counts them in the metrics.
@@ -62,7 +64,10 @@ impl Refusals {
             }
         }
         (!parts.is_empty()).then(|| {
-            format!("stored {stored} samples; refused for good, do not send again: {}", parts.join("; "))
+            format!(
+                "stored {stored} samples; refused for good, do not send again: {}",
+                parts.join("; ")
+            )
         })
     }
 }
@@ -72,7 +77,7 @@ fn quoted(labels: &[(&str, &str)]) -> String {
     for (index, (name, value)) in labels.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         // Writing to a String cannot fail.
-        drop(write!(text, "{comma}{name}={value:?}"));
+        write!(text, "{comma}{name}={value:?}").unwrap_or_default();
         if text.len() > QUOTED_BYTES_MAX {
             text.truncate(text.floor_char_boundary(QUOTED_BYTES_MAX));
             text.push('…');

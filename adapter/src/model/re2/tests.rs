@@ -38,7 +38,6 @@ fn what_go_means_by_it() {
     check(r"\Qa.b\E", "a.b", true);
     check(r"\Qa.b\E", "axb", false);
     check(r"\Qab\E*", "abbb", true);
-    check(r"\Qa.b", "a.b", true);
     check("[a&&b]", "&", true);
     check("[a~~b]", "~", true);
     check("[[a]]", "a]", true);
@@ -83,6 +82,7 @@ fn what_go_refuses() {
     check_invalid(r"\1", r"\1");
     check_invalid(r"\8", r"\8");
     check_invalid(r"\E", r"\E");
+    check_invalid(r"\Qa.b", r"not closed by \E");
     check_invalid(r"\C", r"\C");
     check_invalid(r"[\b]", r"\b");
     check_invalid(r"\p{Script=Greek}", "Script=Greek");

@@ -285,7 +285,11 @@ impl Translator<'_> {
             }
         }
         if self.eat("Q") {
-            let (quoted, rest) = self.rest.split_once(r"\E").unwrap_or((self.rest, ""));
+            // Go alone takes it without its end, but Prometheus writes the anchors around the
+            // pattern first, and then they would be quoted, too.
+            let Some((quoted, rest)) = self.rest.split_once(r"\E") else {
+                return syntax(r"a \Q is not closed by \E");
+            };
             for character in quoted.chars() {
                 self.literal(character);
             }

@@ -85,7 +85,12 @@ impl Committer {
     }
 
     /// Merges this append with those that wait behind it, up to a bound on bytes.
-    fn commit_waiting(&self, work: &Receiver<Work>, first: Rows, answer: oneshot::Sender<Result<(), StoreError>>) -> std::ops::ControlFlow<()> {
+    fn commit_waiting(
+        &self,
+        work: &Receiver<Work>,
+        first: Rows,
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    ) -> std::ops::ControlFlow<()> {
         let mut bytes = payload_bytes(&first);
         let (mut all, mut answers, mut after) = (vec![first], vec![answer], None);
         while bytes < limits::LOCAL_COMMIT_BYTES_MAX {
@@ -104,10 +109,13 @@ impl Committer {
         }
         let result = self.append(&all);
         for answer in answers {
-            answer_with(answer, match &result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(StoreError::Unavailable(error.to_string())),
-            });
+            answer_with(
+                answer,
+                match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(StoreError::Unavailable(error.to_string())),
+                },
+            );
         }
         after.map_or(std::ops::ControlFlow::Continue(()), |work| self.one(work))
     }
@@ -116,7 +124,9 @@ impl Committer {
         match work {
             Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
-            Work::Expire(oldest_ms, answer) => answer_with(answer, self.keyspaces.expire(oldest_ms)),
+            Work::Expire(oldest_ms, answer) => {
+                answer_with(answer, self.keyspaces.expire(oldest_ms))
+            }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);
                 answer_with(answer, self.refuse_after_failure());
@@ -136,8 +146,13 @@ impl Committer {
                 self.insert_index(&mut batch, row)?;
             }
             for row in &rows.head {
-                let keyspace = self.keyspaces.head_for(arrived, Day::of(row.hour.start_ms()), &mut batch)?;
-                let key = Key::default().group(row.group).hour(row.hour).millisecond(row.first_ms).hash(row.hash);
+                let keyspace =
+                    self.keyspaces.head_for(arrived, Day::of(row.hour.start_ms()), &mut batch)?;
+                let key = Key::default()
+                    .group(row.group)
+                    .hour(row.hour)
+                    .millisecond(row.first_ms)
+                    .hash(row.hash);
                 batch.insert(&keyspace, key.0, row.payload.clone());
             }
         }
@@ -160,7 +175,11 @@ impl Committer {
         let of_metric = Key::of_table(Table::MetricSeries).text(&row.metric).series(row.series);
         batch.insert(&keyspace, of_metric.0, &group[..]);
         for (label, value) in &row.postings {
-            let posting = Key::of_table(Table::Postings).text(&row.metric).text(label).text(value).series(row.series);
+            let posting = Key::of_table(Table::Postings)
+                .text(&row.metric)
+                .text(label)
+                .text(value)
+                .series(row.series);
             batch.insert(&keyspace, posting.0, &group[..]);
         }
         let series = Key::of_table(Table::Series).group(row.group).series(row.series);
@@ -212,7 +231,12 @@ impl Committer {
         let free = free_bytes(&self.folder)?;
         let full = free < limits::DISK_RESERVE_BYTES;
         if self.health.full.swap(full, Ordering::Relaxed) != full {
-            tracing::warn!(free_bytes = free, reserve_bytes = limits::DISK_RESERVE_BYTES, full, "free disk space crossed the reserve");
+            tracing::warn!(
+                free_bytes = free,
+                reserve_bytes = limits::DISK_RESERVE_BYTES,
+                full,
+                "free disk space crossed the reserve"
+            );
         }
         if full {
             return Err(StoreError::Unavailable(format!(
@@ -226,8 +250,12 @@ impl Committer {
 }
 
 fn free_bytes(folder: &std::path::Path) -> Result<u64, StoreError> {
-    let volume = rustix::fs::statvfs(folder)
-        .map_err(|error| StoreError::Unavailable(format!("free space of {} cannot be read: {error}", folder.display())))?;
+    let volume = rustix::fs::statvfs(folder).map_err(|error| {
+        StoreError::Unavailable(format!(
+            "free space of {} cannot be read: {error}",
+            folder.display()
+        ))
+    })?;
     Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 

@@ -8,6 +8,7 @@ use crate::store::StoreError;
 
 /// The tables of an index keyspace, by the first byte of a key.
 #[derive(Clone, Copy, Debug)]
+#[repr(u8)]
 pub(super) enum Table {
     RowKeys = b'k',
     MetricSeries = b'm',
@@ -129,7 +130,10 @@ impl<'a> KeyReader<'a> {
     }
 
     fn damaged(&self) -> StoreError {
-        StoreError::Damaged(format!("a key of table {} on disk cannot be read; restore the data folder from a backup", self.table))
+        StoreError::Damaged(format!(
+            "a key of table {} on disk cannot be read; restore the data folder from a backup",
+            self.table
+        ))
     }
 }
 

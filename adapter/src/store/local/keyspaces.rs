@@ -47,8 +47,13 @@ impl Keyspaces {
                 database.keyspace(&name, options).map_err(|error| damage_of(&name, &error))
             };
             if let Some(day) = name.strip_prefix("head-").and_then(|day| day.parse().ok()) {
-                open.heads.insert(Day(day), Arrivals { keyspace: keyspace(head)?, holds: BTreeSet::new() });
-            } else if let Some(week) = name.strip_prefix("index-").and_then(|week| week.parse().ok()) {
+                open.heads.insert(
+                    Day(day),
+                    Arrivals { keyspace: keyspace(head)?, holds: BTreeSet::new() },
+                );
+            } else if let Some(week) =
+                name.strip_prefix("index-").and_then(|week| week.parse().ok())
+            {
                 open.index.insert(Week(week), keyspace(index)?);
             }
         }
@@ -75,8 +80,15 @@ impl Keyspaces {
     /// The keyspace for head rows that arrive on a day. New days of sample time are added to
     /// `batch` as rows of `meta`, so that they are durable with the rows themselves; readers look
     /// there from now on, which at worst finds nothing.
-    pub(super) fn head_for(&self, arrived: Day, sampled: Day, batch: &mut fjall::OwnedWriteBatch) -> Result<Keyspace, StoreError> {
-        if let Some(arrivals) = self.read().heads.get(&arrived).filter(|arrivals| arrivals.holds.contains(&sampled)) {
+    pub(super) fn head_for(
+        &self,
+        arrived: Day,
+        sampled: Day,
+        batch: &mut fjall::OwnedWriteBatch,
+    ) -> Result<Keyspace, StoreError> {
+        if let Some(arrivals) =
+            self.read().heads.get(&arrived).filter(|arrivals| arrivals.holds.contains(&sampled))
+        {
             return Ok(arrivals.keyspace.clone());
         }
         let name = format!("head-{}", arrived.0);
@@ -84,7 +96,10 @@ impl Keyspaces {
         let key = Key(vec![META_ARRIVAL]).day(arrived).day(sampled);
         batch.insert(&self.meta, key.0, Vec::new());
         let mut open = self.write();
-        let arrivals = open.heads.entry(arrived).or_insert_with(|| Arrivals { keyspace, holds: BTreeSet::new() });
+        let arrivals = open
+            .heads
+            .entry(arrived)
+            .or_insert_with(|| Arrivals { keyspace, holds: BTreeSet::new() });
         arrivals.holds.insert(sampled);
         Ok(arrivals.keyspace.clone())
     }
@@ -102,7 +117,10 @@ impl Keyspaces {
         if let Some(keyspace) = self.index(week) {
             return Ok(keyspace);
         }
-        let keyspace = self.database.keyspace(&format!("index-{}", week.0), index).map_err(|error| trouble_of(&error))?;
+        let keyspace = self
+            .database
+            .keyspace(&format!("index-{}", week.0), index)
+            .map_err(|error| trouble_of(&error))?;
         Ok(self.write().index.entry(week).or_insert(keyspace).clone())
     }
 
@@ -114,7 +132,10 @@ impl Keyspaces {
     /// The keyspaces that hold samples of days in a range, both included.
     pub(super) fn heads(&self, days: (Day, Day)) -> Vec<Keyspace> {
         let open = self.read();
-        let holding = open.heads.values().filter(|arrivals| arrivals.holds.range(days.0..=days.1).next().is_some());
+        let holding = open
+            .heads
+            .values()
+            .filter(|arrivals| arrivals.holds.range(days.0..=days.1).next().is_some());
         holding.map(|arrivals| arrivals.keyspace.clone()).collect()
     }
 
@@ -134,7 +155,9 @@ impl Keyspaces {
             dropped += 1;
         }
         loop {
-            let Some((week, keyspace)) = self.take_index_before(oldest_ms) else { return Ok(dropped) };
+            let Some((week, keyspace)) = self.take_index_before(oldest_ms) else {
+                return Ok(dropped);
+            };
             self.database.delete_keyspace(keyspace).map_err(|error| trouble_of(&error))?;
             tracing::info!(week = week.0, "dropped the index of an expired week");
             dropped += 1;

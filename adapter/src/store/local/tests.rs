@@ -17,7 +17,12 @@ struct OnDisk {
 
 impl OnDisk {
     fn new(sync: Sync) -> OnDisk {
-        let mut subject = OnDisk { folder: tempfile::tempdir().unwrap(), sync, clock: Clock::fixed(NOW_MS), store: None };
+        let mut subject = OnDisk {
+            folder: tempfile::tempdir().unwrap(),
+            sync,
+            clock: Clock::fixed(NOW_MS),
+            store: None,
+        };
         subject.store = Some(Store::Local(subject.open().unwrap()));
         subject
     }
@@ -96,7 +101,10 @@ async fn whole_days_expire_and_late_samples_do_not_drop_young_ones() {
 async fn a_second_process_is_told_so() {
     let subject = OnDisk::new(Sync::Commit);
     let error = subject.open().unwrap_err();
-    assert!(error.0.contains("in use by another process") && error.0.contains("--store.path"), "{error}");
+    assert!(
+        error.0.contains("in use by another process") && error.0.contains("--store.path"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -137,3 +137,27 @@ proptest! {
         check_round_trip(&pairs);
     }
 }
+
+/// Byte for byte what Prometheus' own encoder makes of the same samples, and the way back.
+#[test]
+fn equals_prometheus() {
+    let vectors = include_str!("../../../tests/parts/chunks/vectors.jsonl");
+    assert!(vectors.lines().count() > 10);
+    for line in vectors.lines() {
+        let vector: serde_json::Value = serde_json::from_str(line).unwrap();
+        let pairs: Vec<_> = vector["samples"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| {
+                let bits = u64::from_str_radix(pair[1].as_str().unwrap(), 16).unwrap();
+                (pair[0].as_i64().unwrap(), f64::from_bits(bits))
+            })
+            .collect();
+        let chunks = encode_chunks(&samples(&pairs));
+        let [chunk] = &chunks[..] else { panic!("a vector has at most {CHUNK_SAMPLES_MAX}") };
+        let hex: String = chunk.data.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, vector["chunk"].as_str().unwrap());
+        assert_eq!(bits(&decode(&chunk.data).unwrap()), bits(&pairs));
+    }
+}

@@ -1,0 +1,173 @@
+//! What was typed, and what it means: flags become a checked [`Config`], once.
+//! Reads no file and no clock.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serve::settings::ServiceFlags;
+
+use crate::store::local;
+
+/// Prometheus remote storage on an embedded store or on Cassandra
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.required(false).default_value("127.0.0.1:9201")))]
+pub struct Flags {
+    /// Flags of every service.
+    #[command(flatten)]
+    pub service: ServiceFlags,
+
+    /// Where samples are stored
+    #[arg(long = "store", value_enum, default_value = "local", help_heading = "Store")]
+    pub store: StoreKind,
+
+    /// Data folder of the local store
+    #[arg(
+        long = "store.path",
+        value_name = "FOLDER",
+        default_value = "data",
+        help_heading = "Store"
+    )]
+    pub store_path: PathBuf,
+
+    /// When the local store syncs: before each acknowledgement, or every second (a power loss then
+    /// costs the last second)
+    #[arg(long = "store.sync", value_enum, default_value = "commit", help_heading = "Store")]
+    pub store_sync: SyncKind,
+
+    /// How long samples are kept, by their own time, such as 400d; whole days are dropped
+    #[arg(long = "retention", value_name = "TIME", default_value = "400d", value_parser = retention, help_heading = "Store")]
+    pub retention: Duration,
+
+    /// Labels that name a guest: the first one that a series has packs it with the rest of its
+    /// guest; part of the store's layout
+    #[arg(
+        long = "row-key.labels",
+        value_name = "LABELS",
+        value_delimiter = ',',
+        default_value = "uuid,instance_id",
+        help_heading = "Store"
+    )]
+    pub row_key_labels: Vec<String>,
+
+    /// Flags of the Cassandra store.
+    #[command(flatten)]
+    pub cassandra: CassandraFlags,
+}
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Cassandra")]
+pub struct CassandraFlags {
+    /// Nodes to ask first for the cluster, as HOST or HOST:PORT
+    #[arg(
+        long = "cassandra.nodes",
+        value_name = "NODES",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9042"
+    )]
+    pub nodes: Vec<String>,
+
+    /// Datacenter whose nodes are used; needed where there are several
+    #[arg(long = "cassandra.datacenter", value_name = "NAME")]
+    pub datacenter: Option<String>,
+
+    /// Keyspace, case as written
+    #[arg(long = "cassandra.keyspace", value_name = "NAME", default_value = "DATA")]
+    pub keyspace: String,
+
+    /// Create the keyspace and the tables that are missing
+    #[arg(long = "cassandra.create-schema")]
+    pub create_schema: bool,
+
+    /// Replication of a keyspace that is created, as CQL writes it
+    #[arg(
+        long = "cassandra.replication",
+        value_name = "MAP",
+        default_value = "{'class': 'NetworkTopologyStrategy', 'replication_factor': 3}"
+    )]
+    pub replication: String,
+
+    /// User of the cluster
+    #[arg(long = "cassandra.user", value_name = "NAME", requires = "password_file")]
+    pub user: Option<String>,
+
+    /// File that holds the user's password
+    #[arg(long = "cassandra.password-file", value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// `--store`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// On this machine's disk
+    Local,
+    /// In a Cassandra or ScyllaDB cluster
+    Cassandra,
+    /// In memory, gone with the process: for trials
+    Memory,
+}
+
+/// `--store.sync`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SyncKind {
+    /// Before each acknowledgement
+    Commit,
+    /// Every second
+    Interval,
+}
+
+impl From<SyncKind> for local::Sync {
+    fn from(kind: SyncKind) -> local::Sync {
+        match kind {
+            SyncKind::Commit => local::Sync::Commit,
+            SyncKind::Interval => local::Sync::Interval,
+        }
+    }
+}
+
+/// The least retention: an hour is frozen 8 days before it expires (ledger.md, "Late data").
+const RETENTION_MIN: Duration = Duration::from_secs(9 * 86_400);
+/// The longest: what Cassandra's time to live takes (20 years).
+const RETENTION_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+fn retention(text: &str) -> Result<Duration, String> {
+    let retention = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(RETENTION_MIN..=RETENTION_MAX).contains(&retention) {
+        return Err("must be from 9d to 20 years (7300d)".to_owned());
+    }
+    Ok(retention)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Flags, String> {
+        let args = std::iter::once("kanyun-adapter").chain(args.iter().copied());
+        Flags::try_parse_from(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_design() {
+        let flags = parse(&[]).unwrap();
+        assert_eq!(flags.service.listen_address, "127.0.0.1:9201");
+        assert_eq!(flags.store, StoreKind::Local);
+        assert_eq!(flags.retention, Duration::from_secs(400 * 86_400));
+        assert_eq!(flags.row_key_labels, ["uuid", "instance_id"]);
+    }
+
+    #[test]
+    fn a_retention_that_cannot_be_is_refused() {
+        for text in ["8d", "0", "never", "9000000d"] {
+            let error = parse(&["--retention", text]).unwrap_err();
+            assert!(error.contains("--retention"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The HTTP doors: which path leads to which use case, and each verdict as an answer.
+//! A status for an error is chosen by `serve::answer::Refusal`'s constructors alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use serve::answer::{Aborted, Answer, Refusal, end_of_stream};
+use serve::call::Call;
+use serve::exposition;
+use serve::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use serve::http::{HeaderName, HeaderValue, StatusCode};
+use serve::routes::Routes;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+
+use crate::limits;
+use crate::read::{self, Frames, ReadError, Reader};
+use crate::wire::negotiate::{self, CONTENT_TYPE_SAMPLED, CONTENT_TYPE_STREAMED, Protocol};
+use crate::write::{Outcome, Verdict, Writer};
+
+// remote_write 2.0, "Required Written Response Headers".
+const SAMPLES_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-samples-written");
+const HISTOGRAMS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written");
+const EXEMPLARS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
+
+/// Frames that wait for a slow reader; each is one series.
+const FRAMES_WAITING_MAX: usize = 16;
+
+/// The use cases behind the doors.
+#[derive(Debug)]
+pub struct Doors {
+    /// remote_write.
+    pub writer: Writer,
+    /// remote_read.
+    pub reader: Reader,
+    /// The page of our own metrics.
+    pub registry: Registry,
+    /// Bytes of write bodies that may be in memory, in KiB.
+    budget: Semaphore,
+}
+
+impl Doors {
+    /// Doors to these use cases.
+    pub fn new(writer: Writer, reader: Reader, registry: Registry) -> Doors {
+        Doors {
+            writer,
+            reader,
+            registry,
+            budget: Semaphore::new(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10),
+        }
+    }
+
+    /// The route table.
+    pub fn routes(self) -> Routes {
+        let doors = Arc::new(self);
+        let (write, read, metrics) = (Arc::clone(&doors), Arc::clone(&doors), doors);
+        Routes::new()
+            .get("/", async |_call: Call| Answer::text(StatusCode::OK, LANDING))
+            .get("/metrics", move |call: Call| {
+                let answer = exposition::page(&metrics.registry, &call.head);
+                async move { answer }
+            })
+            .post("/api/v1/write", move |call: Call| {
+                let doors = Arc::clone(&write);
+                async move { doors.write(call).await.unwrap_or_else(Answer::from) }
+            })
+            .post("/api/v1/read", move |call: Call| {
+                let doors = Arc::clone(&read);
+                async move { doors.read(call).await.unwrap_or_else(Answer::from) }
+            })
+    }
+
+    async fn write(&self, call: Call) -> Result<Answer, Refusal> {
+        let protocol = negotiate::write_protocol(
+            header(&call, CONTENT_TYPE)?,
+            header(&call, CONTENT_ENCODING)?,
+        )
+        .map_err(|error| Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))?;
+        let _budget = self.reserve(&call).map_err(|refusal| counted(refusal, protocol, 0))?;
+        let (_, body) = call
+            .body(limits::BODY_BYTES_MAX)
+            .await
+            .map_err(|refusal| counted(refusal, protocol, 0))?;
+        let Verdict { samples_written, outcome } = self.writer.write(protocol, &body).await;
+        match outcome {
+            Outcome::Stored => {
+                Ok(counted_answer(Answer::new(StatusCode::NO_CONTENT), protocol, samples_written))
+            }
+            Outcome::Refused(text) => Err(counted(
+                Refusal::client(StatusCode::BAD_REQUEST, text),
+                protocol,
+                samples_written,
+            )),
+            Outcome::TryAgain(text, after) => {
+                Err(counted(Refusal::busy(text, after), protocol, samples_written))
+            }
+        }
+    }
+
+    /// Takes this body's share of the memory for bodies before it is read: compressed, and what it
+    /// will most likely become.
+    fn reserve(&self, call: &Call) -> Result<SemaphorePermit<'_>, Refusal> {
+        let announced = call.header(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+        let bytes = announced.unwrap_or(limits::BODY_BYTES_MAX).min(limits::BODY_BYTES_MAX);
+        let kib = u32::try_from((bytes.saturating_mul(9) >> 10) + 1).unwrap_or(u32::MAX);
+        let kib =
+            kib.min(u32::try_from(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10).unwrap_or(u32::MAX));
+        self.budget
+            .try_acquire_many(kib)
+            .map_err(|_| Refusal::busy("too many write requests at once", Duration::from_secs(1)))
+    }
+
+    async fn read(&self, call: Call) -> Result<Answer, Refusal> {
+        negotiate::read_supported(header(&call, CONTENT_ENCODING)?).map_err(|error| {
+            Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string())
+        })?;
+        let (_, body) = call.body(limits::READ_BODY_BYTES_MAX).await?;
+        match self.reader.read(&body).await.map_err(refusal)? {
+            read::Answer::Sampled(bytes) => {
+                Ok(Answer::bytes(StatusCode::OK, CONTENT_TYPE_SAMPLED, bytes)
+                    .header(CONTENT_ENCODING, HeaderValue::from_static("snappy")))
+            }
+            read::Answer::Streamed(frames) => Ok(stream(frames)),
+        }
+    }
+}
+
+const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
+    POST /api/v1/write   remote_write 1.0 and 2.0\n\
+    POST /api/v1/read    remote_read, sampled and streamed\n\
+    GET  /metrics        this process' own metrics\n\
+    GET  /-/healthy, /-/ready\n";
+
+/// A header that decides how the body is read must be text: guessing would decode it wrongly.
+fn header(call: &Call, name: HeaderName) -> Result<Option<&str>, Refusal> {
+    match call.head.headers.get(&name) {
+        None => Ok(None),
+        Some(value) => value.to_str().map(Some).map_err(|_| {
+            Refusal::client(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("header {name} is not readable text"),
+            )
+        }),
+    }
+}
+
+/// The three counts, on 2.0 only: wrong ones on 1.0 made senders report false failures, and none
+/// are asked for there.
+fn counts(protocol: Protocol, samples: u64) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let all = [(SAMPLES_WRITTEN, samples), (HISTOGRAMS_WRITTEN, 0), (EXEMPLARS_WRITTEN, 0)];
+    all.into_iter()
+        .filter(move |_| protocol == Protocol::V2)
+        .map(|(name, count)| (name, HeaderValue::from(count)))
+}
+
+fn counted_answer(answer: Answer, protocol: Protocol, samples: u64) -> Answer {
+    counts(protocol, samples).fold(answer, |answer, (name, value)| answer.header(name, value))
+}
+
+fn counted(refusal: Refusal, protocol: Protocol, samples: u64) -> Refusal {
+    counts(protocol, samples).fold(refusal, |refusal, (name, value)| refusal.header(name, value))
+}
+
+fn refusal(error: ReadError) -> Refusal {
+    match error {
+        ReadError::Client(text) => Refusal::client(StatusCode::BAD_REQUEST, text),
+        ReadError::TooMuch(text) => Refusal::client(StatusCode::UNPROCESSABLE_ENTITY, text),
+        ReadError::TryAgain(text) => Refusal::busy(text, Duration::from_secs(5)),
+        ReadError::Damaged(text) => {
+            Refusal::internal("stored data cannot be read; see this server's log", text)
+        }
+    }
+}
+
+/// Sends frames as the client takes them. A frame that cannot be made aborts the connection: a
+/// clean end would look like a whole answer.
+fn stream(frames: Frames) -> Answer {
+    let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
+    tokio::spawn(async move {
+        for frame in frames {
+            let frame: Result<Bytes, Aborted> = frame.map_err(|error| {
+                tracing::error!(%error, "an answer was given up after its first frame");
+                Aborted
+            });
+            let failed = frame.is_err();
+            // A client that has gone away needs no more frames.
+            if sender.send(frame).await.is_err() || failed {
+                return;
+            }
+        }
+        drop(sender.send(end_of_stream()).await);
+    });
+    Answer::stream(StatusCode::OK, CONTENT_TYPE_STREAMED, receiver)
+}

@@ -1,0 +1,164 @@
+//! Puts the parts together: settings to store, engine, doors and a server, and takes them apart
+//! again in the right order when a stop is asked for.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use prometheus_client::registry::Registry;
+use serve::clock::Clock;
+use serve::limits::Limits;
+use serve::own_metrics::OwnMetrics;
+use serve::readiness::Readiness;
+use serve::server::{Server, Service};
+use serve::shutdown::Shutdown;
+
+use crate::config::{Flags, StoreKind};
+use crate::engine::Engine;
+use crate::engine::layout::{Layout, LayoutError};
+use crate::http::Doors;
+use crate::metrics::Metrics;
+use crate::read::Reader;
+use crate::store::local::{Local, LocalSettings};
+use crate::store::memory::Memory;
+use crate::store::{OpenError, Store, StoreError};
+use crate::write::Writer;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The source revision, where the build was told it.
+const REVISION: &str = match option_env!("KANYUN_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// How often expired days are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Why the service ended or did not start; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Bind(#[from] serve::server::BindError),
+    #[error(transparent)]
+    Serve(#[from] serve::server::ServeError),
+    #[error("the store could not be closed cleanly: {0}")]
+    Close(StoreError),
+    #[error("the process cannot be set up: {0}")]
+    Setup(#[from] std::io::Error),
+}
+
+/// Runs the program; `args` is its command line.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let flags = match serve::settings::parse::<Flags>(args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Nothing is left to tell where standard error is gone.
+            drop(error.print());
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if let Err(error) = serve::log::start(flags.service.log_level, flags.service.log_format) {
+        drop(std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("error: {error}\n").as_bytes(),
+        ));
+        return ExitCode::FAILURE;
+    }
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if flags.service.config_check {
+            tracing::info!("all settings are valid");
+            return Ok(());
+        }
+        serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?).await
+    })
+}
+
+/// Opens the store, serves, and closes the store after the last request.
+async fn serve_until_stopped(
+    flags: &Flags,
+    clock: Clock,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    // The port first: it is quick to check, and a taken one should not touch the data folder.
+    let server = Server::bind(&flags.service).await?;
+    let store = open(flags, clock.clone()).await?;
+    let mut registry = Registry::default();
+    let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
+    let metrics = Metrics::register(&mut registry);
+    let layout = Layout::new(flags.row_key_labels.clone());
+    let engine = Engine::start(store, &layout, flags.retention, clock, metrics.clone()).await?;
+    let engine = Arc::new(engine);
+
+    let doors = Doors::new(
+        Writer::new(Arc::clone(&engine), metrics.clone()),
+        Reader::new(Arc::clone(&engine), metrics.clone()),
+        registry,
+    );
+    let ready = Arc::clone(&engine);
+    let service = Service {
+        routes: doors.routes(),
+        readiness: Readiness::new(move || ready.ready()),
+        own_metrics,
+        limits: Limits::default(),
+    };
+    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics));
+    tracing::info!(
+        address = %server.local_addr(),
+        store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
+        version = VERSION,
+        "kanyun-adapter is listening"
+    );
+    let served = server.run(service, shutdown).await;
+    expiry.abort();
+    let closed = engine.close().await;
+    served?;
+    closed.map_err(Failure::Close)?;
+    tracing::info!("stopped; everything acknowledged is stored");
+    Ok(())
+}
+
+async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
+    Ok(match flags.store {
+        StoreKind::Memory => {
+            tracing::warn!("--store=memory forgets everything when the process ends");
+            Store::Memory(Memory::new())
+        }
+        StoreKind::Local => {
+            let settings =
+                LocalSettings { folder: flags.store_path.clone(), sync: flags.store_sync.into() };
+            let open = tokio::task::spawn_blocking(move || Local::open(&settings, clock));
+            Store::Local(open.await.map_err(std::io::Error::other)??)
+        }
+        StoreKind::Cassandra => return Err(OpenError("to come".to_owned()).into()),
+    })
+}
+
+async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
+    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        interval.tick().await;
+        match engine.expire().await {
+            Ok(dropped) => metrics.expired(dropped),
+            Err(error) => {
+                tracing::warn!(%error, "expired days could not be dropped; trying again later")
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Negotiation, help texts and the converter.

@@ -1,0 +1,1 @@
+//! Precedence, origins and keys.
