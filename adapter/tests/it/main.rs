@@ -11,5 +11,10 @@
 
 mod bombs;
 mod captures;
+mod end_to_end;
+mod part;
 mod re2;
 mod tidy;
+
+#[path = "../../../exporter/tests/it/libvirtd.rs"]
+mod libvirtd;
