@@ -184,10 +184,14 @@ pub(crate) fn connection_uri(uri: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            escaped.extend(['%', hex(byte >> 4), hex(byte & 0xF)]);
         }
     }
     format!("qemu:///system?socket={escaped}")
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(u32::from(digit), 16).map_or('0', |digit| digit.to_ascii_uppercase())
 }
 
 /// Whether the URI names this machine's libvirtd, whose processes /proc shows.
