@@ -100,6 +100,15 @@ impl Libvirtd {
         self.daemon.take().unwrap().wait().unwrap();
     }
 
+    /// Stops a guest's process (SIGSTOP) until the returned value is dropped.
+    pub(crate) fn stop_guest(&self, name: &str) -> Stopped {
+        let file = self.folder.path().join(format!("run/qemu/{name}.pid"));
+        let stopped = Stopped(fs::read_to_string(file).unwrap().trim().to_owned());
+        let status = Command::new("kill").args(["-STOP", &stopped.0]).status().unwrap();
+        assert!(status.success());
+        stopped
+    }
+
     /// The read-only socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("sock/libvirt-sock-ro")
@@ -133,6 +142,15 @@ impl Drop for Libvirtd {
         if let Some(mut daemon) = self.daemon.take() {
             drop(daemon.wait());
         }
+    }
+}
+
+/// A process that was stopped, by its id; it goes on when this is dropped.
+pub(crate) struct Stopped(String);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        drop(Command::new("kill").args(["-CONT", &self.0]).status());
     }
 }
 
