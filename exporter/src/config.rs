@@ -12,7 +12,7 @@ const DURATION_MAX: Duration = Duration::from_hours(1);
 /// Kanyun's libvirt exporter: the guests of this host as Prometheus metrics
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kanyun-exporter", version)]
-#[command(mut_arg("listen_address", |arg| arg.required(false).default_value(":9177")))]
+#[command(mut_arg("listen_address", |arg| arg.default_value(":9177").required(false)))]
 pub struct Config {
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]

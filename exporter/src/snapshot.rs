@@ -63,6 +63,7 @@ impl Guest {
     }
 
     /// The same guest with what identifies it and nothing that was measured.
+    #[must_use]
     pub fn identity(&self) -> Self {
         Self {
             name: self.name.clone(),

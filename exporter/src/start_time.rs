@@ -1,7 +1,7 @@
 //! When a guest's process started: libvirt keeps its pid in a file of its run folder, /proc says the rest. libvirt
 //! itself does not report it. Read once a process; a file that cannot be read means no start time, never a guess.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub(crate) struct StartTimes {
 struct Known {
     pid: i32,
     id: u32,
-    seconds: Option<f64>,
+    seconds: f64,
 }
 
 impl StartTimes {
@@ -37,12 +37,9 @@ impl StartTimes {
             guest.start_time_seconds = self.of(guest);
             all &= guest.start_time_seconds.is_some() || !guest.is_active();
         }
-        let running: HashMap<&str, ()> = guests
-            .iter()
-            .filter(|guest| guest.is_active())
-            .map(|guest| (guest.uuid.as_str(), ()))
-            .collect();
-        self.known.retain(|uuid, _| running.contains_key(uuid.as_str()));
+        let active = guests.iter().filter(|guest| guest.is_active());
+        let running: HashSet<&str> = active.map(|guest| guest.uuid.as_str()).collect();
+        self.known.retain(|uuid, _| running.contains(uuid.as_str()));
         all
     }
 
@@ -52,11 +49,11 @@ impl StartTimes {
         if let Some(known) = self.known.get(&guest.uuid)
             && (known.pid, known.id) == (pid, id)
         {
-            return known.seconds;
+            return Some(known.seconds);
         }
-        let seconds = process_start_seconds(pid, &guest.uuid);
+        let seconds = process_start_seconds(pid, &guest.uuid)?;
         self.known.insert(guest.uuid.clone(), Known { pid, id, seconds });
-        seconds
+        Some(seconds)
     }
 
     fn pid(&self, name: &str) -> Option<i32> {
@@ -92,7 +89,8 @@ fn process_start_seconds(pid: i32, uuid: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::io::Read as _;
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
@@ -103,10 +101,12 @@ mod tests {
 
     impl Stand {
         fn new(uuid: &str) -> Self {
-            let script = "read line";
             let mut command = Command::new("sh");
-            command.args(["-c", script, "sh", "-uuid", uuid]).stdin(std::process::Stdio::piped());
-            Self(command.spawn().unwrap())
+            command.args(["-c", "echo up; read line", "sh", "-uuid", uuid]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            // Before its first word the process may not be sh yet.
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+            Self(child)
         }
     }
 

@@ -246,6 +246,7 @@ impl Reader {
             let detail = found.remove(&guest.uuid).filter(|detail| detail.id == guest.id);
             guest.timed_out = guest.is_active() && detail.as_ref().is_none_or(is_busy);
             if let Some(detail) = detail {
+                guest.cpu = detail.cpu;
                 guest.vcpus = detail.vcpus;
                 guest.memory = detail.memory;
                 guest.blocks = detail.blocks;

@@ -126,7 +126,8 @@ fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
 }
 
 fn text_of(node: Node<'_, '_>) -> Option<String> {
-    let text: String = node.children().filter_map(|part| part.text()).collect();
+    let text: String =
+        node.children().filter(Node::is_text).filter_map(|part| part.text()).collect();
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }

@@ -34,6 +34,7 @@ pub(crate) fn snapshot() -> Snapshot {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every text of the snapshot is optional")]
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }

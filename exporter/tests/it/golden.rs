@@ -12,7 +12,7 @@ use exporter::snapshot::{Scrape, Snapshot};
 use prometheus_client::registry::Registry;
 
 use crate::fixture::snapshot;
-use crate::parts;
+use crate::libvirtd;
 use crate::text::{samples, value};
 
 /// Names of promtool's complaints that are the inovex profile's, kept for the dashboards that know them.
@@ -116,9 +116,9 @@ fn promtool_reads_the_page() {
     let named = ["KANYUN_PROMTOOL", "KANYUN_PROMTOOL_2", "KANYUN_PROMTOOL_3"];
     let mut found: Vec<PathBuf> =
         named.iter().filter_map(std::env::var_os).map(PathBuf::from).collect();
-    found.extend(parts::on_path("promtool"));
+    found.extend(libvirtd::on_path("promtool"));
     if found.is_empty() {
-        return parts::skip("promtool is neither on PATH nor named by KANYUN_PROMTOOL");
+        return libvirtd::skip("promtool is neither on PATH nor named by KANYUN_PROMTOOL");
     }
     for promtool in found {
         check_metrics(&promtool);

@@ -8,8 +8,9 @@
     reason = "a test that cannot go on should stop at once and say where"
 )]
 
+mod exporter_process;
 mod fixture;
 mod golden;
-mod parts;
+mod libvirtd;
 mod real;
 mod text;

@@ -2,8 +2,10 @@
 //! and go.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use crate::parts::{self, Exporter, Libvirtd, wait_for};
+use crate::exporter_process::Exporter;
+use crate::libvirtd::{self, Libvirtd, wait_for};
 use crate::text::{Samples, samples, value};
 
 /// Fields of virsh domstats and the series that carry them: (field, metric, label, divisor).
@@ -78,8 +80,8 @@ const PAIRS: [(&str, &str, &str, f64); 16] = [
 
 #[test]
 fn guests_of_a_real_libvirtd() {
-    if let Some(reason) = parts::missing() {
-        return parts::skip(&reason);
+    if let Some(reason) = libvirtd::missing() {
+        return libvirtd::skip(&reason);
     }
     let mut libvirtd = Libvirtd::start();
     let exporter = Exporter::start(&libvirtd);
@@ -90,6 +92,7 @@ fn guests_of_a_real_libvirtd() {
         same_as_virsh(&libvirtd, &exporter, guest);
     }
     formats(&exporter);
+    a_hung_guest_hurts_only_itself(&libvirtd, &exporter, &guests);
 
     libvirtd.virsh(&["destroy", &guests[0]]).unwrap();
     let page = exporter.metrics();
@@ -153,6 +156,43 @@ fn cpu_and_identity(page: &Samples, label: &str) {
     for part in ["instance_name=\"web-", "flavor_name=\"", "user_id=\"", "project_name=\"demo\""] {
         assert!(info.contains(part), "{info}");
     }
+}
+
+/// A guest whose process is stopped does not answer its monitor, and libvirt's call hangs with it.
+fn a_hung_guest_hurts_only_itself(libvirtd: &Libvirtd, exporter: &Exporter, guests: &[String]) {
+    let flag = |page: &Samples, guest: &str| {
+        value(page, "libvirt_domain_timed_out", &[&format!("domain=\"{guest}\"")])
+    };
+    let scrape = || {
+        let began = Instant::now();
+        let (head, body) = exporter.get("/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(began.elapsed().as_secs_f64() < 3.0, "the scrape came too late");
+        let page = samples(&body);
+        assert_eq!(value(&page, "libvirt_up", &[]), Some(1.0));
+        page
+    };
+    let hung = libvirtd.stop_guest(&guests[0]);
+    let page = scrape();
+    assert_eq!(flag(&page, &guests[0]), Some(1.0));
+    let label = format!("domain=\"{}\"", guests[0]);
+    assert!(value(&page, "libvirt_domain_openstack_info", &[&label]).is_some());
+    assert!(value(&page, "libvirt_domain_start_time_seconds", &[&label]).is_some());
+    assert_eq!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&label]), None);
+    assert_eq!(value(&page, "kanyun_exporter_given_up_threads", &[]), Some(1.0));
+
+    let page = scrape();
+    assert_eq!(flag(&page, &guests[0]), Some(1.0));
+    assert_eq!(flag(&page, &guests[1]), Some(0.0));
+    let other = format!("domain=\"{}\"", guests[1]);
+    assert!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&other]).is_some());
+
+    drop(hung);
+    wait_for("the guest's recovery", 30, || {
+        let page = scrape();
+        let free = value(&page, "kanyun_exporter_given_up_threads", &[]) == Some(0.0);
+        (free && flag(&page, &guests[0]) == Some(0.0)).then_some(())
+    });
 }
 
 fn domstats(libvirtd: &Libvirtd, guest: &str) -> HashMap<String, f64> {

@@ -12,7 +12,7 @@ pub(crate) fn samples(page: &str) -> Samples {
     let mut samples = Samples::new();
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            family = rest.split(' ').next().unwrap().to_owned();
+            rest.split(' ').next().unwrap().clone_into(&mut family);
             assert!(families.insert(family.clone()), "family {family} comes twice");
             continue;
         }
