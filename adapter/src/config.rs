@@ -11,7 +11,7 @@ use crate::store::local;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.default_value("127.0.0.1:9201")))]
+#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.required(false).default_value("127.0.0.1:9201")))]
 pub struct Flags {
     /// Flags of every service.
     #[command(flatten)]

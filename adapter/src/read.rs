@@ -2,9 +2,6 @@
 //! Everything is collected within bounds before the first byte is sent, so that an error is a
 //! status and never a short answer. Knows no HTTP and no store.
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -26,4 +26,6 @@ pub mod readiness;
 
 pub mod shutdown;
 
+mod web_config;
+
 pub mod server;

@@ -41,6 +41,12 @@ pub const HEADERS_MAX: usize = 64;
 /// Requests at once on one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 64;
 
+/// Bytes of the headers of one HTTP/2 request, decompressed.
+pub const HTTP2_HEADER_BYTES_MAX: u32 = 16 * 1024;
+
+/// How often an HTTP/2 client is asked whether it is still there; hyper gives it 20 s to answer.
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Bytes of a refusal's text: Prometheus reads no more than this of an error body.
 pub const REFUSAL_BYTES_MAX: usize = 1024;
 

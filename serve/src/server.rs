@@ -18,6 +18,8 @@ use crate::readiness::Readiness;
 use crate::routes::Routes;
 use crate::settings::ServiceFlags;
 pub use crate::shutdown::{Shutdown, ShutdownHandle};
+use crate::web_config::Live;
+pub use crate::web_config::WebConfigError;
 
 mod connection;
 mod dispatch;
@@ -31,6 +33,7 @@ use dispatch::Dispatch;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    web: Live,
 }
 
 /// What is served, and within which limits.
@@ -65,6 +68,9 @@ pub enum BindError {
         /// As it was given.
         address: String,
     },
+    /// The web config file cannot be used.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// Not HOST:PORT, an unknown host, an address of another machine.
     #[error("cannot listen on {address} (--web.listen-address): {source}")]
     Unusable {
@@ -89,12 +95,19 @@ pub enum ServeError {
 }
 
 impl Server {
-    /// Listens on the address of the flags.
+    /// Checks the web config file of the flags, as --config.check asks for, without listening.
+    pub async fn check(flags: &ServiceFlags) -> Result<(), BindError> {
+        Live::start(flags.web_config_file.clone()).await?;
+        Ok(())
+    }
+
+    /// Reads the web config file and listens on the address of the flags.
     pub async fn bind(flags: &ServiceFlags) -> Result<Server, BindError> {
+        let web = Live::start(flags.web_config_file.clone()).await?;
         let given = &flags.listen_address;
         let listener = listen(given).await.map_err(|source| bind_error(given, source))?;
         let address = listener.local_addr().map_err(|source| bind_error(given, source))?;
-        Ok(Server { listener, address })
+        Ok(Server { listener, address, web })
     }
 
     /// The address with the port that the kernel chose when 0 was asked for.
@@ -105,9 +118,11 @@ impl Server {
     /// Serves until a stop is asked for, then takes no new connection, lets running requests
     /// finish within the drain timeout, and returns. A second stop signal cuts them off.
     pub async fn run(self, service: Service, mut shutdown: Shutdown) -> Result<(), ServeError> {
-        let Service { routes, readiness, own_metrics, limits } = service;
-        let dispatch = Dispatch::new(routes, readiness.clone(), own_metrics, limits);
-        let context = Arc::new(Context::new(dispatch, limits, shutdown.clone()));
+        let (limits, readiness) = (service.limits, service.readiness.clone());
+        let web = Arc::new(self.web);
+        let dispatch = Arc::new(Dispatch::new(service, Arc::clone(&web)));
+        let context = Context { dispatch, limits, shutdown: shutdown.clone(), web };
+        let context = Arc::new(context);
         let slots = Arc::new(Semaphore::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {

@@ -25,7 +25,7 @@ const FILE_FLAG: &str = "config.file";
 const NOT_SETTABLE: [&str; 4] = ["config.file", "config.check", "help", "version"];
 
 /// The flags of every service. A binary flattens them into its own and gives the address a
-/// default by `#[command(mut_arg("listen_address", |arg| arg.default_value(":9177")))]`.
+/// default by `#[command(mut_arg("listen_address", |arg| arg.required(false).default_value(":9177")))]`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Service")]
 pub struct ServiceFlags {

@@ -77,7 +77,7 @@ fn quoted(labels: &[(&str, &str)]) -> String {
     for (index, (name, value)) in labels.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         // Writing to a String cannot fail.
-        drop(write!(text, "{comma}{name}={value:?}"));
+        write!(text, "{comma}{name}={value:?}").unwrap_or_default();
         if text.len() > QUOTED_BYTES_MAX {
             text.truncate(text.floor_char_boundary(QUOTED_BYTES_MAX));
             text.push('…');

@@ -12,3 +12,4 @@
 mod bombs;
 mod captures;
 mod re2;
+mod tidy;

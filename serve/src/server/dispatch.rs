@@ -5,16 +5,19 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::task::JoinHandle;
 
+use super::Service;
 use crate::answer::{Answer, Body, Refusal};
 use crate::call::Call;
 use crate::limits::{self, Limits};
 use crate::own_metrics::OwnMetrics;
 use crate::readiness::{HEALTHY_PATH, READY_PATH, Readiness};
 use crate::routes::{Found, Routes};
+use crate::web_config::Live;
 
 /// The label of requests that no route answers: a path is the client's choice, and a label of
 /// the client's choice could grow without end.
@@ -25,19 +28,16 @@ pub(super) struct Dispatch {
     routes: Routes,
     own_metrics: OwnMetrics,
     limits: Limits,
+    web: Arc<Live>,
 }
 
 impl Dispatch {
-    pub(super) fn new(
-        routes: Routes,
-        readiness: Readiness,
-        own_metrics: OwnMetrics,
-        limits: Limits,
-    ) -> Self {
+    pub(super) fn new(service: Service, web: Arc<Live>) -> Self {
+        let Service { routes, readiness, own_metrics, limits } = service;
         let routes = routes
             .get(HEALTHY_PATH, async |_| Readiness::healthy())
             .get(READY_PATH, move |_| std::future::ready(readiness.ready()));
-        Self { routes, own_metrics, limits }
+        Self { routes, own_metrics, limits, web }
     }
 
     /// Answers one request. `kept` is dropped when the answer's last byte is handed over.
@@ -49,13 +49,21 @@ impl Dispatch {
     ) -> Response<Body> {
         let mut observation = self.own_metrics.observe();
         let method = request.method().clone();
-        let (handler, mut answer) = self.route(&method, request, peer).await;
+        let web = self.web.current().await;
+        let authorization = request.headers().get(header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        let (handler, mut answer) = if web.users.allow(authorization).await {
+            self.route(&method, request, peer).await
+        } else {
+            (NO_HANDLER, unauthorized())
+        };
         observation.answered(handler, answer.status());
         log(&method, handler, peer, &mut answer);
         if method == Method::HEAD {
             answer = answer.without_body();
         }
         let mut response = answer.into_response();
+        response.headers_mut().extend(web.headers.clone());
         response.body_mut().keep((observation, kept));
         response
     }
@@ -92,6 +100,13 @@ impl Dispatch {
             }
         }
     }
+}
+
+/// Health checks are no exception, as everywhere where this web config file is in use.
+fn unauthorized() -> Answer {
+    let refusal = Refusal::client(StatusCode::UNAUTHORIZED, "unauthorized");
+    let challenge = HeaderValue::from_static("Basic realm=\"kanyun\", charset=\"UTF-8\"");
+    refusal.header(header::WWW_AUTHENTICATE, challenge).into()
 }
 
 /// A task that ends when nobody waits for it any more.

@@ -44,6 +44,11 @@ impl HeadTimer {
         Answering(self.clone())
     }
 
+    /// From now on heads come in frames between others, and pings find out who is gone (HTTP/2).
+    pub(super) fn first_request_came(&self) {
+        self.set(Head::Complete);
+    }
+
     fn set(&self, head: Head) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = head;
     }

@@ -1,0 +1,21 @@
+# Two commands: `make run` shows the product on this machine, `make test` runs every test. `make` lists the rest.
+# What each does is in scripts/; all can be run twice, leave the host's own services alone, and end on Ctrl-C.
+.PHONY: help run test check soak
+
+help:
+	@echo 'make run    installs what is missing, builds, and shows live guest figures through exporter, Prometheus and adapter'
+	@echo 'make test   installs what the tests need, then runs all of them, against real libvirt, Prometheus and Cassandra'
+	@echo 'make check  formatting, lints and the tests that need no services; quick, installs nothing'
+	@echo 'make soak   all tests, with the long counts of the fault tests'
+
+run:
+	@scripts/run
+
+test:
+	@scripts/test
+
+check:
+	@scripts/check
+
+soak:
+	@KANYUN_SOAK=1 scripts/test
