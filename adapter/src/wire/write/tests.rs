@@ -1,3 +1,5 @@
+//! Write requests, built with plain prost; `equivalence` compares random ones.
+
 use std::num::NonZeroI64;
 
 use proptest::prelude::*;

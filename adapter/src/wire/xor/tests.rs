@@ -1,3 +1,5 @@
+//! XOR chunks: the way there and back, damage, and Prometheus' own bytes.
+
 use proptest::prelude::*;
 
 use super::*;

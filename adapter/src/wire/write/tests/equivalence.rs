@@ -144,7 +144,6 @@ fn theirs_v2(request: &mirror::RequestV2) -> Vec<Seen> {
             exemplar.labels_refs.len().is_multiple_of(2) && exemplar.labels_refs.iter().all(known)
         });
         let metadata = series.metadata.unwrap_or_default();
-        // What both sides may refuse: a reference overwritten by a later one counts for us too.
         let fault = labels.is_none()
             || !series.labels_refs.len().is_multiple_of(2)
             || !exemplars_good
