@@ -1,6 +1,8 @@
 //! Precedence, origins and keys. The environment belongs to the whole process and is not set
 //! here: what it does is tested on a child process in tests/it.
 
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -47,7 +49,7 @@ fn with_file(yaml: &str, args: &[&str]) -> Result<Flags, String> {
     })
 }
 
-fn check_error(yaml: &str, args: &[&str], expected: Expect) {
+fn check_error(yaml: &str, args: &[&str], expected: &Expect) {
     let error = with_file(yaml, args).unwrap_err();
     expected.assert_eq(&error);
 }
@@ -100,14 +102,14 @@ fn an_unknown_key_names_the_nearest() {
     check_error(
         "guest: {max: 3}\n",
         &["--store.path=y"],
-        expect![
+        &expect![
             "key guest.max of the settings file FILE: is not a setting; the nearest is guests.max"
         ],
     );
     check_error(
         "config.check: true\n",
         &["--store.path=y"],
-        expect![
+        &expect![
             "key config.check of the settings file FILE: is not a setting; the nearest is web.config.file"
         ],
     );
@@ -118,7 +120,7 @@ fn a_bad_value_names_its_origin() {
     check_error(
         "guests.max: many\n",
         &["--store.path=y"],
-        expect![[r#"
+        &expect![[r#"
             error: invalid value 'many' for '--guests.max <GUESTS_MAX>': invalid digit found in string (from key guests.max of FILE)
 
             For more information, try '--help'.
@@ -128,7 +130,7 @@ fn a_bad_value_names_its_origin() {
     check_error(
         "guests.max: 3\n",
         &["--store.path=y", "--guests.max=many"],
-        expect![[r#"
+        &expect![[r#"
             error: invalid value 'many' for '--guests.max <GUESTS_MAX>': invalid digit found in string
 
             For more information, try '--help'.
@@ -141,22 +143,22 @@ fn shapes_that_no_flag_can_have_are_refused() {
     check_error(
         "store.path: [a, b]\n",
         &[],
-        expect!["key store.path of the settings file FILE: takes one value, not a list"],
+        &expect!["key store.path of the settings file FILE: takes one value, not a list"],
     );
     check_error(
         "store.path:\n",
         &[],
-        expect!["key store.path of the settings file FILE: has no value"],
+        &expect!["key store.path of the settings file FILE: has no value"],
     );
     check_error(
         "store: {path: a}\nstore.path: b\n",
         &[],
-        expect!["key store.path of the settings file FILE: is given twice"],
+        &expect!["key store.path of the settings file FILE: is given twice"],
     );
     check_error(
         "cassandra.nodes: []\n",
         &[],
-        expect![
+        &expect![
             "key cassandra.nodes of the settings file FILE: is an empty list; leave the key out instead"
         ],
     );

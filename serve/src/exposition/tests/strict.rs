@@ -61,15 +61,15 @@ fn sample(line: &str) -> Option<Sample> {
         rest = inner;
         while !rest.starts_with('}') {
             let (label, tail) = rest.split_once("=\"")?;
-            let end = closing_quote(tail)?;
-            labels.push((label.to_owned(), unescape(&tail[..end], true)?));
-            rest = &tail[end + 1..];
+            let (value, tail) = tail.split_at(closing_quote(tail)?);
+            labels.push((label.to_owned(), unescape(value, true)?));
+            rest = tail.strip_prefix('"')?;
             rest = rest.strip_prefix(',').unwrap_or(rest);
             if !is_name(label) || label.contains(':') {
                 return None;
             }
         }
-        rest = &rest[1..];
+        rest = rest.strip_prefix('}')?;
     }
     let mut words = rest.strip_prefix(' ')?.split(' ');
     let value = match words.next()? {
