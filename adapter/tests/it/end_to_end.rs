@@ -23,8 +23,16 @@ struct Route {
 }
 
 const ROUTES: [Route; 3] = [
-    Route { name: "2.42 by remote_write 1.0, read back sampled", binary: "KANYUN_PROMETHEUS_2", message: None },
-    Route { name: "3.15 by remote_write 1.0, read back streamed", binary: "KANYUN_PROMETHEUS_3", message: None },
+    Route {
+        name: "2.42 by remote_write 1.0, read back sampled",
+        binary: "KANYUN_PROMETHEUS_2",
+        message: None,
+    },
+    Route {
+        name: "3.15 by remote_write 1.0, read back streamed",
+        binary: "KANYUN_PROMETHEUS_3",
+        message: None,
+    },
     Route {
         name: "3.15 by remote_write 2.0, read back streamed",
         binary: "KANYUN_PROMETHEUS_3",
@@ -37,13 +45,17 @@ fn guests_to_prometheus_to_the_adapter_and_back() {
     if let Some(reason) = missing() {
         return skip(&reason);
     }
-    let exporter_binary = Path::new(env!("CARGO_BIN_EXE_kanyun-adapter")).with_file_name("kanyun-exporter");
+    let exporter_binary =
+        Path::new(env!("CARGO_BIN_EXE_kanyun-adapter")).with_file_name("kanyun-exporter");
     if !exporter_binary.is_file() {
         return skip("kanyun-exporter is not built (cargo test --workspace builds it)");
     }
     for route in &ROUTES {
         if program(route).is_none() {
-            return skip(&format!("{} names no binary (scripts/tools install makes it)", route.binary));
+            return skip(&format!(
+                "{} names no binary (scripts/tools install makes it)",
+                route.binary
+            ));
         }
     }
     let libvirtd = Libvirtd::start();
@@ -53,7 +65,10 @@ fn guests_to_prometheus_to_the_adapter_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let mut command = Command::new(&exporter_binary);
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--libvirt.uri").arg(libvirtd.socket());
+    command
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--libvirt.uri")
+        .arg(libvirtd.socket());
     command.arg("--libvirt.run-directory").arg(libvirtd.folder.path().join("run/qemu"));
     let mut exporter = Part::start("exporter", folder.path(), &mut command);
     exporter.wait_until_ready(&format!("http://127.0.0.1:{port}/metrics"));
@@ -91,8 +106,14 @@ impl Prometheus {
 
     /// `data` of an API answer; warnings are failures, as they hide errors of remote storage.
     fn ask(&self, path: &str, parameters: &[(&str, String)]) -> Value {
-        let request = ureq::get(format!("{}/api/v1/{path}", self.url)).query_pairs(parameters.iter().map(|(k, v)| (*k, v.as_str())));
-        let text = request.call().unwrap_or_else(|error| panic!("{path}: {error}")).body_mut().read_to_string().unwrap();
+        let request = ureq::get(format!("{}/api/v1/{path}", self.url))
+            .query_pairs(parameters.iter().map(|(k, v)| (*k, v.as_str())));
+        let text = request
+            .call()
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            .body_mut()
+            .read_to_string()
+            .unwrap();
         let mut answer: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(answer["status"], "success", "{text}");
         assert!(answer["warnings"].is_null(), "{path} {parameters:?}: {}", answer["warnings"]);
@@ -100,23 +121,39 @@ impl Prometheus {
     }
 
     fn range(&self, query: &str, (start, end): (u64, u64)) -> BTreeMap<String, Value> {
-        let parameters = [("query", query.to_owned()), ("start", start.to_string()), ("end", end.to_string()), ("step", "1".into())];
+        let parameters = [
+            ("query", query.to_owned()),
+            ("start", start.to_string()),
+            ("end", end.to_string()),
+            ("step", "1".into()),
+        ];
         let mut data = self.ask("query_range", &parameters);
         let Value::Array(series) = data["result"].take() else { panic!("{data}") };
-        let answer: BTreeMap<String, Value> =
-            series.into_iter().map(|mut one| (one["metric"].to_string(), one["values"].take())).collect();
+        let answer: BTreeMap<String, Value> = series
+            .into_iter()
+            .map(|mut one| (one["metric"].to_string(), one["values"].take()))
+            .collect();
         answer
     }
 
     fn instant(&self, query: &str) -> Vec<(Value, String)> {
         let mut data = self.ask("query", &[("query", query.to_owned())]);
         let Value::Array(series) = data["result"].take() else { panic!("{data}") };
-        series.into_iter().map(|mut one| (one["metric"].take(), one["value"][1].as_str().unwrap().to_owned())).collect()
+        series
+            .into_iter()
+            .map(|mut one| (one["metric"].take(), one["value"][1].as_str().unwrap().to_owned()))
+            .collect()
     }
 
     fn series(&self, (start, end): (u64, u64)) -> Vec<String> {
-        let parameters = [("match[]", "{__name__=~\".+\"}".to_owned()), ("start", start.to_string()), ("end", end.to_string())];
-        let Value::Array(series) = self.ask("series", &parameters) else { panic!("no list of series") };
+        let parameters = [
+            ("match[]", "{__name__=~\".+\"}".to_owned()),
+            ("start", start.to_string()),
+            ("end", end.to_string()),
+        ];
+        let Value::Array(series) = self.ask("series", &parameters) else {
+            panic!("no list of series")
+        };
         let mut series: Vec<String> = series.iter().map(Value::to_string).collect();
         series.sort();
         series
@@ -137,7 +174,8 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
     let adapter_url = format!("http://127.0.0.1:{adapter_port}");
     adapter.wait_until_ready(&format!("{adapter_url}/-/ready"));
 
-    let message = route.message.map_or_else(String::new, |message| format!(", protobuf_message: {message}"));
+    let message =
+        route.message.map_or_else(String::new, |message| format!(", protobuf_message: {message}"));
     let writer_config = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
          scrape_configs:\n\
@@ -145,7 +183,8 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
          - {{job_name: kanyun-adapter, static_configs: [{{targets: ['127.0.0.1:{adapter_port}']}}]}}\n\
          remote_write: [{{url: '{adapter_url}/api/v1/write'{message}, queue_config: {{batch_send_deadline: 1s}}}}]\n"
     );
-    let reader_config = format!("remote_read: [{{url: '{adapter_url}/api/v1/read', read_recent: true}}]\n");
+    let reader_config =
+        format!("remote_read: [{{url: '{adapter_url}/api/v1/read', read_recent: true}}]\n");
     let binary = program(route).unwrap();
     let started = unix_seconds();
     let writer = Prometheus::start("writer", folder.path(), &binary, &writer_config);
@@ -160,8 +199,16 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
     });
     alike(&writer, &reader, range);
     counters_are_libvirts(libvirtd, &reader);
-    let dropped = ureq::get(format!("{}/metrics", writer.url)).call().unwrap().body_mut().read_to_string().unwrap();
-    for line in dropped.lines().filter(|line| line.starts_with("prometheus_remote_storage_samples_failed_total")) {
+    let dropped = ureq::get(format!("{}/metrics", writer.url))
+        .call()
+        .unwrap()
+        .body_mut()
+        .read_to_string()
+        .unwrap();
+    for line in dropped
+        .lines()
+        .filter(|line| line.starts_with("prometheus_remote_storage_samples_failed_total"))
+    {
         assert!(line.ends_with(" 0"), "the sender lost samples: {line}");
     }
 }
@@ -200,8 +247,13 @@ fn counters_are_libvirts(libvirtd: &Libvirtd, reader: &Prometheus) {
     for number in GUESTS {
         let domain = format!("instance-{number:08x}");
         let stats = || {
-            let text = libvirtd.virsh(&["domstats", &domain, "--block", "--interface", "--cpu-total"]).unwrap();
-            text.lines().filter_map(|line| line.trim().split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
+            let text = libvirtd
+                .virsh(&["domstats", &domain, "--block", "--interface", "--cpu-total"])
+                .unwrap();
+            text.lines()
+                .filter_map(|line| line.trim().split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect::<BTreeMap<_, _>>()
         };
         wait_for("an idle moment", 60, || {
             let before = stats();
@@ -214,7 +266,9 @@ fn counters_are_libvirts(libvirtd: &Libvirtd, reader: &Prometheus) {
                 }
                 assert!(counted > 0, "{metric} of {domain} is zero");
             }
-            let cpu = reader.instant(&format!("libvirt_domain_info_cpu_time_seconds_total{{domain=\"{domain}\"}}"));
+            let cpu = reader.instant(&format!(
+                "libvirt_domain_info_cpu_time_seconds_total{{domain=\"{domain}\"}}"
+            ));
             let cpu: f64 = cpu[0].1.parse().unwrap();
             let after = stats()["cpu.time"].parse::<f64>().unwrap() / 1e9;
             assert!(cpu > 0.0 && cpu <= after, "{cpu} s of cpu, libvirt says {after}");

@@ -16,5 +16,6 @@ mod part;
 mod re2;
 mod tidy;
 
+#[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]
 mod libvirtd;

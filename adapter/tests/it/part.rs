@@ -21,7 +21,8 @@ impl Part {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        let process = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        let process =
+            command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         Part { name: name.to_owned(), log, process }
     }
 
