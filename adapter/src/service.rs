@@ -178,7 +178,7 @@ async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
         match engine.expire().await {
             Ok(dropped) => metrics.expired(dropped),
             Err(error) => {
-                tracing::warn!(%error, "expired days could not be dropped; trying again later")
+                tracing::warn!(%error, "expired days could not be dropped; trying again later");
             }
         }
     }

@@ -5,6 +5,11 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     reason = "tests panic on purpose, and read the environment"
 )]

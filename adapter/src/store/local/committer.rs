@@ -126,7 +126,7 @@ impl Committer {
             Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
             Work::Expire(oldest_ms, answer) => {
-                answer_with(answer, self.keyspaces.expire(oldest_ms))
+                answer_with(answer, self.keyspaces.expire(oldest_ms));
             }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);
