@@ -83,6 +83,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         if flags.service.config_check {
+            Server::check(&flags.service).await?;
             tracing::info!("all settings are valid");
             return Ok(());
         }

@@ -9,6 +9,14 @@
     reason = "tests panic on purpose, and read the environment"
 )]
 
+mod adapter_process;
 mod bombs;
 mod captures;
+mod crash;
+mod durability;
+mod http;
+mod http_client;
+mod load;
+mod process;
 mod re2;
+mod remote;
