@@ -149,6 +149,9 @@ impl Drop for AdapterProcess {
         // Already gone in most tests.
         self.child.kill().ok();
         self.child.wait().ok();
+        // No test provokes one, and an answer alone may hide it.
+        let panicked = self.log.whole().contains("panicked at");
+        assert!(!panicked || std::thread::panicking(), "{}", self.log.so_far());
     }
 }
 

@@ -2,7 +2,7 @@
 //! test wants it. An answer that is cut short is an error, never a short answer.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longer than the service may take for anything that these tests ask.
@@ -53,6 +53,11 @@ impl Connection {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes)
+    }
+
+    /// Sends nothing more, and still listens.
+    pub(crate) fn end_of_request(&self) -> Result<()> {
+        self.0.shutdown(Shutdown::Write)
     }
 
     /// Our own end of the connection.

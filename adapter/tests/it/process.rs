@@ -198,19 +198,10 @@ fn log_lines_as_json() {
 fn a_stop_lets_a_running_write_finish() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = AdapterProcess::on_folder(folder.path());
-    let at = now_ms();
+    let (address, at) = (adapter.address(), now_ms());
     let request = [series(&[("__name__", "m"), ("uuid", "a")], &[(at, 1.0)])];
     let body = remote::write_body(Protocol::V2, &request);
-    let length = body.len().to_string();
-    let headers =
-        [("content-type", remote::content_type(Protocol::V2)), ("content-length", &length)];
-    let address = adapter.address();
-    let mut connection = Connection::begin(address, "POST /api/v1/write", &headers).unwrap();
-    connection.send(&body[..10]).unwrap();
-    // That the request has begun shows where it takes its part of a bounded gauge.
-    adapter.wait_for("running request", || {
-        adapter.get("/metrics").text().contains("kanyun_http_requests_in_flight 2\n")
-    });
+    let mut connection = half_sent(&adapter, &body);
     adapter.terminate();
     adapter.wait_for("closed door", || Connection::begin(address, "GET /", &[]).is_err());
     connection.send(&body[10..]).unwrap();
@@ -222,4 +213,37 @@ fn a_stop_lets_a_running_write_finish() {
     let adapter = AdapterProcess::on_folder(folder.path());
     let expected = [read_back(&[("__name__", "m"), ("uuid", "a")], &[(at, 1.0)])];
     assert_eq!(adapter.read((at, at), &[("=", "uuid", "a")]), expected);
+}
+
+#[test]
+fn a_second_stop_waits_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = AdapterProcess::on_folder(folder.path());
+    let address = adapter.address();
+    let body = remote::write_body(Protocol::V2, &[series(&[("__name__", "m")], &[])]);
+    let connection = half_sent(&adapter, &body);
+    adapter.terminate();
+    adapter.wait_for("closed door", || Connection::begin(address, "GET /", &[]).is_err());
+    adapter.terminate();
+    let (status, log) = adapter.wait();
+    assert_eq!(status.code(), Some(1), "{status}\n{log}");
+    assert!(log.contains("were cut off"), "{log}");
+    assert!(connection.answer().is_err());
+    // The store was closed all the same.
+    AdapterProcess::on_folder(folder.path()).stop();
+}
+
+/// A write request of which the service has the head and ten bytes.
+fn half_sent(adapter: &AdapterProcess, body: &[u8]) -> Connection {
+    let length = body.len().to_string();
+    let headers =
+        [("content-type", remote::content_type(Protocol::V2)), ("content-length", &*length)];
+    let mut connection =
+        Connection::begin(adapter.address(), "POST /api/v1/write", &headers).unwrap();
+    connection.send(&body[..10]).unwrap();
+    // The other request is the one for this page.
+    adapter.wait_for("running request", || {
+        adapter.get("/metrics").text().contains("kanyun_http_requests_in_flight 2\n")
+    });
+    connection
 }

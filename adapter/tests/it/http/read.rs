@@ -182,6 +182,29 @@ fn ranges() {
     }
 }
 
+/// More series than one guest has and one packet holds, in the same order by both types.
+#[test]
+fn many_series() {
+    let (adapter, at) = (AdapterProcess::in_memory(), now_ms());
+    let of_guest = |guest: usize| {
+        let uuid = format!("guest {guest}");
+        let metric = move |number: usize| {
+            let labels = [("__name__", &*format!("m{number:02}")), ("uuid", &*uuid)];
+            series(&labels, &[(at - 1, 1.0), (at, f64::from(u32::try_from(guest).unwrap()))])
+        };
+        (0..60).map(metric).collect::<Vec<_>>()
+    };
+    for guests in 0..10 {
+        let request: Vec<_> = (guests * 10..guests * 10 + 10).flat_map(of_guest).collect();
+        assert_eq!(adapter.write(Protocol::V2, &request).status, 204);
+    }
+    let all = adapter.read((at, at), &[("=~", "__name__", "m.*")]);
+    assert_eq!(all.len(), 6000);
+    assert!(all.iter().all(|(_, samples)| samples.len() == 1));
+    assert_eq!(adapter.read((at, at), &[("=", "__name__", "m07")]).len(), 100);
+    assert_eq!(adapter.read((at, at), &[("=", "uuid", "guest 42")]).len(), 60);
+}
+
 #[test]
 fn all_of_time_is_answered_at_once() {
     let folder = tempfile::tempdir().unwrap();
