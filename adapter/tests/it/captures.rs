@@ -127,12 +127,7 @@ fn check_read(name: &str, expected: &Expect) {
             }
         }
     }
-    let mut text = format!("{:?}\n", request.response);
-    for query in &request.queries {
-        writeln!(text, "{}..={} {:?}", query.start_ms, query.end_ms, query.matchers).unwrap();
-        writeln!(text, "{:?}", query.hints).unwrap();
-    }
-    expected.assert_eq(&text);
+    expected.assert_eq(&format!("{request:#?}\n"));
 }
 
 #[test]
@@ -200,9 +195,9 @@ fn write_1_0() {
     );
     check(
         "write-1.0-metadata",
-        &expect![[r"
+        &expect![[r#"
         V1, 280 metadata
-    "]],
+    "#]],
     );
 }
 
@@ -262,33 +257,151 @@ fn read_requests() {
     check_read(
         "read-range-prometheus-2",
         &expect![[r#"
-        Sampled
-        0..=0 [(NotEqual, "mode", "x"), (Matches, "domain", "inst.*"), (Equal, "__name__", "guest_cpu_seconds_total")]
-        Some(Hints { step_ms: 15000, func: "rate", start_ms: 0, end_ms: 0, range_ms: 60000 })
+        ReadRequest {
+            queries: [
+                Query {
+                    start_ms: 0,
+                    end_ms: 0,
+                    matchers: [
+                        (
+                            NotEqual,
+                            "mode",
+                            "x",
+                        ),
+                        (
+                            Matches,
+                            "domain",
+                            "inst.*",
+                        ),
+                        (
+                            Equal,
+                            "__name__",
+                            "guest_cpu_seconds_total",
+                        ),
+                    ],
+                    hints: Some(
+                        Hints {
+                            step_ms: 15000,
+                            func: "rate",
+                            start_ms: 0,
+                            end_ms: 0,
+                            range_ms: 60000,
+                        },
+                    ),
+                },
+            ],
+            response: Sampled,
+        }
     "#]],
     );
     check_read(
         "read-range-prometheus-3",
         &expect![[r#"
-        Streamed
-        0..=0 [(NotEqual, "mode", "x"), (Matches, "domain", "inst.*"), (Equal, "__name__", "guest_cpu_seconds_total")]
-        Some(Hints { step_ms: 15000, func: "rate", start_ms: 0, end_ms: 0, range_ms: 60000 })
+        ReadRequest {
+            queries: [
+                Query {
+                    start_ms: 0,
+                    end_ms: 0,
+                    matchers: [
+                        (
+                            NotEqual,
+                            "mode",
+                            "x",
+                        ),
+                        (
+                            Matches,
+                            "domain",
+                            "inst.*",
+                        ),
+                        (
+                            Equal,
+                            "__name__",
+                            "guest_cpu_seconds_total",
+                        ),
+                    ],
+                    hints: Some(
+                        Hints {
+                            step_ms: 15000,
+                            func: "rate",
+                            start_ms: 0,
+                            end_ms: 0,
+                            range_ms: 60000,
+                        },
+                    ),
+                },
+            ],
+            response: Streamed,
+        }
     "#]],
     );
     check_read(
         "read-series-prometheus-2",
         &expect![[r#"
-        Sampled
-        -9223309901257974000..=9223309901257974999 [(Matches, "__name__", "guest_.+"), (NotMatches, "domain", "a|b")]
-        Some(Hints { step_ms: 0, func: "series", start_ms: -9223309901257974000, end_ms: 9223309901257974999, range_ms: 0 })
+        ReadRequest {
+            queries: [
+                Query {
+                    start_ms: -9223309901257974000,
+                    end_ms: 9223309901257974999,
+                    matchers: [
+                        (
+                            Matches,
+                            "__name__",
+                            "guest_.+",
+                        ),
+                        (
+                            NotMatches,
+                            "domain",
+                            "a|b",
+                        ),
+                    ],
+                    hints: Some(
+                        Hints {
+                            step_ms: 0,
+                            func: "series",
+                            start_ms: -9223309901257974000,
+                            end_ms: 9223309901257974999,
+                            range_ms: 0,
+                        },
+                    ),
+                },
+            ],
+            response: Sampled,
+        }
     "#]],
     );
     check_read(
         "read-series-prometheus-3",
         &expect![[r#"
-        Streamed
-        -9223309901257974000..=9223309901257974999 [(Matches, "__name__", "guest_.+"), (NotMatches, "domain", "a|b")]
-        Some(Hints { step_ms: 0, func: "series", start_ms: -9223309901257974000, end_ms: 9223309901257974999, range_ms: 0 })
+        ReadRequest {
+            queries: [
+                Query {
+                    start_ms: -9223309901257974000,
+                    end_ms: 9223309901257974999,
+                    matchers: [
+                        (
+                            Matches,
+                            "__name__",
+                            "guest_.+",
+                        ),
+                        (
+                            NotMatches,
+                            "domain",
+                            "a|b",
+                        ),
+                    ],
+                    hints: Some(
+                        Hints {
+                            step_ms: 0,
+                            func: "series",
+                            start_ms: -9223309901257974000,
+                            end_ms: 9223309901257974999,
+                            range_ms: 0,
+                        },
+                    ),
+                },
+            ],
+            response: Streamed,
+        }
     "#]],
     );
 }

@@ -14,11 +14,19 @@
     reason = "tests panic on purpose, and read the environment"
 )]
 
+mod adapter_process;
 mod bombs;
 mod captures;
+mod crash;
+mod durability;
 mod end_to_end;
+mod http;
+mod http_client;
+mod load;
 mod part;
+mod process;
 mod re2;
+mod remote;
 mod tidy;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
