@@ -39,8 +39,15 @@ async fn write(engine: &Engine, sent: &[(Labels, Vec<Sample>)]) {
     engine.append(batch, engine.arriving()).await.unwrap();
 }
 
-async fn read(engine: &Engine, range: TimeRange, matchers: &[Matcher]) -> Vec<(Labels, Vec<Sample>)> {
-    engine.select(range, matchers, &|samples: &[Sample]| (samples.to_vec(), samples.len())).await.unwrap()
+async fn read(
+    engine: &Engine,
+    range: TimeRange,
+    matchers: &[Matcher],
+) -> Vec<(Labels, Vec<Sample>)> {
+    engine
+        .select(range, matchers, &|samples: &[Sample]| (samples.to_vec(), samples.len()))
+        .await
+        .unwrap()
 }
 
 const ALL: TimeRange = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
@@ -58,17 +65,28 @@ fn expected(oracle: &Oracle, range: TimeRange, matchers: &[Matcher]) -> Vec<(Lab
 
 fn any_labels() -> impl Strategy<Value = Labels> {
     let value = || prop_oneof![Just(""), Just("a"), Just("b"), Just("ab")];
-    (prop_oneof![Just("up"), Just("cpu"), Just("cpu_total")], value(), value(), value(), value()).prop_map(
-        |(metric, uuid, instance_id, job, zone)| {
-            Labels::new([(METRIC_NAME, metric), ("uuid", uuid), ("instance_id", instance_id), ("job", job), ("zone", zone)])
-        },
-    )
+    (prop_oneof![Just("up"), Just("cpu"), Just("cpu_total")], value(), value(), value(), value())
+        .prop_map(|(metric, uuid, instance_id, job, zone)| {
+            Labels::new([
+                (METRIC_NAME, metric),
+                ("uuid", uuid),
+                ("instance_id", instance_id),
+                ("job", job),
+                ("zone", zone),
+            ])
+        })
 }
 
 fn any_sample() -> impl Strategy<Value = Sample> {
     // Around hour, day and week borders, a few weeks wide, with collisions.
-    let time = (0..6i64, -2..3i64).prop_map(|(weeks, off)| NOW_MS - weeks * 3 * DAY_MS - NOW_MS % HOUR_MS + off);
-    let bits = prop_oneof![any::<u64>(), Just(STALE_MARKER_BITS), Just(f64::NAN.to_bits()), Just(1.0f64.to_bits())];
+    let time = (0..6i64, -2..3i64)
+        .prop_map(|(weeks, off)| NOW_MS - weeks * 3 * DAY_MS - NOW_MS % HOUR_MS + off);
+    let bits = prop_oneof![
+        any::<u64>(),
+        Just(STALE_MARKER_BITS),
+        Just(f64::NAN.to_bits()),
+        Just(1.0f64.to_bits())
+    ];
     (time, bits, 0..3i64).prop_map(|(timestamp_ms, bits, start)| Sample {
         timestamp_ms,
         value: f64::from_bits(bits),
@@ -77,8 +95,25 @@ fn any_sample() -> impl Strategy<Value = Sample> {
 }
 
 fn any_matcher() -> impl Strategy<Value = Matcher> {
-    let name = prop_oneof![Just(METRIC_NAME), Just("uuid"), Just("instance_id"), Just("job"), Just("zone"), Just("none")];
-    let value = prop_oneof![Just(""), Just("a"), Just("b"), Just("up"), Just("cpu"), Just("a|b"), Just("cpu.*"), Just(".+"), Just("|a")];
+    let name = prop_oneof![
+        Just(METRIC_NAME),
+        Just("uuid"),
+        Just("instance_id"),
+        Just("job"),
+        Just("zone"),
+        Just("none")
+    ];
+    let value = prop_oneof![
+        Just(""),
+        Just("a"),
+        Just("b"),
+        Just("up"),
+        Just("cpu"),
+        Just("a|b"),
+        Just("cpu.*"),
+        Just(".+"),
+        Just("|a")
+    ];
     (name, 0..4u8, value).prop_map(|(name, kind, value)| match kind {
         0 => Matcher::equal(name, value),
         1 => Matcher::not_equal(name, value),
@@ -130,7 +165,12 @@ proptest! {
 }
 
 fn guest(uuid: &str, metric: &str) -> Labels {
-    Labels::new([(METRIC_NAME, metric), ("uuid", uuid), ("domain", "instance-0000000a"), ("job", "libvirt")])
+    Labels::new([
+        (METRIC_NAME, metric),
+        ("uuid", uuid),
+        ("domain", "instance-0000000a"),
+        ("job", "libvirt"),
+    ])
 }
 
 #[tokio::test]
@@ -184,7 +224,8 @@ async fn a_known_series_costs_no_index_row_and_a_restart_learns_it_by_reading() 
 async fn the_widest_range_is_cut_to_what_is_kept() {
     let engine = engine().await;
     write(&engine, &[(guest("u1", "cpu"), vec![sample(NOW_MS, 1.0)])]).await;
-    let asked = TimeRange { start_ms: -9_223_309_901_257_974_000, end_ms: 9_223_309_901_257_974_999 };
+    let asked =
+        TimeRange { start_ms: -9_223_309_901_257_974_000, end_ms: 9_223_309_901_257_974_999 };
     assert_eq!(engine.series(asked, &[]).await.unwrap().len(), 1);
     assert_eq!(read(&engine, asked, &[]).await.len(), 1);
     let past = TimeRange { start_ms: 0, end_ms: 1 };

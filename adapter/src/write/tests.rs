@@ -19,13 +19,20 @@ async fn writer() -> Writer {
     let layout = Layout::new(vec!["uuid".into()]);
     let retention = Duration::from_secs(400 * 86_400);
     let store = Store::Memory(Memory::new());
-    let engine = Engine::start(store, &layout, retention, Clock::fixed(NOW_MS), metrics.clone()).await.unwrap();
+    let engine = Engine::start(store, &layout, retention, Clock::fixed(NOW_MS), metrics.clone())
+        .await
+        .unwrap();
     Writer::new(Arc::new(engine), metrics)
 }
 
 fn series(labels: &[(&str, &str)], times: &[i64]) -> messages::TimeSeries {
-    let samples = times.iter().map(|timestamp| messages::Sample { value: 1.0, timestamp: *timestamp });
-    messages::TimeSeries { labels: messages::labels(labels), samples: samples.collect(), ..Default::default() }
+    let samples =
+        times.iter().map(|timestamp| messages::Sample { value: 1.0, timestamp: *timestamp });
+    messages::TimeSeries {
+        labels: messages::labels(labels),
+        samples: samples.collect(),
+        ..Default::default()
+    }
 }
 
 async fn send(writer: &Writer, timeseries: Vec<messages::TimeSeries>) -> Verdict {
@@ -37,7 +44,11 @@ async fn send(writer: &Writer, timeseries: Vec<messages::TimeSeries>) -> Verdict
 async fn stored(writer: &Writer) -> Vec<String> {
     let all = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
     let count = |samples: &[Sample]| (samples.len(), 0);
-    let read = writer.engine.select::<usize>(all, &[Matcher::not_equal("none", "x")], &count).await.unwrap();
+    let read = writer
+        .engine
+        .select::<usize>(all, &[Matcher::not_equal("none", "x")], &count)
+        .await
+        .unwrap();
     read.into_iter().map(|(labels, samples)| format!("{labels:?} {samples}")).collect()
 }
 
@@ -58,14 +69,18 @@ async fn the_valid_rest_is_stored_and_the_text_says_what_is_wrong() {
     let writer = writer().await;
     let long = "x".repeat(limits::LABEL_VALUE_BYTES_MAX + 1);
     let sent = vec![
-        series(&[("__name__", "up")], &[NOW_MS, NOW_MS - 393 * DAY_MS, NOW_MS + limits::AHEAD_MS_MAX + 1]),
+        series(
+            &[("__name__", "up")],
+            &[NOW_MS, NOW_MS - 393 * DAY_MS, NOW_MS + limits::AHEAD_MS_MAX + 1],
+        ),
         series(&[("job", "nameless")], &[NOW_MS]),
         series(&[("__name__", "")], &[NOW_MS]),
         series(&[("__name__", "up"), ("", "x")], &[NOW_MS]),
         series(&[("__name__", "up"), ("a", "1"), ("a", "2")], &[NOW_MS, NOW_MS]),
         series(&[("__name__", "up"), ("a", &long)], &[NOW_MS]),
     ];
-    let Verdict { samples_written: 1, outcome: Outcome::Refused(text) } = send(&writer, sent).await else {
+    let Verdict { samples_written: 1, outcome: Outcome::Refused(text) } = send(&writer, sent).await
+    else {
         panic!("one sample is valid")
     };
     for part in [
@@ -89,7 +104,10 @@ async fn a_sender_whose_clock_is_ahead_is_told_to_wait_and_loses_nothing() {
     let ahead = NOW_MS + limits::AHEAD_MS_MAX + 1;
     let sent = vec![series(&[("__name__", "up")], &[NOW_MS, ahead, ahead + 1])];
     let verdict = send(&writer, sent).await;
-    assert!(matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::TryAgain(..) }), "{verdict:?}");
+    assert!(
+        matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::TryAgain(..) }),
+        "{verdict:?}"
+    );
     assert!(stored(&writer).await.is_empty());
 }
 
@@ -98,6 +116,9 @@ async fn a_body_that_cannot_be_read_is_the_senders_fault() {
     let writer = writer().await;
     for body in [&b""[..], b"\xff\xff\xff\xff\x0f", b"\x04\x0c\xff\xff\xff\xff"] {
         let verdict = writer.write(Protocol::V1, body).await;
-        assert!(matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::Refused(_) }), "{verdict:?}");
+        assert!(
+            matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::Refused(_) }),
+            "{verdict:?}"
+        );
     }
 }

@@ -132,7 +132,9 @@ fn check_read(name: &str, expected: &Expect) {
 
 #[test]
 fn write_1_0() {
-    check("write-1.0-prometheus-2", &expect![[r#"
+    check(
+        "write-1.0-prometheus-2",
+        &expect![[r#"
         V1, 0 metadata
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 1 samples
         __name__="guest_cpu_seconds_created" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 1 samples
@@ -142,8 +144,11 @@ fn write_1_0() {
         __name__="guest_memory_bytes" domain="instance-00000002" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars
-    "#]]);
-    check("write-1.0-prometheus-3", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-1.0-prometheus-3",
+        &expect![[r#"
         V1, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -154,8 +159,11 @@ fn write_1_0() {
         __name__="guest_memory_bytes" domain="instance-00000002" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars
-    "#]]);
-    check("write-1.0-stale", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-1.0-stale",
+        &expect![[r#"
         V1, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -167,8 +175,11 @@ fn write_1_0() {
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="gone" | 1 samples, 1 stale
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars
-    "#]]);
-    check("write-1.0-histograms", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-1.0-histograms",
+        &expect![[r#"
         V1, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -180,15 +191,21 @@ fn write_1_0() {
         __name__="guest_memory_bytes" domain="instance-00000002" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars
-    "#]]);
-    check("write-1.0-metadata", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-1.0-metadata",
+        &expect![[r#"
         V1, 280 metadata
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn write_2_0() {
-    check("write-2.0-prometheus-3", &expect![[r#"
+    check(
+        "write-2.0-prometheus-3",
+        &expect![[r#"
         V2, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -199,8 +216,11 @@ fn write_2_0() {
         __name__="guest_memory_bytes" domain="instance-00000002" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars, fault: a series without samples and histograms
-    "#]]);
-    check("write-2.0-stale", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-2.0-stale",
+        &expect![[r#"
         V2, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -212,8 +232,11 @@ fn write_2_0() {
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="gone" | 1 samples, 1 stale
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars, fault: a series without samples and histograms
-    "#]]);
-    check("write-2.0-histograms", &expect![[r#"
+    "#]],
+    );
+    check(
+        "write-2.0-histograms",
+        &expect![[r#"
         V2, 0 metadata
         __name__="up" instance="127.0.0.1:37013" job="itself" | 1 samples
         __name__="prometheus_http_request_duration_seconds" handler="/api/v1/query_range" instance="127.0.0.1:37013" job="itself" | 0 samples, 1 histograms
@@ -225,12 +248,15 @@ fn write_2_0() {
         __name__="guest_memory_bytes" domain="instance-00000002" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="up" instance="127.0.0.1:44349" job="page" | 1 samples
         __name__="guest_cpu_seconds_total" domain="instance-00000001" instance="127.0.0.1:44349" job="page" mode="user" | 0 samples, 1 exemplars, fault: a series without samples and histograms
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn read_requests() {
-    check_read("read-range-prometheus-2", &expect![[r#"
+    check_read(
+        "read-range-prometheus-2",
+        &expect![[r#"
         ReadRequest {
             queries: [
                 Query {
@@ -266,8 +292,11 @@ fn read_requests() {
             ],
             response: Sampled,
         }
-    "#]]);
-    check_read("read-range-prometheus-3", &expect![[r#"
+    "#]],
+    );
+    check_read(
+        "read-range-prometheus-3",
+        &expect![[r#"
         ReadRequest {
             queries: [
                 Query {
@@ -303,8 +332,11 @@ fn read_requests() {
             ],
             response: Streamed,
         }
-    "#]]);
-    check_read("read-series-prometheus-2", &expect![[r#"
+    "#]],
+    );
+    check_read(
+        "read-series-prometheus-2",
+        &expect![[r#"
         ReadRequest {
             queries: [
                 Query {
@@ -335,8 +367,11 @@ fn read_requests() {
             ],
             response: Sampled,
         }
-    "#]]);
-    check_read("read-series-prometheus-3", &expect![[r#"
+    "#]],
+    );
+    check_read(
+        "read-series-prometheus-3",
+        &expect![[r#"
         ReadRequest {
             queries: [
                 Query {
@@ -367,7 +402,8 @@ fn read_requests() {
             ],
             response: Streamed,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 /// Every sample and label is what plain prost decodes.
