@@ -36,6 +36,9 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
 /// How often expired days are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How often a failed store is looked for.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Why the service ended or did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -47,6 +50,8 @@ enum Failure {
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
+    #[error("the store has failed and only a restart recovers it: {0}")]
+    Store(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
     #[error("the process cannot be set up: {0}")]
@@ -126,13 +131,28 @@ async fn serve_until_stopped(
         version = VERSION,
         "kanyun-adapter is listening"
     );
-    let served = server.run(service, shutdown).await;
+    let served = tokio::select! {
+        served = server.run(service, shutdown) => served.map_err(Failure::from),
+        why = failed(&engine) => Err(Failure::Store(why)),
+    };
     expiry.abort();
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+/// Waits until the store has failed for good: whoever supervises this process starts it again, and
+/// the store recovers what was acknowledged.
+async fn failed(engine: &Engine) -> String {
+    let mut interval = tokio::time::interval(FAILURE_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Some(why) = engine.failure() {
+            return why;
+        }
+    }
 }
 
 async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
@@ -158,7 +178,7 @@ async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
         match engine.expire().await {
             Ok(dropped) => metrics.expired(dropped),
             Err(error) => {
-                tracing::warn!(%error, "expired days could not be dropped; trying again later")
+                tracing::warn!(%error, "expired days could not be dropped; trying again later");
             }
         }
     }

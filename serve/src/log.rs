@@ -27,7 +27,7 @@ pub enum Level {
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// `ts=… level=… msg=… key=value`
+    /// `ts=… level=… target=… message=… key=value`
     Logfmt,
     /// One JSON object a line.
     Json,
