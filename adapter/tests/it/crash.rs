@@ -9,13 +9,17 @@ use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load::{self, METRIC, Samples, Sender};
 
 const SENDERS: u64 = 6;
-/// `make soak` asks for more by `KANYUN_CRASH_ROUNDS`.
 const ROUNDS: u32 = 3;
+/// With `KANYUN_SOAK`, as `make soak` sets it; `KANYUN_CRASH_ROUNDS` sets any number.
+const ROUNDS_OF_SOAK: u32 = 100;
 
 #[test]
 fn acknowledged_samples_survive_kill_9() {
-    let rounds = std::env::var("KANYUN_CRASH_ROUNDS")
-        .map_or(ROUNDS, |rounds| rounds.parse().expect("KANYUN_CRASH_ROUNDS is a number"));
+    let is_soak = std::env::var_os("KANYUN_SOAK").is_some();
+    let rounds = match std::env::var("KANYUN_CRASH_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("KANYUN_CRASH_ROUNDS is a number"),
+        Err(_) => [ROUNDS, ROUNDS_OF_SOAK][usize::from(is_soak)],
+    };
     let seed = u64::try_from(now_ms()).unwrap();
     println!("seed {seed}, {rounds} rounds");
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! The least of an HTTP/1.1 client: one request on a connection of its own, byte by byte where a
 //! test wants it. An answer that is cut short is an error, never a short answer.
 
+use std::fmt::Write as _;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         let mut head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes())?;

@@ -35,7 +35,7 @@ impl Sender {
 
     /// Sends request after request until there is no answer any more.
     pub(crate) fn send_until_cut(&mut self, address: SocketAddr, acknowledged: &AtomicU64) {
-        let protocol = BOTH[usize::from(self.number % 2 == 0)];
+        let protocol = BOTH[usize::from(self.number.is_multiple_of(2))];
         loop {
             let body = remote::write_body(protocol, &self.request(self.next));
             let headers = [("content-type", remote::content_type(protocol))];

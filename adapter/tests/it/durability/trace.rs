@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::path::Path;
 
 const WRITES: [&str; 5] = ["write", "pwrite64", "writev", "pwritev", "pwritev2"];
 const SENDS: [&str; 3] = ["sendto", "sendmsg", "sendmmsg"];
@@ -83,7 +84,7 @@ impl Trace {
     fn written(&self, bytes: &[u8]) -> Option<(&str, usize)> {
         let mut journals: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         for call in &self.calls {
-            if WRITES.contains(&&*call.name) && call.target.ends_with(".jnl") {
+            if WRITES.contains(&&*call.name) && is_journal(&call.target) {
                 let journal = journals.entry(&call.target).or_default();
                 let from = journal.len().saturating_sub(bytes.len());
                 journal.extend_from_slice(&call.data);
@@ -100,7 +101,7 @@ impl Call {
     /// A line up to its result: `write(12</path>, "bytes", 5)`.
     fn begun(text: &str, begin: usize) -> Call {
         let (name, arguments) = text.split_once('(').unwrap();
-        let (target, rest) = arguments.split_once('<').unwrap().1.split_once(">").unwrap();
+        let (target, rest) = arguments.split_once('<').unwrap().1.split_once('>').unwrap();
         // The arrow of a connection ends no target.
         let (target, rest) = match rest.split_once(']') {
             Some((peer, rest)) if target.ends_with('-') => (format!("{target}>{peer}]"), rest),
@@ -123,6 +124,11 @@ impl Call {
         self.end = end;
         Some(self)
     }
+}
+
+/// fjall's name for the files of its journal.
+fn is_journal(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "jnl")
 }
 
 /// `<... write resumed>) = 5`
