@@ -77,3 +77,34 @@ pub const LOCAL_COMMIT_BYTES_MAX: usize = 16 << 20;
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Free space below which writes are refused: a full journal (512 MiB) and one compaction.
 pub const DISK_RESERVE_BYTES: u64 = 1 << 30;
+
+// Cassandra.
+/// One attempt of a statement: above the node's own timeouts (2 s for a write, 5 s for a read),
+/// so that it is the node that says what went wrong.
+pub const CASSANDRA_ATTEMPT: Duration = Duration::from_secs(6);
+/// The first pause between two attempts; it doubles each time, and half of it is random.
+pub const CASSANDRA_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Connecting to the cluster and reading its topology at the start.
+pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
+/// One statement that changes the schema, until all nodes agree.
+pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_secs(60);
+/// Batches of all commits under way at once. The driver itself bounds only at 32,768, and closes
+/// a connection with more than 1,024 requests that nobody waits for any more.
+pub const CASSANDRA_WRITES_IN_FLIGHT_MAX: usize = 256;
+/// Partitions of all queries being read at once, apart from the writes: neither starves the other.
+pub const CASSANDRA_READS_IN_FLIGHT_MAX: usize = 128;
+/// Rows of one batch, which is one mutation of one partition.
+pub const CASSANDRA_BATCH_ROWS_MAX: usize = 500;
+/// Bytes of one batch, far below the 8 MiB that a mutation may have in a 16 MiB commit log segment.
+pub const CASSANDRA_BATCH_BYTES_MAX: usize = 128 << 10;
+/// Rows of one page of head rows, each of up to 64 KiB.
+pub const CASSANDRA_HEAD_PAGE_ROWS: i32 = 200;
+/// Rows of one page of series, each with all its labels.
+pub const CASSANDRA_SERIES_PAGE_ROWS: i32 = 1_000;
+/// Rows of one page of the other index tables.
+pub const CASSANDRA_INDEX_PAGE_ROWS: i32 = 5_000;
+/// How long a failed write makes the store not ready, unless one succeeds. It ends by itself,
+/// because a sender that respects readiness would never try again.
+pub const CASSANDRA_UNREADY: Duration = Duration::from_secs(10);

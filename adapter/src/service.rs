@@ -15,12 +15,13 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
-use crate::config::{Flags, StoreKind};
+use crate::config::{CassandraFlags, Flags, StoreKind};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, LayoutError};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::Reader;
+use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
 use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
@@ -104,11 +105,11 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    let store = open(flags, clock.clone()).await?;
+    let layout = Layout::new(flags.row_key_labels.clone());
+    let store = open(flags, &layout, clock.clone()).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let layout = Layout::new(flags.row_key_labels.clone());
     let engine = Engine::start(store, &layout, flags.retention, clock, metrics.clone()).await?;
     let engine = Arc::new(engine);
 
@@ -155,7 +156,7 @@ async fn failed(engine: &Engine) -> String {
     }
 }
 
-async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
+async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Failure> {
     Ok(match flags.store {
         StoreKind::Memory => {
             tracing::warn!("--store=memory forgets everything when the process ends");
@@ -167,8 +168,28 @@ async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
             let open = tokio::task::spawn_blocking(move || Local::open(&settings, clock));
             Store::Local(open.await.map_err(std::io::Error::other)??)
         }
-        StoreKind::Cassandra => return Err(OpenError("to come".to_owned()).into()),
+        StoreKind::Cassandra => {
+            let settings = cassandra_settings(&flags.cassandra, layout, flags.retention);
+            Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
+        }
     })
+}
+
+fn cassandra_settings(
+    flags: &CassandraFlags,
+    layout: &Layout,
+    retention: Duration,
+) -> CassandraSettings {
+    CassandraSettings {
+        nodes: flags.nodes.clone(),
+        datacenter: flags.datacenter.clone(),
+        keyspace: flags.keyspace.clone(),
+        create_schema: flags.create_schema,
+        replication: flags.replication.clone(),
+        login: flags.user.clone().zip(flags.password_file.clone()),
+        index_shards: layout.index_shards,
+        retention,
+    }
 }
 
 async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {

@@ -55,8 +55,11 @@ fn targets(level: Level) -> Targets {
         Level::Debug => LevelFilter::DEBUG,
     };
     let noisy = level.min(LevelFilter::INFO);
+    // Cassandra's driver tells at info what is normal, for every connection.
+    let driver = if level == LevelFilter::INFO { LevelFilter::WARN } else { noisy };
     Targets::new()
         .with_default(level)
+        .with_target("scylla", driver)
         .with_targets(["h2", "hyper", "rustls", "mio"].map(|target| (target, noisy)))
 }
 

@@ -1,68 +1,320 @@
-//! To come.
-use super::StoreError;
+//! The store in a Cassandra or ScyllaDB cluster: real columns, prepared statements, rows of one
+//! partition in one batch, LOCAL_QUORUM both ways, expiry by time to live. `docs/storage.md` draws
+//! the tables. This file and `cassandra/` are the only ones that know the driver; they do not
+//! know what is in a payload.
+
+mod attempt;
+mod cluster;
+mod read;
+mod schema;
+mod statements;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use scylla::client::session::Session;
+use scylla::value::{CqlValue, Row};
+use serve::clock::Clock;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
 use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use super::{OpenError, StoreError};
+use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week};
-use bytes::Bytes;
-/// To come.
-#[derive(Debug)]
-pub struct Cassandra;
-impl Cassandra {
-    /// See [`super::Store::append`].
-    pub async fn append(&self, _rows: Rows) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable(String::new()))
+use crate::model::time::{DAY_MS, Hour, Week};
+use read::partitions;
+use statements::Statements;
+
+/// How to reach a cluster, and what to keep in it.
+#[derive(Clone, Debug)]
+pub struct CassandraSettings {
+    /// Nodes to ask first, as HOST or HOST:PORT (9042 if missing).
+    pub nodes: Vec<String>,
+    /// The datacenter whose nodes are used; needed where there are several.
+    pub datacenter: Option<String>,
+    /// The keyspace, case as written.
+    pub keyspace: String,
+    /// Whether to create a missing keyspace and missing tables.
+    pub create_schema: bool,
+    /// Replication of a keyspace that is created, as CQL writes it; `None` for three copies in
+    /// the local datacenter, or as many as it has nodes.
+    pub replication: Option<String>,
+    /// User, and the file that holds the password.
+    pub login: Option<(String, PathBuf)>,
+    /// Partitions of one metric's index rows, of one postings list and of a week's row keys: part
+    /// of the layout.
+    pub index_shards: u16,
+    /// How long samples are kept, reckoned from their own time.
+    pub retention: Duration,
+}
+
+impl CassandraSettings {
+    /// A node on this machine, without login, schema as it is.
+    pub fn new(keyspace: &str, retention: Duration) -> CassandraSettings {
+        CassandraSettings {
+            nodes: vec!["127.0.0.1:9042".to_owned()],
+            datacenter: None,
+            keyspace: keyspace.to_owned(),
+            create_schema: false,
+            replication: None,
+            login: None,
+            index_shards: 16,
+            retention,
+        }
     }
+}
+
+/// A store in a cluster. Keeps no state that matters: any number of processes may share a keyspace.
+#[derive(Debug)]
+pub struct Cassandra {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks of reads and writes share.
+#[derive(Debug)]
+struct Shared {
+    session: Session,
+    statements: Statements,
+    clock: Clock,
+    retention_ms: i64,
+    index_shards: u16,
+    datacenter: Option<String>,
+    /// Slots for batches.
+    writes: Arc<Semaphore>,
+    /// Slots for partitions being read.
+    reads: Semaphore,
+    /// When the last write failed, and how; none once one has succeeded.
+    failed: Mutex<Option<(Instant, String)>>,
+}
+
+/// The layout's one partition.
+const LAYOUT_PART: i32 = 0;
+
+impl Cassandra {
+    /// Connects, and creates or checks the schema. An error names the node, keyspace, table or
+    /// column and says what to do.
+    pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
+        let retention_ms = retention_ms(settings.retention)?;
+        if settings.index_shards == 0 || settings.index_shards > i16::MAX.unsigned_abs() {
+            let shards = settings.index_shards;
+            return Err(OpenError(format!("{shards} index shards; use 1 to {}", i16::MAX)));
+        }
+        let session = cluster::open(&settings).await?;
+        let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
+        let statements = Statements::prepare(&session, &keyspace).await.map_err(OpenError)?;
+        let shared = Shared {
+            session,
+            statements,
+            clock,
+            retention_ms,
+            index_shards: settings.index_shards,
+            datacenter: settings.datacenter,
+            writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),
+            reads: Semaphore::new(limits::CASSANDRA_READS_IN_FLIGHT_MAX),
+            failed: Mutex::new(None),
+        };
+        Ok(Cassandra { shared: Arc::new(shared) })
+    }
+
+    /// See [`super::Store::append`]. Rows whose time is over already are not written.
+    pub async fn append(&self, rows: Rows) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let written = write::append(&self.shared, rows).await;
+        let failed = written.as_ref().err().map(|error| (Instant::now(), error.to_string()));
+        *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        written
+    }
+
+    /// See [`super::Store::head`].
     pub async fn head(
         &self,
-        _g: Group,
-        _h: (Hour, Hour),
-        _m: usize,
+        group: Group,
+        hours: (Hour, Hour),
+        rows_max: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        Ok(vec![])
+        let shared = &self.shared;
+        // Hours whose rows have all expired are not asked for.
+        let live_ms = shared.clock.now_ms().saturating_sub(shared.retention_ms + 2 * DAY_MS);
+        let from = hours.0.max(Hour::of(live_ms));
+        let keys = (from.0..=hours.1.0).map(|hour| (group.0.cast_signed(), hour));
+        let rows: Vec<(Bytes,)> =
+            partitions(shared, &shared.statements.head, keys, rows_max).await?;
+        Ok(rows.into_iter().map(|(samples,)| samples).collect())
     }
+
+    /// See [`super::Store::series`].
     pub async fn series(
         &self,
-        _w: Week,
-        _g: Group,
-        _m: usize,
+        week: Week,
+        group: Group,
+        rows_max: usize,
     ) -> Result<Vec<(SeriesId, Bytes)>, StoreError> {
-        Ok(vec![])
+        let key = [(week.0, group.0.cast_signed())];
+        let rows: Vec<(Bytes, Bytes)> =
+            partitions(&self.shared, &self.shared.statements.series, key, rows_max).await?;
+        rows.into_iter().map(|(series, labels)| Ok((series_id(&series)?, labels))).collect()
     }
+
+    /// See [`super::Store::metric_series`].
     pub async fn metric_series(
         &self,
-        _w: Week,
-        _s: &str,
-        _m: usize,
+        week: Week,
+        metric: &str,
+        rows_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        Ok(vec![])
+        let metric: Arc<str> = metric.into();
+        let keys = self.shards().map(|shard| (week.0, Arc::clone(&metric), shard));
+        placed(
+            partitions(&self.shared, &self.shared.statements.metric_series, keys, rows_max).await?,
+        )
     }
+
+    /// See [`super::Store::postings`].
     pub async fn postings(
         &self,
-        _k: PostingsKey<'_>,
-        _m: usize,
+        key: PostingsKey<'_>,
+        rows_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        Ok(vec![])
+        let [metric, label, value] = [key.metric, key.label, key.value].map(Arc::<str>::from);
+        let keys = self.shards().map(|shard| {
+            let (metric, label) = (Arc::clone(&metric), Arc::clone(&label));
+            (key.week.0, metric, label, shard, Arc::clone(&value))
+        });
+        placed(partitions(&self.shared, &self.shared.statements.postings, keys, rows_max).await?)
     }
-    pub async fn metrics(&self, _w: Week, _m: usize) -> Result<Vec<String>, StoreError> {
-        Ok(vec![])
+
+    /// See [`super::Store::metrics`].
+    pub async fn metrics(&self, week: Week, rows_max: usize) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> =
+            partitions(&self.shared, &self.shared.statements.metrics, [(week.0,)], rows_max)
+                .await?;
+        Ok(rows.into_iter().map(|(metric,)| metric).collect())
     }
-    pub async fn row_keys(&self, _w: Week, _m: usize) -> Result<Vec<(String, Group)>, StoreError> {
-        Ok(vec![])
+
+    /// See [`super::Store::row_keys`].
+    pub async fn row_keys(
+        &self,
+        week: Week,
+        rows_max: usize,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
+        let keys = self.shards().map(|shard| (week.0, shard));
+        let rows: Vec<(String, i64)> =
+            partitions(&self.shared, &self.shared.statements.row_keys, keys, rows_max).await?;
+        let rows = rows.into_iter();
+        let mut rows: Vec<_> =
+            rows.map(|(row_key, group)| (row_key, Group(group.cast_unsigned()))).collect();
+        rows.sort_unstable();
+        Ok(rows)
     }
+
+    /// See [`super::Store::layouts`]. Read at LOCAL_SERIAL.
     pub async fn layouts(&self) -> Result<Vec<LayoutRow>, StoreError> {
-        Ok(vec![])
+        let select = &self.shared.statements.layouts;
+        let rows: Vec<(i32, String)> =
+            partitions(&self.shared, select, [(LAYOUT_PART,)], limits::QUERY_ROWS_MAX).await?;
+        let rows = rows.into_iter();
+        Ok(rows.map(|(from, settings)| LayoutRow { from: Week(from), settings }).collect())
     }
-    pub async fn add_layout(&self, _l: LayoutRow) -> Result<bool, StoreError> {
-        Ok(false)
+
+    /// See [`super::Store::add_layout`]. A lightweight transaction. Where an attempt ended
+    /// without an answer and a later one finds an equal layout, it counts as ours.
+    pub async fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {
+        let prepared = &self.shared.statements.add_layout;
+        let deadline = Instant::now() + limits::WRITE_DEADLINE;
+        let values = (LAYOUT_PART, layout.from.0, layout.settings.as_str());
+        let is_repeated = AtomicBool::new(false);
+        let (answer, was_repeated) = attempt::until(prepared.purpose, deadline, async || {
+            let was_repeated = is_repeated.swap(true, Ordering::Relaxed);
+            let answer = self.shared.session.execute_unpaged(&prepared.statement, values).await;
+            answer.map(|answer| (answer, was_repeated))
+        })
+        .await?;
+        let damaged = |error: &dyn std::error::Error| {
+            StoreError::Damaged(format!("the answer about the layout cannot be read: {error}"))
+        };
+        let rows = answer.into_rows_result().map_err(|error| damaged(&error))?;
+        let row: Row = rows.first_row().map_err(|error| damaged(&error))?;
+        // Both servers say first whether it was applied, and then what is there, in their own way.
+        match row.columns.first() {
+            Some(Some(CqlValue::Boolean(true))) => Ok(true),
+            Some(Some(CqlValue::Boolean(false))) if was_repeated => {
+                Ok(self.layouts().await?.contains(&layout))
+            }
+            Some(Some(CqlValue::Boolean(false))) => Ok(false),
+            other => Err(StoreError::Damaged(format!("the layout was answered with {other:?}"))),
+        }
     }
-    pub async fn expire(&self, _o: i64) -> Result<usize, StoreError> {
+
+    /// See [`super::Store::expire`]: rows have their time to live, so there is nothing to do.
+    #[expect(clippy::unused_async, reason = "the stores have one contract")]
+    pub async fn expire(&self, _oldest_ms: i64) -> Result<usize, StoreError> {
         Ok(0)
     }
+
+    /// See [`super::Store::ready`]: whether any usable node is connected and the last write, if
+    /// it was lately, succeeded.
     pub fn ready(&self) -> Result<(), String> {
-        Ok(())
+        if self.shared.writes.is_closed() {
+            return Err("the store is closed".to_owned());
+        }
+        if !cluster::is_connected(&self.shared.session, self.shared.datacenter.as_deref()) {
+            return Err("no Cassandra node is connected".to_owned());
+        }
+        match &*self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, error)) if at.elapsed() < limits::CASSANDRA_UNREADY => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
+
+    /// See [`super::Store::close`]: waits for running batches; later reads and writes fail.
     pub async fn close(&self) -> Result<(), StoreError> {
-        Ok(())
+        let slots = u32::try_from(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+        let drained = timeout(limits::WRITE_DEADLINE, self.shared.writes.acquire_many(slots)).await;
+        self.shared.writes.close();
+        self.shared.reads.close();
+        match drained {
+            Ok(_) => Ok(()),
+            Err(_) => Err(attempt::unavailable("closing", "writes are still under way")),
+        }
     }
+
+    fn shards(&self) -> impl Iterator<Item = i16> + use<> {
+        (0..self.shared.index_shards).map(u16::cast_signed)
+    }
+}
+
+fn retention_ms(retention: Duration) -> Result<i64, OpenError> {
+    let days_max = schema::TTL_SECONDS_MAX / 86_400 - schema::INDEX_EXTRA_DAYS;
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    if retention_ms > days_max * DAY_MS {
+        return Err(OpenError(format!(
+            "--retention is longer than rows can live in Cassandra; use at most {days_max}d"
+        )));
+    }
+    Ok(retention_ms)
+}
+
+fn placed(rows: Vec<(i64, Bytes)>) -> Result<Vec<Placed>, StoreError> {
+    let placed = rows.into_iter().map(|(group, series)| {
+        Ok(Placed { group: Group(group.cast_unsigned()), series: series_id(&series)? })
+    });
+    placed.collect()
+}
+
+fn series_id(blob: &[u8]) -> Result<SeriesId, StoreError> {
+    let bytes = blob.try_into().map_err(|_| {
+        StoreError::Damaged(format!("a series id in Cassandra has {} bytes, not 16", blob.len()))
+    })?;
+    Ok(SeriesId::from_bytes(bytes))
 }

@@ -1,7 +1,10 @@
 //! The store in memory: for tests, and for trials that may forget.
 //! The simplest thing that keeps the contract; the others are compared with it.
 
-#![expect(clippy::unused_async, reason = "the contract is asynchronous, this store has nothing to wait for")]
+#![expect(
+    clippy::unused_async,
+    reason = "the contract is asynchronous, this store has nothing to wait for"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

@@ -1,0 +1,145 @@
+//! Our own retries of statements: what is passing is tried again with a growing, jittered pause
+//! until the caller's deadline. The driver retries at once on another node; it gives up on a
+//! timeout. Every statement here is safe to repeat, but for the layout's, whose caller knows.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::limits;
+use crate::store::StoreError;
+
+/// Repeats `attempt` until it succeeds, fails for good, or `deadline` comes. `purpose` names the
+/// statement in the error, as in "writing samples".
+pub(super) async fn until<T, F>(
+    purpose: &str,
+    deadline: Instant,
+    attempt: impl Fn() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, ExecutionError>>,
+{
+    let mut pause = limits::CASSANDRA_PAUSE_MIN;
+    let mut last_error = "no answer in time".to_owned();
+    while let Ok(answer) = timeout_at(deadline, attempt()).await {
+        let error = match answer {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        last_error = error.to_string();
+        let next = Instant::now() + jittered(pause);
+        if !is_passing(&error) || next >= deadline {
+            break;
+        }
+        tracing::debug!(purpose, error = last_error, "trying again");
+        sleep(next - Instant::now()).await;
+        pause = (pause * 2).min(limits::CASSANDRA_PAUSE_MAX);
+    }
+    Err(unavailable(purpose, &last_error))
+}
+
+/// What a caller is told when a statement did not succeed.
+pub(super) fn unavailable(purpose: &str, error: &str) -> StoreError {
+    StoreError::Unavailable(format!("{purpose} in Cassandra: {error}"))
+}
+
+/// Whether the same statement may succeed later.
+fn is_passing(error: &ExecutionError) -> bool {
+    match error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, _)) => !matches!(
+            error,
+            DbError::SyntaxError
+                | DbError::Invalid
+                | DbError::AlreadyExists { .. }
+                | DbError::FunctionFailure { .. }
+                | DbError::AuthenticationError
+                | DbError::Unauthorized
+                | DbError::ConfigError
+                | DbError::ProtocolError
+        ),
+        ExecutionError::BadQuery(_)
+        | ExecutionError::LastAttemptError(
+            RequestAttemptError::SerializationError(_)
+            | RequestAttemptError::CqlRequestSerialization(_),
+        ) => false,
+        _ => true,
+    }
+}
+
+/// Between half of a pause and all of it, so that writers that failed together do not come back
+/// together.
+fn jittered(pause: Duration) -> Duration {
+    // A hasher's random keys are the standard library's only source of chance.
+    let chance = RandomState::new().build_hasher().finish() % 1000;
+    pause / 2 + pause / 2 * u32::try_from(chance).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn database(error: DbError) -> ExecutionError {
+        RequestAttemptError::DbError(error, "the node's words".to_owned()).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn passing_trouble_is_tried_again_until_it_has_passed() {
+        let tries = AtomicUsize::new(0);
+        let deadline = Instant::now() + Duration::from_secs(25);
+        let answer = until("writing samples", deadline, async || {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0..5 => Err(database(DbError::Overloaded)),
+                _ => Ok("stored"),
+            }
+        });
+        assert_eq!(answer.await.unwrap(), "stored");
+        assert_eq!(tries.load(Ordering::Relaxed), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_it_and_names_purpose_and_error() {
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(25);
+        let answer: Result<(), _> =
+            until("writing samples", deadline, async || Err(database(DbError::IsBootstrapping)))
+                .await;
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("writing samples in Cassandra"), "{error}");
+        assert!(error.contains("the node's words"), "{error}");
+        assert!(start.elapsed() > Duration::from_secs(20), "gave up early");
+        assert!(Instant::now() <= deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_ends_at_the_deadline() {
+        let deadline = Instant::now() + Duration::from_secs(25);
+        let answer: Result<(), _> = until("reading samples", deadline, std::future::pending).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))));
+        assert_eq!(Instant::now(), deadline);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_succeed_later_is_tried_once() {
+        let tries = AtomicUsize::new(0);
+        let deadline = Instant::now() + Duration::from_secs(25);
+        let answer: Result<(), _> = until("writing samples", deadline, async || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            Err(database(DbError::Unauthorized))
+        })
+        .await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))));
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn pauses_differ_and_stay_within_their_bound() {
+        let pause = Duration::from_secs(2);
+        let pauses: Vec<Duration> = (0..100).map(|_| jittered(pause)).collect();
+        assert!(pauses.iter().all(|one| pause / 2 <= *one && *one <= pause));
+        assert!(pauses.iter().any(|one| *one != pauses[0]));
+    }
+}

@@ -1,0 +1,332 @@
+//! From settings to a session with a cluster that can keep what it is given: connection, login,
+//! datacenter, schema, replication. Every error names the node or keyspace and what to do.
+//! Knows no rows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::{ExecutionError, NewSessionError};
+use scylla::statement::{Consistency, SerialConsistency, Statement};
+use tokio::time::timeout;
+
+use super::CassandraSettings;
+use super::schema::{self, Found, TABLES};
+use crate::limits;
+use crate::store::OpenError;
+
+/// Copies of each row in a keyspace that we create, where the datacenter has the nodes for it.
+const REPLICATION_FACTOR: usize = 3;
+
+/// Connects to the cluster, and creates or checks the schema.
+pub(super) async fn open(settings: &CassandraSettings) -> Result<Session, OpenError> {
+    let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
+    let session = connect(settings).await?;
+    let datacenters = datacenters(&session);
+    let local = local_datacenter(settings, &datacenters)?;
+    let cluster = Cluster { session: &session, settings, keyspace };
+    if settings.create_schema {
+        cluster.create_keyspace(&local).await?;
+        cluster.create_tables().await?;
+    }
+    cluster.check_keyspace(&local).await?;
+    let missing = cluster.missing().await?;
+    if !missing.is_empty() {
+        return Err(cluster.incomplete(&missing));
+    }
+    Ok(session)
+}
+
+async fn connect(settings: &CassandraSettings) -> Result<Session, OpenError> {
+    let nodes = settings.nodes.join(",");
+    let profile = ExecutionProfile::builder()
+        .consistency(Consistency::LocalQuorum)
+        .serial_consistency(Some(SerialConsistency::LocalSerial))
+        .request_timeout(Some(limits::CASSANDRA_ATTEMPT))
+        .build();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&settings.nodes)
+        .keyspaces_to_fetch([settings.keyspace.as_str()])
+        .default_execution_profile_handle(profile.into_handle());
+    if let Some(datacenter) = &settings.datacenter {
+        builder = builder.prefer_datacenter(datacenter.clone());
+    }
+    if let Some((user, file)) = &settings.login {
+        let password = std::fs::read_to_string(file).map_err(|error| {
+            OpenError(format!("--cassandra.password-file={}: {error}", file.display()))
+        })?;
+        builder = builder.user(user, password.trim_end_matches(['\r', '\n']));
+    }
+    match timeout(limits::CASSANDRA_CONNECT, builder.build()).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(OpenError(format!(
+            "cannot use Cassandra at --cassandra.nodes={nodes}: {error}; {}",
+            advice(&error)
+        ))),
+        Err(_) => Err(OpenError(format!(
+            "cannot use Cassandra at --cassandra.nodes={nodes}: no answer within {} s; is it \
+             Cassandra's CQL port, and is the node up?",
+            limits::CASSANDRA_CONNECT.as_secs()
+        ))),
+    }
+}
+
+fn advice(error: &NewSessionError) -> &'static str {
+    let text = error.to_string();
+    // The driver wraps the cause five types deep, differently by when it happened.
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["Authentication", "credentials", "Auth", "auth"]) {
+        "check --cassandra.user and --cassandra.password-file"
+    } else if says(&["resolve"]) {
+        "check the names in --cassandra.nodes"
+    } else {
+        "check that a node listens there for CQL"
+    }
+}
+
+/// The datacenters of the cluster, and how many nodes each has.
+fn datacenters(session: &Session) -> BTreeMap<String, usize> {
+    let mut datacenters = BTreeMap::new();
+    for node in session.get_cluster_state().get_nodes_info() {
+        if let Some(datacenter) = &node.datacenter {
+            *datacenters.entry(datacenter.clone()).or_default() += 1;
+        }
+    }
+    datacenters
+}
+
+/// The datacenter that LOCAL_QUORUM means.
+#[derive(Debug, PartialEq, Eq)]
+struct Local {
+    datacenter: String,
+    nodes: usize,
+}
+
+fn local_datacenter(
+    settings: &CassandraSettings,
+    datacenters: &BTreeMap<String, usize>,
+) -> Result<Local, OpenError> {
+    let names = || datacenters.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let named = match &settings.datacenter {
+        Some(named) => datacenters.get_key_value(named).ok_or_else(|| {
+            OpenError(format!(
+                "--cassandra.datacenter={named} is not in this cluster, which has {}",
+                names()
+            ))
+        })?,
+        None if datacenters.len() > 1 => {
+            return Err(OpenError(format!(
+                "the cluster has the datacenters {}: name the one beside this adapter with \
+                 --cassandra.datacenter",
+                names()
+            )));
+        }
+        None => datacenters
+            .first_key_value()
+            .ok_or_else(|| OpenError("the cluster names no datacenter".to_owned()))?,
+    };
+    Ok(Local { datacenter: named.0.clone(), nodes: *named.1 })
+}
+
+struct Cluster<'a> {
+    session: &'a Session,
+    settings: &'a CassandraSettings,
+    /// Quoted.
+    keyspace: String,
+}
+
+impl Cluster<'_> {
+    async fn create_keyspace(&self, local: &Local) -> Result<(), OpenError> {
+        if self.replication().await?.is_some() {
+            return Ok(());
+        }
+        let replication = self.settings.replication.clone().unwrap_or_else(|| {
+            let copies = local.nodes.min(REPLICATION_FACTOR);
+            // A name with a quote in it is written with two.
+            let datacenter = local.datacenter.replace('\'', "''");
+            format!("{{'class': 'NetworkTopologyStrategy', '{datacenter}': {copies}}}")
+        });
+        let keyspace = &self.keyspace;
+        self.change(format!(
+            "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}"
+        ))
+        .await?;
+        tracing::info!(keyspace, replication, "created the keyspace");
+        Ok(())
+    }
+
+    async fn create_tables(&self) -> Result<(), OpenError> {
+        let found = self.columns().await?;
+        for table in &TABLES {
+            if found.iter().any(|one| one.table == table.name) {
+                continue;
+            }
+            self.change(table.create(&self.keyspace, self.settings.retention)).await?;
+            tracing::info!(table = table.name, "created the table");
+        }
+        Ok(())
+    }
+
+    async fn missing(&self) -> Result<Vec<String>, OpenError> {
+        let found = self.columns().await?;
+        Ok(TABLES.iter().flat_map(|table| table.difference(&found)).collect())
+    }
+
+    fn incomplete(&self, missing: &[String]) -> OpenError {
+        let advice = if self.settings.create_schema {
+            "what is there is not of this release: use another --cassandra.keyspace, or alter it"
+        } else {
+            "start once with --cassandra.create-schema to create missing tables"
+        };
+        OpenError(format!(
+            "the keyspace {} has not the tables of this release: {}; {advice}",
+            self.keyspace,
+            missing.join(", ")
+        ))
+    }
+
+    /// That the keyspace is there and LOCAL_QUORUM can be had in it.
+    async fn check_keyspace(&self, local: &Local) -> Result<(), OpenError> {
+        let Some(replication) = self.replication().await? else {
+            return Err(OpenError(format!(
+                "the keyspace {} is missing; start once with --cassandra.create-schema to create \
+                 it, or name another with --cassandra.keyspace (upper and lower case differ)",
+                self.keyspace
+            )));
+        };
+        check_replication(&replication, local)
+            .map_err(|error| OpenError(format!("the keyspace {} {error}", self.keyspace)))
+    }
+
+    async fn replication(&self) -> Result<Option<HashMap<String, String>>, OpenError> {
+        let cql = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let rows = self.ask::<(HashMap<String, String>,)>(cql).await?;
+        Ok(rows.into_iter().next().map(|(replication,)| replication))
+    }
+
+    async fn columns(&self) -> Result<Vec<Found>, OpenError> {
+        let cql = "SELECT table_name, column_name, kind, position, type \
+                   FROM system_schema.columns WHERE keyspace_name = ?";
+        let rows = self.ask::<(String, String, String, i32, String)>(cql).await?;
+        let found = rows.into_iter().map(|(table, column, kind, position, cql_type)| Found {
+            table,
+            column,
+            kind,
+            position,
+            cql_type,
+        });
+        Ok(found.collect())
+    }
+
+    /// Asks a schema table about our keyspace.
+    async fn ask<R>(&self, cql: &str) -> Result<Vec<R>, OpenError>
+    where
+        R: for<'f> scylla::deserialize::row::DeserializeRow<'f, 'f>,
+    {
+        let unreadable = |error: String| OpenError(format!("cannot read the schema: {error}"));
+        let answer = self.session.query_unpaged(cql, (self.settings.keyspace.as_str(),)).await;
+        let rows = answer
+            .map_err(|error| unreadable(error.to_string()))?
+            .into_rows_result()
+            .map_err(|error| unreadable(error.to_string()))?;
+        let rows = rows.rows::<R>().map_err(|error| unreadable(error.to_string()))?;
+        rows.collect::<Result<_, _>>().map_err(|error| unreadable(error.to_string()))
+    }
+
+    async fn change(&self, cql: String) -> Result<(), OpenError> {
+        let mut statement = Statement::new(cql.as_str());
+        statement.set_request_timeout(Some(limits::CASSANDRA_SCHEMA_CHANGE));
+        let answer: Result<_, ExecutionError> = self.session.query_unpaged(statement, ()).await;
+        answer.map(drop).map_err(|error| {
+            OpenError(format!(
+                "cannot create the schema: {error}; the statement was: {}",
+                cql.split_whitespace().collect::<Vec<_>>().join(" ")
+            ))
+        })
+    }
+}
+
+/// Whether LOCAL_QUORUM can be had at all. An error continues "the keyspace ...".
+fn check_replication(replication: &HashMap<String, String>, local: &Local) -> Result<(), String> {
+    let class = replication.get("class").map_or("", String::as_str);
+    let factor = if class.ends_with("NetworkTopologyStrategy") {
+        replication.get(&local.datacenter)
+    } else if class.ends_with("SimpleStrategy") {
+        replication.get("replication_factor")
+    } else {
+        // A strategy of the operator's own.
+        return Ok(());
+    };
+    // "3/1" is three replicas of which one is transient.
+    let factor = factor.and_then(|factor| factor.split('/').next()?.parse::<usize>().ok());
+    let Local { datacenter, nodes } = local;
+    match factor.unwrap_or(0) {
+        0 => Err(format!(
+            "is not replicated to the datacenter {datacenter}; change its replication with ALTER \
+             KEYSPACE, or --cassandra.datacenter"
+        )),
+        factor if factor / 2 + 1 > *nodes => Err(format!(
+            "has {factor} replicas in the datacenter {datacenter}, which has {nodes} node(s): \
+             LOCAL_QUORUM needs {}; add nodes, or lower the replication with ALTER KEYSPACE",
+            factor / 2 + 1
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether any node of the datacenter in use has an open connection.
+pub(super) fn is_connected(session: &Session, datacenter: Option<&str>) -> bool {
+    let state = session.get_cluster_state();
+    let in_use = |of: Option<&str>| datacenter.is_none() || of == datacenter;
+    let mut nodes = state.get_nodes_info().iter().map(Arc::as_ref);
+    nodes.any(|node| in_use(node.datacenter.as_deref()) && node.is_connected())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(datacenter: Option<&str>) -> CassandraSettings {
+        CassandraSettings {
+            datacenter: datacenter.map(str::to_owned),
+            ..CassandraSettings::new("k", Duration::from_secs(400 * 86_400))
+        }
+    }
+
+    #[test]
+    fn the_local_datacenter_is_named_where_there_are_several() {
+        let of = |names: &[(&str, usize)]| -> BTreeMap<String, usize> {
+            names.iter().map(|(name, nodes)| ((*name).to_owned(), *nodes)).collect()
+        };
+        let one = of(&[("dc1", 3)]);
+        let two = of(&[("dc1", 3), ("dc2", 2)]);
+        let dc = |datacenter: &str, nodes| Local { datacenter: datacenter.to_owned(), nodes };
+        assert_eq!(local_datacenter(&settings(None), &one).unwrap(), dc("dc1", 3));
+        assert_eq!(local_datacenter(&settings(Some("dc2")), &two).unwrap(), dc("dc2", 2));
+        let error = local_datacenter(&settings(None), &two).unwrap_err().to_string();
+        assert!(error.contains("dc1, dc2") && error.contains("--cassandra.datacenter"), "{error}");
+        let error = local_datacenter(&settings(Some("DC1")), &one).unwrap_err().to_string();
+        assert!(error.contains("DC1") && error.contains("dc1"), "{error}");
+    }
+
+    #[test]
+    fn a_replication_without_a_quorum_is_refused() {
+        let of = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let topology = "org.apache.cassandra.locator.NetworkTopologyStrategy";
+        let local = |nodes| Local { datacenter: "dc1".to_owned(), nodes };
+        let three = of(&[("class", topology), ("dc1", "3")]);
+        assert!(check_replication(&three, &local(2)).is_ok());
+        let error = check_replication(&three, &local(1)).unwrap_err();
+        assert!(error.contains("3 replicas") && error.contains("LOCAL_QUORUM needs 2"), "{error}");
+        let elsewhere = of(&[("class", topology), ("dc2", "3")]);
+        assert!(check_replication(&elsewhere, &local(3)).unwrap_err().contains("not replicated"));
+        let simple = of(&[("class", "SimpleStrategy"), ("replication_factor", "1")]);
+        assert!(check_replication(&simple, &local(1)).is_ok());
+    }
+}

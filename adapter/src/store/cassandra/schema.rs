@@ -1,0 +1,289 @@
+//! The tables in CQL that Cassandra and ScyllaDB share: one description that makes the statements
+//! which create them and that a cluster's own schema is compared with. `docs/storage.md` shows
+//! the result. Knows no rows.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The longest time to live that CQL takes: 20 years.
+pub(super) const TTL_SECONDS_MAX: i64 = 20 * 365 * 86_400;
+/// Head rows outlive the retention by a day, so that an hour is whole until it is asked for no more.
+pub(super) const HEAD_EXTRA_DAYS: i64 = 1;
+/// Index rows outlive the last sample of their week by a day.
+pub(super) const INDEX_EXTRA_DAYS: i64 = 8;
+/// Expired rows stay on disk for so long: as long as hints are kept by default, no longer, because
+/// nothing is ever deleted that a hint could bring back.
+const GC_GRACE_SECONDS: u32 = 10_800;
+/// Time windows over a table's life. ScyllaDB refuses more than 50.
+const WINDOWS: i64 = 30;
+
+/// A table of ours.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    columns: &'static [(Role, &'static str, &'static str)],
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Partition,
+    Clustering,
+    Value,
+}
+
+/// How long rows of a table live.
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    /// For the retention and so many days.
+    Days(i64),
+    /// For ever; there are a handful of them.
+    Always,
+}
+
+use Role::{Clustering, Partition, Value};
+
+/// All tables.
+pub(super) const TABLES: [Table; 7] = [
+    Table {
+        name: "head",
+        columns: &[
+            (Partition, "group_id", "bigint"),
+            (Partition, "hour", "int"),
+            (Clustering, "first_ms", "bigint"),
+            (Clustering, "hash", "bigint"),
+            (Value, "samples", "blob"),
+        ],
+        life: Life::Days(HEAD_EXTRA_DAYS),
+    },
+    Table {
+        name: "series",
+        columns: &[
+            (Partition, "week", "int"),
+            (Partition, "group_id", "bigint"),
+            (Clustering, "series", "blob"),
+            (Value, "labels", "blob"),
+        ],
+        life: Life::Days(INDEX_EXTRA_DAYS),
+    },
+    Table {
+        name: "metric_series",
+        columns: &[
+            (Partition, "week", "int"),
+            (Partition, "metric", "text"),
+            (Partition, "shard", "smallint"),
+            (Clustering, "series", "blob"),
+            (Value, "group_id", "bigint"),
+        ],
+        life: Life::Days(INDEX_EXTRA_DAYS),
+    },
+    Table {
+        name: "postings",
+        columns: &[
+            (Partition, "week", "int"),
+            (Partition, "metric", "text"),
+            (Partition, "label", "text"),
+            (Partition, "shard", "smallint"),
+            (Clustering, "value", "text"),
+            (Clustering, "series", "blob"),
+            (Value, "group_id", "bigint"),
+        ],
+        life: Life::Days(INDEX_EXTRA_DAYS),
+    },
+    Table {
+        name: "metrics",
+        columns: &[(Partition, "week", "int"), (Clustering, "metric", "text")],
+        life: Life::Days(INDEX_EXTRA_DAYS),
+    },
+    Table {
+        name: "row_keys",
+        columns: &[
+            (Partition, "week", "int"),
+            (Partition, "shard", "smallint"),
+            (Clustering, "row_key", "text"),
+            (Clustering, "group_id", "bigint"),
+        ],
+        life: Life::Days(INDEX_EXTRA_DAYS),
+    },
+    Table {
+        name: "layout",
+        columns: &[
+            (Partition, "part", "int"),
+            (Clustering, "from_week", "int"),
+            (Value, "settings", "text"),
+        ],
+        life: Life::Always,
+    },
+];
+
+/// A column as a cluster describes it in `system_schema.columns`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) table: String,
+    pub(super) column: String,
+    /// `partition_key`, `clustering`, `regular` or `static`.
+    pub(super) kind: String,
+    /// Its place in the key; -1 outside it.
+    pub(super) position: i32,
+    pub(super) cql_type: String,
+}
+
+/// A keyspace name as CQL takes it: quoted, so that `DATA` and `data` differ. An error says what
+/// is wrong with it.
+pub(super) fn quoted(keyspace: &str) -> Result<String, String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if keyspace.is_empty() || keyspace.len() > 48 || !keyspace.chars().all(is_word) {
+        return Err(format!(
+            "--cassandra.keyspace={keyspace} is no name for a keyspace; use 1 to 48 letters, \
+             digits and underscores"
+        ));
+    }
+    Ok(format!("\"{keyspace}\""))
+}
+
+impl Table {
+    /// The statement that creates the table in a (quoted) keyspace unless it is there.
+    pub(super) fn create(&self, keyspace: &str, retention: Duration) -> String {
+        let mut cql = format!("CREATE TABLE IF NOT EXISTS {keyspace}.{} (\n", self.name);
+        for (_, column, cql_type) in self.columns {
+            // Writing to a String cannot fail.
+            writeln!(cql, "  {column} {cql_type},").ok();
+        }
+        let key = |role| {
+            let of_role = self.columns.iter().filter(move |(of, ..)| *of == role);
+            of_role.map(|(_, column, _)| *column).collect::<Vec<_>>().join(", ")
+        };
+        let (partition, clustering) = (key(Partition), key(Clustering));
+        write!(cql, "  PRIMARY KEY (({partition}), {clustering})\n)").ok();
+        if let Life::Days(extra) = self.life {
+            let days = days(retention) + extra;
+            let (ttl, window) = (days * 86_400, (days + WINDOWS - 1) / WINDOWS);
+            write!(
+                cql,
+                " WITH default_time_to_live = {ttl}\n  AND gc_grace_seconds = {GC_GRACE_SECONDS}\n  \
+                 AND compaction = {{'class': 'TimeWindowCompactionStrategy', \
+                 'compaction_window_unit': 'DAYS', 'compaction_window_size': {window}}}"
+            )
+            .ok();
+        }
+        cql
+    }
+
+    /// What differs from the table that a cluster has, in words; empty where nothing does.
+    /// Columns of later releases do no harm.
+    pub(super) fn difference(&self, found: &[Found]) -> Vec<String> {
+        let of_table: Vec<&Found> = found.iter().filter(|one| one.table == self.name).collect();
+        if of_table.is_empty() {
+            return vec![format!("table {} is missing", self.name)];
+        }
+        let mut places = [0, 0];
+        let mut differences = Vec::new();
+        for (role, column, cql_type) in self.columns {
+            let (kind, position) = match role {
+                Partition => ("partition_key", next(&mut places[0])),
+                Clustering => ("clustering", next(&mut places[1])),
+                Value => ("regular", -1),
+            };
+            let name = format!("{}.{column}", self.name);
+            match of_table.iter().find(|one| one.column == *column) {
+                None => differences.push(format!("column {name} is missing")),
+                Some(one) if one.cql_type != *cql_type => differences
+                    .push(format!("column {name} has type {} instead of {cql_type}", one.cql_type)),
+                Some(one) if one.kind != kind || one.position != position => differences
+                    .push(format!("column {name} is not where it should be in the primary key")),
+                Some(_) => {}
+            }
+        }
+        differences
+    }
+}
+
+fn next(place: &mut i32) -> i32 {
+    *place += 1;
+    *place - 1
+}
+
+/// Whole days, rounded up.
+fn days(retention: Duration) -> i64 {
+    i64::try_from(retention.as_secs().div_ceil(86_400)).unwrap_or(i64::MAX / 86_400 / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+    /// The table as a cluster would describe it.
+    fn described(table: &Table) -> Vec<Found> {
+        let mut places = [0, 0];
+        let columns = table.columns.iter().map(|(role, column, cql_type)| {
+            let (kind, position) = match role {
+                Partition => ("partition_key", next(&mut places[0])),
+                Clustering => ("clustering", next(&mut places[1])),
+                Value => ("regular", -1),
+            };
+            let (kind, cql_type) = (kind.to_owned(), (*cql_type).to_owned());
+            let (table, column) = (table.name.to_owned(), (*column).to_owned());
+            Found { table, column, kind, position, cql_type }
+        });
+        columns.collect()
+    }
+
+    #[test]
+    fn the_documentation_shows_the_statements() {
+        let document = include_str!("../../../../docs/storage.md");
+        for table in &TABLES {
+            let statement = table.create("\"DATA\"", RETENTION) + ";";
+            let statement = statement.replace("IF NOT EXISTS ", "");
+            assert!(document.contains(&statement), "docs/storage.md lacks\n{statement}");
+        }
+    }
+
+    #[test]
+    fn windows_are_few_and_times_to_live_within_bounds() {
+        for days in [9, 30, 400, 7292] {
+            let retention = Duration::from_secs(days * 86_400);
+            for table in &TABLES {
+                let statement = table.create("\"k\"", retention);
+                let number = |after: &str| -> Option<i64> {
+                    let (_, rest) = statement.split_once(after)?;
+                    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+                };
+                let Some(ttl) = number("default_time_to_live = ") else { continue };
+                let window = number("'compaction_window_size': ").unwrap();
+                assert!(ttl <= TTL_SECONDS_MAX);
+                assert!(ttl / (window * 86_400) <= 50, "{statement}");
+            }
+        }
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let head = &TABLES[0];
+        assert_eq!(head.difference(&described(&TABLES[1])), ["table head is missing"]);
+        let found = described(head);
+        assert!(head.difference(&found).is_empty());
+        let without: Vec<Found> =
+            found.iter().filter(|one| one.column != "samples").cloned().collect();
+        assert_eq!(head.difference(&without), ["column head.samples is missing"]);
+        let mut other = found.clone();
+        other[1].cql_type = "bigint".to_owned();
+        other[2].kind = "regular".to_owned();
+        assert_eq!(
+            head.difference(&other),
+            [
+                "column head.hour has type bigint instead of int",
+                "column head.first_ms is not where it should be in the primary key"
+            ]
+        );
+    }
+
+    #[test]
+    fn keyspaces_are_quoted_or_refused() {
+        assert_eq!(quoted("DATA").unwrap(), "\"DATA\"");
+        for bad in ["", "a\"b", "a b", "ü", &"k".repeat(49)] {
+            assert!(quoted(bad).unwrap_err().contains("--cassandra.keyspace"));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The store against a real node, a keyspace a test.
+
+#[path = "../../../tests/parts/cassandra_node.rs"]
+mod cassandra_node;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use scylla::client::session_builder::SessionBuilder;
+use tokio::sync::{RwLock, RwLockReadGuard};
+
+use super::*;
+use crate::store::Store;
+use crate::store::contract::{Subject, all};
+use crate::store::rows::{HeadRow, IndexRow};
+use cassandra_node::Node;
+
+const RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+/// Held by the test that freezes the node, so that it freezes nobody else.
+static NODE_IS_OURS: RwLock<()> = RwLock::const_new(());
+
+async fn node() -> Option<(&'static Node, RwLockReadGuard<'static, ()>)> {
+    let node = cassandra_node::shared().await?;
+    Some((node, NODE_IS_OURS.read().await))
+}
+
+fn settings(node: &Node, keyspace: &str) -> CassandraSettings {
+    CassandraSettings {
+        nodes: vec![node.address.clone()],
+        create_schema: true,
+        ..CassandraSettings::new(keyspace, RETENTION)
+    }
+}
+
+async fn open(settings: CassandraSettings) -> Cassandra {
+    Cassandra::open(settings, Clock::system()).await.unwrap()
+}
+
+async fn refused(settings: CassandraSettings) -> String {
+    Cassandra::open(settings, Clock::system()).await.unwrap_err().to_string()
+}
+
+/// A session beside the store, as an operator's cqlsh.
+async fn operator(node: &Node) -> Session {
+    SessionBuilder::new().known_node(&node.address).build().await.unwrap()
+}
+
+fn head_row(group: u64, ms: i64, payload: Bytes) -> HeadRow {
+    let hash = xxhash_rust::xxh3::xxh3_64(&payload);
+    HeadRow { group: Group(group), hour: Hour::of(ms), first_ms: ms, hash, payload }
+}
+
+fn index_row(week: Week, number: u128) -> IndexRow {
+    IndexRow {
+        week,
+        series: SeriesId(number << 64 | number),
+        group: Group(u64::try_from(number / 60).unwrap()),
+        row_key: format!("guest-{}", number / 60),
+        metric: format!("metric_{}", number % 7),
+        postings: vec![
+            ("job".to_owned(), "libvirt".to_owned()),
+            ("number".to_owned(), number.to_string()),
+        ],
+        labels: Bytes::from(format!("the labels of {number}")),
+    }
+}
+
+struct InCassandra {
+    store: Store,
+    settings: CassandraSettings,
+}
+
+impl Subject for InCassandra {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+    fn keeps(&self) -> bool {
+        true
+    }
+    async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        // What is there is enough.
+        self.settings.create_schema = false;
+        self.store = Store::Cassandra(Box::new(open(self.settings.clone()).await));
+    }
+    fn now_ms(&self) -> i64 {
+        Clock::system().now_ms()
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract_and_makes_no_tombstones() {
+    let Some((node, _guard)) = node().await else { return };
+    let settings = settings(node, "DATA");
+    let store = Store::Cassandra(Box::new(open(settings.clone()).await));
+    all(&mut InCassandra { store, settings }).await;
+    let session = operator(node).await;
+    for table in &schema::TABLES {
+        let cql = "SELECT count, max FROM system_views.tombstones_per_read \
+                   WHERE keyspace_name = 'DATA' AND table_name = ?";
+        let answer = session.query_unpaged(cql, (table.name,)).await.unwrap();
+        let (reads, tombstones): (i64, f64) =
+            answer.into_rows_result().unwrap().single_row().unwrap();
+        assert!(reads > 0, "{} was not read", table.name);
+        // The layout's lightweight transactions are not in the data tables.
+        assert!(tombstones < 1.0 || table.name == "layout", "{}: {tombstones}", table.name);
+    }
+}
+
+#[tokio::test]
+async fn keyspaces_differ_by_case() {
+    let Some((node, _guard)) = node().await else { return };
+    let upper = open(settings(node, "CASES")).await;
+    let lower = open(settings(node, "cases")).await;
+    let now_ms = Clock::system().now_ms();
+    let head = vec![head_row(1, now_ms, Bytes::from_static(b"upper"))];
+    upper.append(Rows { index: vec![], head }).await.unwrap();
+    let hour = Hour::of(now_ms);
+    assert_eq!(upper.head(Group(1), (hour, hour), 9).await.unwrap().len(), 1);
+    assert!(lower.head(Group(1), (hour, hour), 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_ours_is_named() {
+    let Some((node, _guard)) = node().await else { return };
+    let wanted = CassandraSettings { create_schema: false, ..settings(node, "checked") };
+    let error = refused(wanted.clone()).await;
+    assert!(error.contains("keyspace \"checked\" is missing"), "{error}");
+    assert!(error.contains("--cassandra.create-schema"), "{error}");
+
+    open(CassandraSettings { create_schema: true, ..wanted.clone() }).await;
+    open(wanted.clone()).await;
+
+    let session = operator(node).await;
+    session.query_unpaged("DROP TABLE checked.postings", ()).await.unwrap();
+    session.query_unpaged("ALTER TABLE checked.head DROP samples", ()).await.unwrap();
+    let error = refused(wanted.clone()).await;
+    assert!(error.contains("table postings is missing"), "{error}");
+    assert!(error.contains("column head.samples is missing"), "{error}");
+    assert!(error.contains("--cassandra.create-schema"), "{error}");
+    // A table that is there is never altered.
+    let error = refused(CassandraSettings { create_schema: true, ..wanted }).await;
+    assert!(error.contains("column head.samples is missing"), "{error}");
+    assert!(!error.contains("postings"), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_named() {
+    let Some((node, _guard)) = node().await else { return };
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error =
+        refused(CassandraSettings { nodes: vec![nowhere.to_string()], ..settings(node, "k") })
+            .await;
+    assert!(error.contains(&nowhere.to_string()), "{error}");
+    assert!(error.contains("refused"), "{error}");
+    assert!(error.contains("check that a node listens there"), "{error}");
+
+    let datacenter = Some("elsewhere".to_owned());
+    let error = refused(CassandraSettings { datacenter, ..settings(node, "k") }).await;
+    assert!(error.contains("elsewhere") && error.contains("datacenter1"), "{error}");
+
+    let replication = Some("{'class': 'SimpleStrategy', 'replication_factor': 3}".to_owned());
+    let error = refused(CassandraSettings { replication, ..settings(node, "three") }).await;
+    assert!(error.contains("3 replicas") && error.contains("ALTER KEYSPACE"), "{error}");
+
+    let file = PathBuf::from("/nonexistent/password");
+    let login = Some(("kanyun".to_owned(), file));
+    let error = refused(CassandraSettings { login, ..settings(node, "k") }).await;
+    assert!(error.contains("/nonexistent/password"), "{error}");
+
+    let named = Some("datacenter1".to_owned());
+    let store = open(CassandraSettings { datacenter: named, ..settings(node, "named") }).await;
+    assert_eq!(store.ready(), Ok(()));
+}
+
+#[tokio::test]
+async fn rows_expire_by_the_age_of_their_samples() {
+    let Some((node, _guard)) = node().await else { return };
+    let store = open(settings(node, "expiring")).await;
+    let now_ms = Clock::system().now_ms();
+    let old_ms = now_ms - 300 * DAY_MS;
+    let over_ms = now_ms - 402 * DAY_MS;
+    let head = [now_ms, old_ms, over_ms].map(|ms| head_row(1, ms, Bytes::from_static(b"x")));
+    let week = Week::of(old_ms);
+    let index = vec![index_row(week, 1)];
+    store.append(Rows { index, head: head.to_vec() }).await.unwrap();
+
+    let session = operator(node).await;
+    let ttls = async |cql: &str| -> Vec<i64> {
+        let answer = session.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
+        let ttls = answer.rows::<(Option<i32>,)>().unwrap();
+        ttls.map(|row| i64::from(row.unwrap().0.expect("a time to live"))).collect()
+    };
+    let mut of_head = ttls("SELECT TTL(samples) FROM expiring.head").await;
+    of_head.sort_unstable();
+    assert_eq!(of_head.len(), 2, "what is over is not written");
+    let day = DAY_MS / 1000;
+    for (ttl, days) in of_head.iter().zip([101, 401]) {
+        // The hour's end is up to an hour away; the test may take a minute.
+        assert!((days * day - 60..=days * day + 3600).contains(ttl), "{ttl} for {days} days");
+    }
+    let expected = (week.end_ms() - now_ms) / 1000 + 401 * day;
+    for cql in [
+        "SELECT TTL(labels) FROM expiring.series",
+        "SELECT TTL(group_id) FROM expiring.metric_series",
+        "SELECT TTL(group_id) FROM expiring.postings",
+    ] {
+        for ttl in ttls(cql).await {
+            assert!((expected - 60..=expected).contains(&ttl), "{cql}: {ttl}, not {expected}");
+        }
+    }
+    // A row of key columns alone has no cell to ask, but an expired one is gone: 2 s are left.
+    let clock = Clock::fixed(week.end_ms() + 401 * DAY_MS - 2_000);
+    let late = Cassandra::open(settings(node, "expiring_soon"), clock).await.unwrap();
+    late.append(Rows { index: vec![index_row(week, 1)], head: vec![] }).await.unwrap();
+    let is_gone = async || {
+        late.metrics(week, 9).await.unwrap().is_empty()
+            && late.row_keys(week, 9).await.unwrap().is_empty()
+    };
+    assert!(!is_gone().await, "written");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_gone().await {
+        assert!(Instant::now() < deadline, "rows without a time to live");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn large_commits_come_back_whole() {
+    let Some((node, _guard)) = node().await else { return };
+    let store = open(settings(node, "large")).await;
+    let now_ms = Clock::system().now_ms();
+    let (week, hour) = (Week::of(now_ms), Hour::of(now_ms));
+    let index: Vec<IndexRow> = (0..6_000).map(|number| index_row(week, number)).collect();
+    // One partition larger than a page and than a batch, and many small ones.
+    let mut head: Vec<HeadRow> = (0..1_000u64)
+        .map(|n| head_row(7, hour.start_ms() + 1, Bytes::from(n.to_be_bytes().repeat(500))))
+        .collect();
+    head.extend((100..2_100).map(|n| head_row(n, now_ms, Bytes::from(n.to_be_bytes().to_vec()))));
+    let rows = Rows { index: index.clone(), head: head.clone() };
+    let start = Instant::now();
+    store.append(rows.clone()).await.unwrap();
+    println!("6,000 series and 3,000 head rows in {:?}", start.elapsed());
+    store.append(rows).await.unwrap();
+
+    let read = store.head(Group(7), (hour, hour), 1_000).await.unwrap();
+    let expected: BTreeSet<&Bytes> =
+        head.iter().filter(|row| row.group == Group(7)).map(|row| &row.payload).collect();
+    assert_eq!(read.len(), 1_000);
+    assert_eq!(read.iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(store.head(Group(2_000), week.hours(), 9).await.unwrap().len(), 1);
+    let too_many = store.head(Group(7), (hour, hour), 999).await;
+    assert!(matches!(too_many, Err(StoreError::TooManyRows { table: "head", rows_max: 999 })));
+
+    let key = PostingsKey { week, metric: "metric_3", label: "job", value: "libvirt" };
+    let mut postings = store.postings(key, 10_000).await.unwrap();
+    let mut of_metric = store.metric_series(week, "metric_3", 10_000).await.unwrap();
+    let expected: BTreeSet<Placed> = index
+        .iter()
+        .filter(|row| row.metric == "metric_3")
+        .map(|row| Placed { group: row.group, series: row.series })
+        .collect();
+    postings.sort_unstable();
+    of_metric.sort_unstable();
+    assert_eq!(postings, expected.iter().copied().collect::<Vec<_>>());
+    assert_eq!(of_metric, postings);
+    assert_eq!(store.row_keys(week, 1_000).await.unwrap().len(), 100);
+    assert_eq!(store.series(week, Group(3), 100).await.unwrap().len(), 60);
+}
+
+#[tokio::test]
+async fn of_racing_layouts_one_is_added() {
+    let Some((node, _guard)) = node().await else { return };
+    let stores = [open(settings(node, "racing")).await, open(settings(node, "racing")).await];
+    let layout = |settings: &str| LayoutRow { from: Week(2_900), settings: settings.to_owned() };
+    let (one, two) =
+        tokio::join!(stores[0].add_layout(layout("one")), stores[1].add_layout(layout("two")));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert!(one != two, "{one} {two}");
+    let winner = if one { "one" } else { "two" };
+    assert_eq!(stores[1].layouts().await.unwrap(), [layout(winner)]);
+}
+
+#[tokio::test]
+async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
+    let Some(node) = cassandra_node::shared().await else { return };
+    let _alone = NODE_IS_OURS.write().await;
+    let store = open(settings(node, "frozen")).await;
+    let now_ms = Clock::system().now_ms();
+    let rows = |payload: &'static [u8]| Rows {
+        index: vec![],
+        head: vec![head_row(1, now_ms, Bytes::from_static(payload))],
+    };
+    store.append(rows(b"before")).await.unwrap();
+
+    node.signal("STOP");
+    let start = Instant::now();
+    let failed = store.append(rows(b"while")).await;
+    let took = start.elapsed();
+    node.signal("CONT");
+    let error = failed.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    assert!(error.to_string().contains("writing samples in Cassandra"), "{error}");
+    assert!(took <= limits::WRITE_DEADLINE + Duration::from_secs(1), "{took:?}");
+    assert!(
+        took >= limits::WRITE_DEADLINE.saturating_sub(Duration::from_secs(3)),
+        "gave up after {took:?}"
+    );
+    assert!(store.ready().unwrap_err().contains("writing samples"));
+
+    store.append(rows(b"after")).await.unwrap();
+    assert_eq!(store.ready(), Ok(()));
+    let hour = Hour::of(now_ms);
+    let read = store.head(Group(1), (hour, hour), 9).await.unwrap();
+    assert!(read.iter().any(|payload| &payload[..] == b"before"));
+    assert!(read.iter().any(|payload| &payload[..] == b"after"));
+
+    // A pause shorter than the deadline is not noticed but by the time it takes.
+    node.signal("STOP");
+    let pausing = async {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        node.signal("CONT");
+    };
+    let (written, ()) = tokio::join!(store.append(rows(b"through")), pausing);
+    written.unwrap();
+    store.close().await.unwrap();
+    assert!(store.append(rows(b"closed")).await.unwrap_err().to_string().contains("closed"));
+    assert!(store.ready().is_err());
+}

@@ -1,0 +1,141 @@
+//! One real Cassandra node on free loopback ports for all tests of a process, started by the first
+//! that asks and stopped with the process. Included by `#[path]` where it is needed; knows no
+//! schema.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// How long a node may take to start on a busy machine.
+const START_MAX: Duration = Duration::from_secs(180);
+
+/// Runs the node, says its process id, and stops it once our end of its standard input is closed:
+/// that happens however the test process ends, a panic or a signal included.
+const KEEPER: &str = r#"
+folder=$1; shift
+"$@" >"$folder/out" 2>&1 </dev/null &
+echo $!
+cat >/dev/null
+kill -KILL $! 2>/dev/null
+wait $! 2>/dev/null
+rm -rf "$folder"
+"#;
+
+/// A running node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Host and CQL port.
+    pub(crate) address: String,
+    /// The process id of the node itself.
+    pub(crate) process: u32,
+    folder: PathBuf,
+    keeper: Child,
+}
+
+/// The node of this process; `None`, after saying why, where none can run here. With
+/// `KANYUN_REQUIRE_ALL=1` that is a failure.
+pub(crate) async fn shared() -> Option<&'static Node> {
+    static NODE: OnceCell<Option<Node>> = OnceCell::const_new();
+    NODE.get_or_init(Node::start).await.as_ref()
+}
+
+impl Node {
+    async fn start() -> Option<Node> {
+        let lib = match parts() {
+            Ok(lib) => lib,
+            Err(reason) => {
+                assert!(env("KANYUN_REQUIRE_ALL").as_deref() != Some("1"), "{reason}");
+                println!("skipped: {reason}");
+                return None;
+            }
+        };
+        let folder = tempfile::Builder::new().prefix("kanyun-cassandra-").tempdir().unwrap().keep();
+        let [cql, storage, jmx] = free_ports();
+        let mut keeper = Command::new("bash")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&folder)
+            .arg(launcher())
+            .arg(&lib)
+            .arg(folder.join("node"))
+            .args(["127.0.0.1", "512M", &cql.to_string(), &storage.to_string(), &jmx.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut process).unwrap();
+        let process = process.trim().parse().unwrap();
+        let node = Node { address: format!("127.0.0.1:{cql}"), process, folder, keeper };
+        node.wait().await;
+        Some(node)
+    }
+
+    async fn wait(&self) {
+        let deadline = Instant::now() + START_MAX;
+        while TcpStream::connect(&self.address).is_err() {
+            let is_running = Path::new(&format!("/proc/{}", self.process)).exists();
+            assert!(is_running && Instant::now() < deadline, "no node came up: {}", self.words());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The end of what the node printed and logged.
+    fn words(&self) -> String {
+        let files = [self.folder.join("out"), self.folder.join("node/system.log")];
+        let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default());
+        let ends = texts.map(|text| text.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
+        ends.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Sends the node a signal, as in `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.process.to_string()).status();
+        assert!(sent.unwrap().success(), "kill -{name}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Closing its input ends the keeper, and with it the node.
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().ok();
+    }
+}
+
+/// What a node needs: the folder of Cassandra's jars; or why it cannot run.
+fn parts() -> Result<PathBuf, String> {
+    let Some(lib) = env("KANYUN_CASSANDRA_LIB") else {
+        return Err("KANYUN_CASSANDRA_LIB does not name a folder with Cassandra's jars; \
+                    `scripts/tools install cassandra` makes one"
+            .to_owned());
+    };
+    let java = env("KANYUN_JAVA").unwrap_or_else(|| "java".to_owned());
+    let version = Command::new(&java).arg("-version").stderr(Stdio::null()).status();
+    if !version.is_ok_and(|status| status.success()) {
+        return Err(format!("{java} does not run; Cassandra needs Java 11 or 17"));
+    }
+    Ok(lib.into())
+}
+
+fn launcher() -> PathBuf {
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/parts");
+    let parts = env("KANYUN_PARTS").unwrap_or_else(|| ours.to_owned());
+    Path::new(&parts).join("cassandra-node")
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment what is here")]
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Ports that nobody listened on a moment ago, all different.
+fn free_ports() -> [u16; 3] {
+    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
