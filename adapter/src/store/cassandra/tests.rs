@@ -109,6 +109,18 @@ async fn keeps_the_contract_and_makes_no_tombstones() {
     assert_eq!(scanned(&session, "head").await.1, 1);
 }
 
+#[tokio::test]
+async fn reads_what_the_oracle_holds() {
+    let Some((node, _guard)) = node().await else { return };
+    let settings = settings(node, "oracle");
+    let open = async || {
+        // The time of the engine's tests, so that no row's time to live has run out.
+        let clock = Clock::fixed(1_700_000_000_000);
+        Store::Cassandra(Box::new(Cassandra::open(settings.clone(), clock).await.unwrap()))
+    };
+    crate::engine::tests::compare_with_oracle(open, 10).await;
+}
+
 /// How many live rows and tombstones the node meets when it reads a whole table of `DATA`.
 async fn scanned(session: &Session, table: &str) -> (u64, u64) {
     let mut statement = Statement::new(format!("SELECT * FROM \"DATA\".{table}"));

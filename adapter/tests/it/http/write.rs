@@ -191,10 +191,14 @@ fn a_body_that_is_cut_short_stores_nothing() {
 #[test]
 fn memory_for_bodies_is_bounded() {
     let adapter = AdapterProcess::in_memory();
-    let length = (32_usize << 20).to_string();
-    let headers = [("content-length", &*length)];
-    let held = Connection::begin(adapter.address(), "POST /api/v1/write", &headers).unwrap();
-    // The first request takes its share of the memory some time after its head was sent.
+    let begin = |length: usize| {
+        let headers = [("content-length", &*length.to_string())];
+        Connection::begin(adapter.address(), "POST /api/v1/write", &headers).unwrap()
+    };
+    // Together 2 KiB less than all of it.
+    let lengths = [[33_500_000; 8].as_slice(), &[400 << 10, 12 << 10]].concat();
+    let held: Vec<Connection> = lengths.into_iter().map(begin).collect();
+    // These requests take its share of the memory some time after its head was sent.
     let busy = || adapter.write(Protocol::V2, &one_sample());
     adapter.wait_for("refusal", || busy().status == 503);
     let answer = busy();
