@@ -48,7 +48,6 @@ pub(super) fn unavailable(purpose: &str, error: &str) -> StoreError {
 /// Whether the same statement may succeed later.
 fn is_passing(error: &ExecutionError) -> bool {
     match error {
-        ExecutionError::BadQuery(_) => false,
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, _)) => !matches!(
             error,
             DbError::SyntaxError
@@ -60,7 +59,8 @@ fn is_passing(error: &ExecutionError) -> bool {
                 | DbError::ConfigError
                 | DbError::ProtocolError
         ),
-        ExecutionError::LastAttemptError(
+        ExecutionError::BadQuery(_)
+        | ExecutionError::LastAttemptError(
             RequestAttemptError::SerializationError(_)
             | RequestAttemptError::CqlRequestSerialization(_),
         ) => false,
