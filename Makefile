@@ -6,7 +6,7 @@ help:
 	@echo 'make run    installs what is missing, builds, and shows live guest figures through exporter, Prometheus and adapter'
 	@echo 'make test   installs what the tests need, then runs all of them, against real libvirt, Prometheus and Cassandra'
 	@echo 'make check  formatting, lints and the tests that need no services; quick, installs nothing'
-	@echo 'make soak   all tests, with the long counts of the fault tests'
+	@echo 'make soak   all tests, with 200 rounds of killing the adapter under load'
 
 run:
 	@scripts/run
@@ -18,4 +18,4 @@ check:
 	@scripts/check
 
 soak:
-	@KANYUN_SOAK=1 scripts/test
+	@KANYUN_CRASH_ROUNDS=200 scripts/test

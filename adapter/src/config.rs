@@ -80,13 +80,10 @@ pub struct CassandraFlags {
     #[arg(long = "cassandra.create-schema")]
     pub create_schema: bool,
 
-    /// Replication of a keyspace that is created, as CQL writes it
-    #[arg(
-        long = "cassandra.replication",
-        value_name = "MAP",
-        default_value = "{'class': 'NetworkTopologyStrategy', 'replication_factor': 3}"
-    )]
-    pub replication: String,
+    /// Replication of a keyspace that is created, as CQL writes it; by default three copies in the
+    /// local datacenter, or as many as it has nodes
+    #[arg(long = "cassandra.replication", value_name = "MAP")]
+    pub replication: Option<String>,
 
     /// User of the cluster
     #[arg(long = "cassandra.user", value_name = "NAME", requires = "password_file")]

@@ -10,6 +10,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -178,7 +179,13 @@ impl Engine {
     }
 
     fn selection<'e>(&'e self, range: TimeRange, matchers: &'e [Matcher]) -> Selection<'e> {
-        Selection { store: &self.store, layouts: &self.layouts, range, matchers }
+        Selection {
+            store: &self.store,
+            layouts: &self.layouts,
+            range,
+            matchers,
+            collected: AtomicUsize::new(0),
+        }
     }
 
     /// Drops what is older than the retention, by whole days; says how many days and weeks.
@@ -189,6 +196,11 @@ impl Engine {
     /// Whether writes can be taken; else why not.
     pub fn ready(&self) -> Result<(), String> {
         self.store.ready()
+    }
+
+    /// Why the store will take no writes until the process starts again; `None` while it works.
+    pub fn failure(&self) -> Option<String> {
+        self.store.failure()
     }
 
     /// Finishes the commits under way and closes the store.

@@ -76,8 +76,8 @@ impl Doors {
 
     async fn write(&self, call: Call) -> Result<Answer, Refusal> {
         let protocol = negotiate::write_protocol(
-            header(&call, CONTENT_TYPE)?,
-            header(&call, CONTENT_ENCODING)?,
+            header(&call, &CONTENT_TYPE)?,
+            header(&call, &CONTENT_ENCODING)?,
         )
         .map_err(|error| Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))?;
         let _budget = self.reserve(&call).map_err(|refusal| counted(refusal, protocol, 0))?;
@@ -115,7 +115,7 @@ impl Doors {
     }
 
     async fn read(&self, call: Call) -> Result<Answer, Refusal> {
-        negotiate::read_supported(header(&call, CONTENT_ENCODING)?).map_err(|error| {
+        negotiate::read_supported(header(&call, &CONTENT_ENCODING)?).map_err(|error| {
             Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string())
         })?;
         let (_, body) = call.body(limits::READ_BODY_BYTES_MAX).await?;
@@ -136,8 +136,8 @@ const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
     GET  /-/healthy, /-/ready\n";
 
 /// A header that decides how the body is read must be text: guessing would decode it wrongly.
-fn header(call: &Call, name: HeaderName) -> Result<Option<&str>, Refusal> {
-    match call.head.headers.get(&name) {
+fn header<'c>(call: &'c Call, name: &HeaderName) -> Result<Option<&'c str>, Refusal> {
+    match call.head.headers.get(name) {
         None => Ok(None),
         Some(value) => value.to_str().map(Some).map_err(|_| {
             Refusal::client(

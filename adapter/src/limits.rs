@@ -45,8 +45,8 @@ pub const SEEN_SERIES_MAX: usize = 2_000_000;
 /// A write must be durable within this time, below Prometheus' own timeout of 30 s.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(25);
 
-/// Reads under way at once; more of them wait.
-pub const READS_IN_FLIGHT_MAX: usize = 16;
+/// Reads under way at once, as in Prometheus; more of them wait.
+pub const READS_IN_FLIGHT_MAX: usize = 10;
 /// Reads that may wait; above it 503 at once.
 pub const READS_WAITING_MAX: usize = 64;
 /// A read must have been collected within this time, below Prometheus' own timeout of 60 s.
@@ -64,9 +64,11 @@ pub const QUERY_SERIES_MAX: usize = 1_000_000;
 /// Samples that one query may return (Prometheus' own read limit is 50 million).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of encoded answers that one query may hold before its first frame is sent.
-pub const QUERY_BYTES_MAX: usize = 256 << 20;
-/// Reads of one query that a cluster serves at once.
-pub const QUERY_CONCURRENCY: usize = 32;
+pub const QUERY_BYTES_MAX: usize = 128 << 20;
+/// Reads of one query that are under way at once, in a cluster and on one disk.
+pub const CLUSTER_READS_AT_ONCE: usize = 32;
+/// See [`CLUSTER_READS_AT_ONCE`].
+pub const LOCAL_READS_AT_ONCE: usize = 4;
 
 // The embedded store.
 /// Bytes of waiting commits that are merged into one batch and one fdatasync.

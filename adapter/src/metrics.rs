@@ -9,6 +9,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+/// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
+const COMMIT_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
+
 /// Handles of all families; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -67,82 +71,53 @@ impl EncodeLabelValue for Reason {
 impl Metrics {
     /// Registers all families.
     pub fn register(registry: &mut Registry) -> Metrics {
-        // From a commit in a page cache to one at the write deadline.
-        let buckets =
-            [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
-        let metrics = Metrics {
-            samples_written: Counter::default(),
-            refused: Family::default(),
-            metadata: Counter::default(),
-            requests_ahead: Counter::default(),
-            commit_seconds: Histogram::new(buckets),
-            commit_samples: Counter::default(),
-            commit_failures: Counter::default(),
-            head_rows: Counter::default(),
-            index_rows: Counter::default(),
-            queries: Family::default(),
-            read_series: Counter::default(),
-            expired: Counter::default(),
-        };
         let registry = registry.sub_registry_with_prefix("kanyun_adapter");
-        registry.register(
-            "samples_written",
-            "Float samples that were acknowledged as durable",
-            metrics.samples_written.clone(),
-        );
-        registry.register(
-            "refused",
-            "Samples, histograms, exemplars and series that were refused for good (400), by reason",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "metadata_received",
-            "Entries of metadata in remote_write 1.0 requests, which are accepted and not stored",
-            metrics.metadata.clone(),
-        );
-        registry.register(
-            "requests_ahead",
-            "Write requests answered 503 because most of their samples were ahead of our clock",
-            metrics.requests_ahead.clone(),
-        );
-        registry.register_with_unit(
-            "commit_duration",
-            "Time from the begin of a group commit until it was durable",
-            Unit::Seconds,
-            metrics.commit_seconds.clone(),
-        );
-        registry.register(
-            "commit_samples",
-            "Samples in durable group commits, repeated ones included",
-            metrics.commit_samples.clone(),
-        );
-        registry.register(
-            "commit_failures",
-            "Group commits that failed; their senders were answered 503",
-            metrics.commit_failures.clone(),
-        );
-        registry.register(
-            "head_rows",
-            "Rows of packed samples that were stored",
-            metrics.head_rows.clone(),
-        );
-        registry.register(
-            "index_rows",
-            "Series that were written into the index of a week",
-            metrics.index_rows.clone(),
-        );
-        registry.register("queries", "Queries of remote_read, by outcome", metrics.queries.clone());
-        registry.register(
-            "read_series",
-            "Series that remote_read returned",
-            metrics.read_series.clone(),
-        );
-        registry.register(
-            "expired",
-            "Days of heads and weeks of index that were dropped after their retention",
-            metrics.expired.clone(),
-        );
-        metrics
+        let refused = Family::default();
+        let help =
+            "Samples, histograms, exemplars and series that were refused for good (400), by reason";
+        registry.register("refused", help, refused.clone());
+        let commit_seconds = Histogram::new(COMMIT_SECONDS);
+        let help = "Time from the begin of a group commit until it was durable";
+        registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
+        let queries = Family::default();
+        registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        Metrics {
+            refused,
+            commit_seconds,
+            queries,
+            samples_written: counter(
+                "samples_written",
+                "Float samples that were acknowledged as durable",
+            ),
+            metadata: counter(
+                "metadata_received",
+                "Entries of metadata in remote_write 1.0 requests, which are accepted and not stored",
+            ),
+            requests_ahead: counter(
+                "requests_ahead",
+                "Write requests answered 503 because most of their samples were ahead of our clock",
+            ),
+            commit_samples: counter(
+                "commit_samples",
+                "Samples in durable group commits, repeated ones included",
+            ),
+            commit_failures: counter(
+                "commit_failures",
+                "Group commits that failed; their senders were answered 503",
+            ),
+            head_rows: counter("head_rows", "Rows of packed samples that were stored"),
+            index_rows: counter("index_rows", "Series that were written into the index of a week"),
+            read_series: counter("read_series", "Series that remote_read returned"),
+            expired: counter(
+                "expired",
+                "Days of heads and weeks of index that were dropped after their retention",
+            ),
+        }
     }
 
     /// Samples were acknowledged.

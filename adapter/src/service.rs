@@ -15,12 +15,13 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
-use crate::config::{Flags, StoreKind};
+use crate::config::{CassandraFlags, Flags, StoreKind};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, LayoutError};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::Reader;
+use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
 use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
@@ -36,6 +37,9 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
 /// How often expired days are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How often a failed store is looked for.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Why the service ended or did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -47,6 +51,8 @@ enum Failure {
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
+    #[error("the store has failed and only a restart recovers it: {0}")]
+    Store(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
     #[error("the process cannot be set up: {0}")]
@@ -83,6 +89,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         if flags.service.config_check {
+            Server::check(&flags.service).await?;
             tracing::info!("all settings are valid");
             return Ok(());
         }
@@ -98,11 +105,11 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    let store = open(flags, clock.clone()).await?;
+    let layout = Layout::new(flags.row_key_labels.clone());
+    let store = open(flags, &layout, clock.clone()).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let layout = Layout::new(flags.row_key_labels.clone());
     let engine = Engine::start(store, &layout, flags.retention, clock, metrics.clone()).await?;
     let engine = Arc::new(engine);
 
@@ -125,7 +132,10 @@ async fn serve_until_stopped(
         version = VERSION,
         "kanyun-adapter is listening"
     );
-    let served = server.run(service, shutdown).await;
+    let served = tokio::select! {
+        served = server.run(service, shutdown) => served.map_err(Failure::from),
+        why = failed(&engine) => Err(Failure::Store(why)),
+    };
     expiry.abort();
     let closed = engine.close().await;
     served?;
@@ -134,7 +144,19 @@ async fn serve_until_stopped(
     Ok(())
 }
 
-async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
+/// Waits until the store has failed for good: whoever supervises this process starts it again, and
+/// the store recovers what was acknowledged.
+async fn failed(engine: &Engine) -> String {
+    let mut interval = tokio::time::interval(FAILURE_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Some(why) = engine.failure() {
+            return why;
+        }
+    }
+}
+
+async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Failure> {
     Ok(match flags.store {
         StoreKind::Memory => {
             tracing::warn!("--store=memory forgets everything when the process ends");
@@ -146,8 +168,28 @@ async fn open(flags: &Flags, clock: Clock) -> Result<Store, Failure> {
             let open = tokio::task::spawn_blocking(move || Local::open(&settings, clock));
             Store::Local(open.await.map_err(std::io::Error::other)??)
         }
-        StoreKind::Cassandra => return Err(OpenError("to come".to_owned()).into()),
+        StoreKind::Cassandra => {
+            let settings = cassandra_settings(&flags.cassandra, layout, flags.retention);
+            Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
+        }
     })
+}
+
+fn cassandra_settings(
+    flags: &CassandraFlags,
+    layout: &Layout,
+    retention: Duration,
+) -> CassandraSettings {
+    CassandraSettings {
+        nodes: flags.nodes.clone(),
+        datacenter: flags.datacenter.clone(),
+        keyspace: flags.keyspace.clone(),
+        create_schema: flags.create_schema,
+        replication: flags.replication.clone(),
+        login: flags.user.clone().zip(flags.password_file.clone()),
+        index_shards: layout.index_shards,
+        retention,
+    }
 }
 
 async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
@@ -157,7 +199,7 @@ async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
         match engine.expire().await {
             Ok(dropped) => metrics.expired(dropped),
             Err(error) => {
-                tracing::warn!(%error, "expired days could not be dropped; trying again later")
+                tracing::warn!(%error, "expired days could not be dropped; trying again later");
             }
         }
     }

@@ -12,6 +12,7 @@ pub(crate) mod contract;
 
 use std::time::Duration;
 
+use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, Week};
@@ -143,6 +144,23 @@ impl Store {
     /// Whether it can take writes now; else why not.
     pub fn ready(&self) -> Result<(), String> {
         each_store!(self, store => store.ready())
+    }
+
+    /// Why it will take no writes until the process starts again; `None` while it works.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Store::Local(local) => local.failure(),
+            Store::Memory(_) | Store::Cassandra(_) => None,
+        }
+    }
+
+    /// How many reads of one query it serves at once with profit.
+    pub fn reads_at_once(&self) -> usize {
+        match self {
+            Store::Memory(_) => 1,
+            Store::Local(_) => limits::LOCAL_READS_AT_ONCE,
+            Store::Cassandra(_) => limits::CLUSTER_READS_AT_ONCE,
+        }
     }
 
     /// Waits for running commits and makes everything durable; the store is not used after it.

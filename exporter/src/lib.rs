@@ -1,1 +1,14 @@
+//! kanyun-exporter: libvirt's guests as Prometheus metrics.
+//! In reading order: what is known (`snapshot`), where it comes from (`stats`, `xml`, `start_time`, `libvirt`), how it
+//! is fetched in time (`worker`, `collect`), how it is written (`families`), and the program around it (`config`, `service`).
 
+mod collect;
+pub mod config;
+pub mod families;
+mod libvirt;
+pub mod service;
+pub mod snapshot;
+mod start_time;
+mod stats;
+mod worker;
+mod xml;

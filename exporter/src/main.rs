@@ -1,1 +1,51 @@
-fn main() {}
+//! kanyun-exporter: flags, log, signals; everything else is the library's.
+
+use std::process::ExitCode;
+
+use exporter::config::Config;
+use serve::server::Server;
+use serve::shutdown::Shutdown;
+
+fn main() -> ExitCode {
+    let config: Config = match serve::settings::parse(std::env::args_os()) {
+        Ok(config) => config,
+        Err(error) => {
+            let printed = error.print();
+            return if printed.is_ok() { error.exit_code().into() } else { ExitCode::FAILURE };
+        }
+    };
+    if let Err(error) = serve::log::start(config.service.log_level, config.service.log_format) {
+        return failed(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let ended = runtime.block_on(serve_until_stopped(config));
+    // A thread that is stuck in libvirt must not hold the process back.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve_until_stopped(config: Config) -> ExitCode {
+    if config.service.config_check {
+        return match Server::check(&config.service).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return failed(&error),
+    };
+    let revision = option_env!("KANYUN_REVISION").unwrap_or("unknown");
+    match exporter::service::run(config, revision, shutdown).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!("{error}");
+    ExitCode::FAILURE
+}

@@ -135,8 +135,8 @@ pub struct Refusal {
     pub private: Option<String>,
     /// When to come again.
     pub retry_after: Option<Duration>,
-    /// Further headers.
-    pub headers: HeaderMap,
+    /// Further headers; boxed, for a refusal is mostly the `Err` of a result.
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl Refusal {
@@ -169,12 +169,12 @@ impl Refusal {
     /// Sets a header, in place of an earlier one of the same name.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.get_or_insert_default().insert(name, value);
         self
     }
 
     fn new(status: StatusCode, public: String) -> Self {
-        Self { status, public, private: None, retry_after: None, headers: HeaderMap::new() }
+        Self { status, public, private: None, retry_after: None, headers: None }
     }
 }
 
@@ -186,7 +186,7 @@ impl From<Refusal> for Answer {
         }
         text.push('\n');
         let mut answer = Answer::text(refusal.status, text);
-        answer.headers.extend(refusal.headers);
+        answer.headers.extend(refusal.headers.map(|headers| *headers).unwrap_or_default());
         // Whole seconds, never 0: a sender would come again at once (RFC 9110, 10.2.3).
         if let Some(wait) = refusal.retry_after {
             let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);

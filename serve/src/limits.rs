@@ -7,26 +7,26 @@ use std::time::Duration;
 /// leaves room for several senders; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 512;
 
-/// Seconds that a client may take to send the whole head of a request, the TLS handshake apart.
+/// How long a client may take to send the whole head of a request, the TLS handshake apart.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Seconds that a TLS handshake may take.
+/// How long a TLS handshake may take.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Seconds that a kept-alive connection may be idle; longer than a usual scrape interval of one
+/// How long a kept-alive connection may be idle; longer than a usual scrape interval of one
 /// minute, so that Prometheus does not dial anew for each scrape.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Seconds without any progress after which a client that does not read its answer is dropped.
-pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long without any progress after which a client that does not read its answer is dropped.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Seconds without any byte after which a client that does not send its body is given up.
+/// How long without any byte after which a client that does not send its body is given up.
 pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Seconds from a request's head to the head of its answer.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long from a request's head to the head of its answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Seconds that running requests have to finish after the stop signal.
+/// How long running requests have to finish after the stop signal.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client is told to wait after a passing fault of the service itself.
@@ -35,8 +35,13 @@ pub const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of a request's line and headers.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Headers of one request.
-pub const HEADERS_MAX: usize = 64;
+/// Bytes that an HTTP/1 connection reads ahead of who reads the body, and writes behind: enough
+/// for a usual remote-write request in one piece.
+pub const CONNECTION_BUFFER_BYTES_MAX: usize = 128 * 1024;
+
+/// Headers of one HTTP/1 request: what hyper parses on the stack; any other number would cost it
+/// an allocation a request.
+pub const HEADERS_MAX: usize = 100;
 
 /// Requests at once on one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 64;
@@ -45,7 +50,7 @@ pub const HTTP2_STREAMS_MAX: u32 = 64;
 pub const HTTP2_HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// How often an HTTP/2 client is asked whether it is still there; hyper gives it 20 s to answer.
-pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Bytes of a refusal's text: Prometheus reads no more than this of an error body.
 pub const REFUSAL_BYTES_MAX: usize = 1024;

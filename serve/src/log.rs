@@ -27,7 +27,7 @@ pub enum Level {
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// `ts=… level=… msg=… key=value`
+    /// `ts=… level=… target=… message=… key=value`
     Logfmt,
     /// One JSON object a line.
     Json,
@@ -55,8 +55,11 @@ fn targets(level: Level) -> Targets {
         Level::Debug => LevelFilter::DEBUG,
     };
     let noisy = level.min(LevelFilter::INFO);
+    // Cassandra's driver tells at info what is normal, for every connection.
+    let driver = if level == LevelFilter::INFO { LevelFilter::WARN } else { noisy };
     Targets::new()
         .with_default(level)
+        .with_target("scylla", driver)
         .with_targets(["h2", "hyper", "rustls", "mio"].map(|target| (target, noisy)))
 }
 

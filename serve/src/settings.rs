@@ -27,7 +27,8 @@ const NOT_SETTABLE: [&str; 4] = ["config.file", "config.check", "help", "version
 /// The flags of every service. A binary flattens them into its own and gives the address a
 /// default by `#[command(mut_arg("listen_address", |arg| arg.required(false).default_value(":9177")))]`.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Service")]
+// Without the last two, clap would show the comment above as the binary's own description.
+#[command(next_help_heading = "Service", about = None, long_about = None)]
 pub struct ServiceFlags {
     /// Address to listen on; `:PORT` means all interfaces
     #[arg(long = "web.listen-address", value_name = "HOST:PORT")]
@@ -134,6 +135,9 @@ fn variable(flag: &str) -> String {
 
 fn with_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| {
+        // clap's derive makes a plain field required; one with a default is not.
+        let required = arg.is_required_set() && arg.get_default_values().is_empty();
+        let arg = arg.required(required);
         let Some(variable) = settable_flag(&arg).or(config_file_flag(&arg)).map(variable) else {
             return arg;
         };

@@ -55,7 +55,9 @@ impl KnownSeries {
             }
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
-                    known.into_iter().for_each(|(series, _)| self.series.insert((week, series), ()))
+                    for (series, _) in known {
+                        self.series.insert((week, series), ());
+                    }
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
                 Err(StoreError::TooManyRows { .. }) => {}

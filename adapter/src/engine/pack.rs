@@ -161,10 +161,10 @@ mod tests {
     fn the_bytes_are_pinned() {
         let sample = Sample { timestamp_ms: 1_000, value: 1.5, start_ms: NonZeroI64::new(900) };
         let packed = pack(&[Point { series: SeriesId(7), sample }]);
-        let hex: String = packed.iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = format!("{packed:02x?}").replace(", ", "");
         assert_eq!(
-            hex,
-            "01010100000000000003e800000000000000000000000000000007003ff8000000000000c901"
+            bytes,
+            "[01010100000000000003e800000000000000000000000000000007003ff8000000000000c901]"
         );
     }
 }

@@ -2,6 +2,7 @@
 //! A query is whole or an error; every bound that it meets says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -40,6 +41,8 @@ pub(super) struct Selection<'e> {
     pub(super) layouts: &'e Layouts,
     pub(super) range: TimeRange,
     pub(super) matchers: &'e [Matcher],
+    /// Samples collected so far by all its reads.
+    pub(super) collected: AtomicUsize,
 }
 
 /// Series that share their groups, and the weeks in which they have any: one unit of reading.
@@ -67,16 +70,14 @@ impl Selection<'_> {
         let units = units(self.matching().await?);
         let mut reads = stream::iter(units)
             .map(|unit| self.read(unit, encode))
-            .buffer_unordered(limits::QUERY_CONCURRENCY);
-        let (mut answer, mut bytes, mut samples) = (Vec::new(), 0usize, 0usize);
+            .buffer_unordered(self.store.reads_at_once());
+        let (mut answer, mut bytes) = (Vec::new(), 0usize);
         while let Some(part) = reads.try_next().await? {
-            for (labels, encoded, read) in part {
-                bytes += read.bytes;
-                samples += read.samples;
+            for (labels, encoded, of_series) in part {
+                bytes += of_series;
                 answer.push((labels, encoded));
             }
             bound("bytes", bytes, limits::QUERY_BYTES_MAX)?;
-            bound("samples", samples, limits::QUERY_SAMPLES_MAX)?;
         }
         answer.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         Ok(answer)
@@ -120,7 +121,7 @@ impl Selection<'_> {
             Ok::<_, SelectError>(matching)
         });
         let parts: Vec<Vec<_>> =
-            groups.buffer_unordered(limits::QUERY_CONCURRENCY).try_collect().await?;
+            groups.buffer_unordered(self.store.reads_at_once()).try_collect().await?;
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -188,14 +189,14 @@ impl Selection<'_> {
         &self,
         unit: Unit,
         encode: &impl Fn(&[Sample]) -> (T, usize),
-    ) -> Result<Vec<(Labels, T, Read)>, SelectError> {
+    ) -> Result<Vec<(Labels, T, usize)>, SelectError> {
         let mut samples: HashMap<SeriesId, Vec<Sample>> = HashMap::new();
-        let mut count = 0;
         for (week, group) in &unit.places {
             let Some((first, last)) = self.range.hours_in(*week) else { continue };
             for hour in (first.0..=last.0).step_by(24) {
                 let hours = (Hour(hour), Hour(last.0.min(hour + 23)));
                 for payload in self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await? {
+                    let mut count = 0;
                     let unpacked = unpack(&payload, |point| {
                         if self.range.contains(point.sample.timestamp_ms)
                             && unit.series.contains_key(&point.series)
@@ -205,8 +206,9 @@ impl Selection<'_> {
                         }
                     });
                     unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
+                    let before = self.collected.fetch_add(count, Ordering::Relaxed);
+                    bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
                 }
-                bound("samples", count, limits::QUERY_SAMPLES_MAX)?;
             }
         }
         let mut answer = Vec::with_capacity(samples.len());
@@ -214,15 +216,10 @@ impl Selection<'_> {
             let Some(mut samples) = samples.remove(&series) else { continue };
             sort_and_merge(&mut samples);
             let (encoded, bytes) = encode(&samples);
-            answer.push((labels, encoded, Read { bytes, samples: samples.len() }));
+            answer.push((labels, encoded, bytes));
         }
         Ok(answer)
     }
-}
-
-struct Read {
-    bytes: usize,
-    samples: usize,
 }
 
 /// Series that live in the same groups are read together, so that each group is read once. A

@@ -24,6 +24,7 @@ impl Sample {
     /// marker, else the greater in IEEE total order, else the later start time (ledger.md, "Same
     /// series, same timestamp, different value"). A maximum over a total order, and so
     /// commutative, associative and idempotent: no order of arrival can change what is read.
+    #[must_use]
     pub fn merge(self, other: Sample) -> Sample {
         if self.precedence(&other) == Ordering::Less { other } else { self }
     }
@@ -128,7 +129,7 @@ mod tests {
             let mut shuffled = samples.clone();
             let len = shuffled.len().max(1) as u64;
             for i in 0..shuffled.len() {
-                shuffled.swap(i, usize::try_from(seed.rotate_left(i as u32) % len).unwrap());
+                shuffled.swap(i, usize::try_from(seed.rotate_left(u32::try_from(i).unwrap()) % len).unwrap());
             }
             sort_and_merge(&mut samples);
             sort_and_merge(&mut shuffled);

@@ -1,6 +1,11 @@
 //! The store in memory: for tests, and for trials that may forget.
 //! The simplest thing that keeps the contract; the others are compared with it.
 
+#![expect(
+    clippy::unused_async,
+    reason = "the contract is asynchronous, this store has nothing to wait for"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};

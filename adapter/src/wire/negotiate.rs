@@ -112,12 +112,11 @@ fn parameter(text: &str) -> Result<Option<(&str, String, &str)>, BadParameter> {
     if !is_token(name) {
         return Err(BadParameter);
     }
-    let (value, rest) = match rest.strip_prefix('"') {
-        Some(quoted) => quoted_string(quoted)?,
-        None => {
-            let (value, tail) = rest.find(';').map_or((rest, ""), |at| rest.split_at(at));
-            (value.trim_end().to_owned(), tail)
-        }
+    let (value, rest) = if let Some(quoted) = rest.strip_prefix('"') {
+        quoted_string(quoted)?
+    } else {
+        let (value, tail) = rest.find(';').map_or((rest, ""), |at| rest.split_at(at));
+        (value.trim_end().to_owned(), tail)
     };
     let rest = rest.trim_start();
     if value.is_empty() || !(rest.is_empty() || rest.starts_with(';')) {

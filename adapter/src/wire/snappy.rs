@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        for bytes in [&b""[..], b"a", &[7; 100_000]] {
+        for bytes in [&b""[..], b"a", &[7].repeat(100_000)] {
             assert_eq!(decompress(&compress(bytes).unwrap(), 1 << 20).unwrap(), bytes);
         }
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn the_densest_real_block_passes_the_expansion_bound() {
         // The encoder makes nothing denser than this, and it is close to the bound.
-        let compressed = compress(&vec![0; 1 << 20]).unwrap();
+        let compressed = compress(&[0].repeat(1 << 20)).unwrap();
         assert!(expansion_max(compressed.len()) >= 1 << 20);
         assert!(expansion_max(compressed.len()) < 3 << 19);
         assert_eq!(decompress(&compressed, 1 << 20).unwrap().len(), 1 << 20);

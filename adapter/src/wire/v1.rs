@@ -68,13 +68,11 @@ fn label<'a>(
             _ => fields.skip(key)?,
         }
     }
-    match (str::from_utf8(name), str::from_utf8(value)) {
-        (Ok(name), Ok(value)) => pools.label(series, (name, value)),
-        _ => {
-            series.note(SeriesFault::NotUtf8);
-            Ok(())
-        }
+    if let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) {
+        return pools.label(series, (name, value));
     }
+    series.note(SeriesFault::NotUtf8);
+    Ok(())
 }
 
 #[inline]

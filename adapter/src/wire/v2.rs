@@ -64,6 +64,8 @@ fn series<'a>(
     // A name that waits for its value: a packed list may be cut anywhere, also within a pair.
     let mut name_ref = None;
     let mut created_ms = 0;
+    // Of help and unit.
+    let mut metadata_refs = [0_u32; 2];
     while let Some(key) = fields.next_key()? {
         match key.0 {
             1 => fields.uint32s(key, |reference| match name_ref.take() {
@@ -84,17 +86,16 @@ fn series<'a>(
                     series.note(SeriesFault::BadExemplarRefs);
                 }
             }
-            5 => {
-                if !metadata_refs_are_good(fields.bytes(key)?, symbols.len())? {
-                    series.note(SeriesFault::MetadataRefOutOfRange);
-                }
-            }
+            5 => merge_metadata_refs(&mut metadata_refs, fields.bytes(key)?)?,
             6 => created_ms = fields.int64(key)?,
             _ => fields.skip(key)?,
         }
     }
     if name_ref.is_some() {
         series.note(SeriesFault::OddLabelRefs);
+    }
+    if metadata_refs.iter().any(|reference| *reference as usize >= symbols.len()) {
+        series.note(SeriesFault::MetadataRefOutOfRange);
     }
     finish(series, NonZeroI64::new(created_ms), pools)
 }
@@ -167,14 +168,15 @@ fn exemplar_refs_are_good(message: &[u8], symbols: usize) -> Result<bool, Malfor
     Ok(good && references % 2 == 0)
 }
 
-fn metadata_refs_are_good(message: &[u8], symbols: usize) -> Result<bool, Malformed> {
-    let mut good = true;
+/// Protobuf merges a message that is sent in pieces: of each field the last value counts.
+fn merge_metadata_refs([help, unit]: &mut [u32; 2], message: &[u8]) -> Result<(), Malformed> {
     let mut fields = Fields::new(message);
     while let Some(key) = fields.next_key()? {
         match key.0 {
-            3 | 4 => good &= (fields.uint32(key)? as usize) < symbols,
+            3 => *help = fields.uint32(key)?,
+            4 => *unit = fields.uint32(key)?,
             _ => fields.skip(key)?,
         }
     }
-    Ok(good)
+    Ok(())
 }

@@ -107,8 +107,7 @@ fn push_delta_of_delta(number: i64, bits: &mut BitWriter) {
         bits.push(0, 1);
         return;
     }
-    let mut prefix_width = 2;
-    for width in DELTA_WIDTHS {
+    for (prefix_width, width) in (2_u32..).zip(DELTA_WIDTHS) {
         // One more at the top than in two's complement, one less at the bottom.
         let half = 1_i64 << (width - 1);
         if (1 - half..=half).contains(&number) {
@@ -116,7 +115,6 @@ fn push_delta_of_delta(number: i64, bits: &mut BitWriter) {
             bits.push(number.cast_unsigned() & ((1 << width) - 1), width);
             return;
         }
-        prefix_width += 1;
     }
     bits.push(0b1111, 4);
     bits.push(number.cast_unsigned(), 64);

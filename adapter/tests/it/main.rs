@@ -5,10 +5,30 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     reason = "tests panic on purpose, and read the environment"
 )]
 
+mod adapter_process;
 mod bombs;
 mod captures;
+mod crash;
+mod durability;
+mod end_to_end;
+mod http;
+mod http_client;
+mod load;
+mod part;
+mod process;
 mod re2;
+mod remote;
+mod tidy;
+
+#[allow(dead_code, reason = "the exporter's tests use the rest of it")]
+#[path = "../../../exporter/tests/it/libvirtd.rs"]
+mod libvirtd;

@@ -1,1 +1,16 @@
+//! The exporter from outside: its page for a known snapshot, and its behaviour beside a real libvirtd.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should stop at once and say where"
+)]
 
+mod exporter_process;
+mod fixture;
+mod golden;
+mod libvirtd;
+mod real;
+mod text;

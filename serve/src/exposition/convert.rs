@@ -158,7 +158,8 @@ impl<'p> Sample<'p> {
         let mut words = tail.split_ascii_whitespace();
         let value = words.next()?;
         let timestamp = words.next().filter(|word| *word != "#");
-        (!name.is_empty()).then_some(Self { name, labels, value, timestamp })
+        let whole = !name.is_empty() && value.parse::<f64>().is_ok();
+        whole.then_some(Self { name, labels, value, timestamp })
     }
 
     fn write(&self, page: &mut String) {

@@ -39,7 +39,7 @@ fn logfmt_has_time_level_message_and_fields() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("ts="), "{text}");
     assert!(text.contains("level=info"), "{text}");
-    assert!(text.contains(r#"msg="listening for \"scrapes\"""#), "{text}");
+    assert!(text.contains(r#"message="listening for \"scrapes\"""#), "{text}");
     assert!(text.contains("address=127.0.0.1:9177"), "{text}");
     assert!(text.contains("target=serve::log::tests"), "{text}");
 }

@@ -82,8 +82,8 @@ where
         // hyper starts this at the end of a request: it bounds the idle time. The head's own
         // time is bounded by the timer above.
         .header_read_timeout(limits::IDLE_TIMEOUT)
-        .max_headers(limits::HEADERS_MAX)
-        .max_buf_size(limits::HEADER_BYTES_MAX)
+        .max_header_size(limits::HEADER_BYTES_MAX)
+        .max_buf_size(limits::CONNECTION_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut shutdown = context.shutdown.clone();

@@ -42,7 +42,7 @@ impl Written {
         http2: bool,
     ) -> Result<Option<Arc<ServerConfig>>, String> {
         self.refuse_unsupported()?;
-        let mut pem = |name: &str, inline: &Option<String>, file: &Option<String>| match (
+        let mut pem = |name: &str, inline: Option<&String>, file: Option<&String>| match (
             filled(inline),
             filled(file),
         ) {
@@ -51,9 +51,9 @@ impl Written {
             (None, Some(file)) => files.read(&folder.join(file)).map(Some),
             (None, None) => Ok(None),
         };
-        let cert = pem("cert", &self.cert, &self.cert_file)?;
-        let key = pem("key", &self.key, &self.key_file)?;
-        let client_ca = pem("client_ca", &self.client_ca, &self.client_ca_file)?;
+        let cert = pem("cert", self.cert.as_ref(), self.cert_file.as_ref())?;
+        let key = pem("key", self.key.as_ref(), self.key_file.as_ref())?;
+        let client_ca = pem("client_ca", self.client_ca.as_ref(), self.client_ca_file.as_ref())?;
         let (cert, key) = match (cert, key) {
             (Some(cert), Some(key)) => (cert, key),
             (None, None) if self.is_empty() => return Ok(None),
@@ -65,7 +65,7 @@ impl Written {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&versions)
             .map_err(|error| fault(&error.to_string()))?;
-        let builder = match client_verifier(filled(&self.client_auth_type), client_ca)? {
+        let builder = match client_verifier(filled(self.client_auth_type.as_ref()), client_ca)? {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
@@ -98,7 +98,7 @@ impl Written {
             &self.min_version,
             &self.max_version,
         ];
-        texts.into_iter().all(|text| filled(text).is_none())
+        texts.into_iter().all(|text| filled(text.as_ref()).is_none())
     }
 }
 
@@ -178,8 +178,8 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|error| fault(&format!("the key is no PEM private key: {error}")))
 }
 
-fn filled(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
+fn filled(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
 fn fault(reason: &str) -> String {

@@ -42,19 +42,16 @@ pub(super) fn class(text: &mut &str) -> Step<Option<Class>> {
     if letter != 'p' && letter != 'P' {
         return Ok(None);
     }
-    let name = match rest.strip_prefix('{') {
-        Some(braced) => {
-            let Some((name, tail)) = braced.split_once('}') else {
-                return syntax("a Unicode class is not closed by }");
-            };
-            rest = tail;
-            name
-        }
-        None => {
-            let single = rest;
-            take(&mut rest);
-            single.strip_suffix(rest).unwrap_or_default()
-        }
+    let name = if let Some(braced) = rest.strip_prefix('{') {
+        let Some((name, tail)) = braced.split_once('}') else {
+            return syntax("a Unicode class is not closed by }");
+        };
+        rest = tail;
+        name
+    } else {
+        let single = rest;
+        take(&mut rest);
+        single.strip_suffix(rest).unwrap_or_default()
     };
     *text = rest;
     unicode_class(name, letter == 'P').map(|class| Some(Class::Unicode(class)))
@@ -120,24 +117,21 @@ fn octal(first: u32, text: &mut &str) -> u32 {
 
 /// Reads two hexadecimal digits, or any number of them in braces.
 fn hexadecimal(text: &mut &str) -> Step<u32> {
-    let digits = match text.strip_prefix('{') {
-        Some(braced) => {
-            let Some((digits, rest)) = braced.split_once('}') else {
-                return syntax(r"\x{ is not closed by }");
-            };
-            *text = rest;
-            digits
+    let digits = if let Some(braced) = text.strip_prefix('{') {
+        let Some((digits, rest)) = braced.split_once('}') else {
+            return syntax(r"\x{ is not closed by }");
+        };
+        *text = rest;
+        digits
+    } else {
+        let start = *text;
+        take(text);
+        take(text);
+        let digits = start.strip_suffix(*text).unwrap_or_default();
+        if digits.len() != 2 {
+            return syntax(r"\x needs two hexadecimal digits");
         }
-        None => {
-            let start = *text;
-            take(text);
-            take(text);
-            let digits = start.strip_suffix(*text).unwrap_or_default();
-            if digits.len() != 2 {
-                return syntax(r"\x needs two hexadecimal digits");
-            }
-            digits
-        }
+        digits
     };
     let number = digits.chars().try_fold(0_u32, |number, digit| {
         let next = number * 16 + digit.to_digit(16)?;

@@ -1,3 +1,5 @@
+//! What patterns mean; `tests/it/re2.rs` compares many more with Go itself.
+
 use super::*;
 
 fn check(pattern: &str, text: &str, expected: bool) {

@@ -50,7 +50,7 @@ pub(super) async fn partitions<R: Row, K: SerializeRow + Send + Sync + 'static>(
     // A failure drops the set, which ends its tasks.
     let mut reading = JoinSet::new();
     for key in keys {
-        if reading.len() == limits::QUERY_CONCURRENCY
+        if reading.len() == limits::CLUSTER_READS_AT_ONCE
             && let Some(read) = reading.join_next().await
         {
             rows.append(&mut joined(read)?);

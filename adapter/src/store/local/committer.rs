@@ -1,6 +1,7 @@
 //! The one thread that writes: it merges the commits that wait into one batch and one fdatasync.
 //! fjall blocks its callers (fsync under a lock, back-pressure), so nothing else may write.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -125,7 +126,7 @@ impl Committer {
             Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
             Work::Expire(oldest_ms, answer) => {
-                answer_with(answer, self.keyspaces.expire(oldest_ms))
+                answer_with(answer, self.keyspaces.expire(oldest_ms));
             }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);
@@ -140,27 +141,28 @@ impl Committer {
         self.refuse_after_failure()?;
         self.refuse_when_full()?;
         let arrived = Day::of(self.clock.now_ms());
+        let mut new_days = BTreeSet::new();
         let mut batch = self.batch();
         for rows in all {
             for row in &rows.index {
                 self.insert_index(&mut batch, row)?;
             }
             for row in &rows.head {
-                let keyspace =
-                    self.keyspaces.head_for(arrived, Day::of(row.hour.start_ms()), &mut batch)?;
-                let key = Key::default()
-                    .group(row.group)
-                    .hour(row.hour)
-                    .millisecond(row.first_ms)
-                    .hash(row.hash);
+                let sampled = Day::of(row.hour.start_ms());
+                let (keyspace, known) = self.keyspaces.head_for(arrived, sampled)?;
+                if !known && new_days.insert(sampled) {
+                    self.keyspaces.note_arrival(arrived, sampled, &mut batch);
+                }
+                let key = Key::default().group(row.group).hour(row.hour);
+                let key = key.millisecond(row.first_ms).hash(row.hash);
                 batch.insert(&keyspace, key.0, row.payload.clone());
             }
         }
-        let result = self.commit(batch);
-        if result.is_err() {
-            self.keyspaces.forget_arrivals(arrived);
+        self.commit(batch)?;
+        if !new_days.is_empty() {
+            self.keyspaces.arrived(arrived, &new_days);
         }
-        result
+        Ok(())
     }
 
     /// The series row last: within a batch the order does not matter, as it is atomic, but the

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fjall::config::{BlockSizePolicy, CompressionPolicy};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
 use super::{damage_of, trouble_of};
@@ -77,38 +77,33 @@ impl Keyspaces {
         &self.meta
     }
 
-    /// The keyspace for head rows that arrive on a day. New days of sample time are added to
-    /// `batch` as rows of `meta`, so that they are durable with the rows themselves; readers look
-    /// there from now on, which at worst finds nothing.
+    /// The keyspace for head rows that arrive on a day, and whether readers know already that it
+    /// holds samples of that day.
     pub(super) fn head_for(
         &self,
         arrived: Day,
         sampled: Day,
-        batch: &mut fjall::OwnedWriteBatch,
-    ) -> Result<Keyspace, StoreError> {
-        if let Some(arrivals) =
-            self.read().heads.get(&arrived).filter(|arrivals| arrivals.holds.contains(&sampled))
-        {
-            return Ok(arrivals.keyspace.clone());
+    ) -> Result<(Keyspace, bool), StoreError> {
+        if let Some(arrivals) = self.read().heads.get(&arrived) {
+            return Ok((arrivals.keyspace.clone(), arrivals.holds.contains(&sampled)));
         }
         let name = format!("head-{}", arrived.0);
         let keyspace = self.database.keyspace(&name, head).map_err(|error| trouble_of(&error))?;
-        let key = Key(vec![META_ARRIVAL]).day(arrived).day(sampled);
-        batch.insert(&self.meta, key.0, Vec::new());
-        let mut open = self.write();
-        let arrivals = open
-            .heads
-            .entry(arrived)
-            .or_insert_with(|| Arrivals { keyspace, holds: BTreeSet::new() });
-        arrivals.holds.insert(sampled);
-        Ok(arrivals.keyspace.clone())
+        let arrivals = Arrivals { keyspace: keyspace.clone(), holds: BTreeSet::new() };
+        self.write().heads.insert(arrived, arrivals);
+        Ok((keyspace, false))
     }
 
-    /// A commit failed after [`Keyspaces::head_for`]: the next one must write the rows of `meta`
-    /// again. The day stays known to readers only if it is on disk already, so forget it.
-    pub(super) fn forget_arrivals(&self, arrived: Day) {
+    /// Adds to a batch that a day of arrival holds samples of a day, so that this is durable with
+    /// the samples themselves.
+    pub(super) fn note_arrival(&self, arrived: Day, sampled: Day, batch: &mut OwnedWriteBatch) {
+        batch.insert(&self.meta, Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
+    }
+
+    /// What was noted is durable: readers look there from now on.
+    pub(super) fn arrived(&self, arrived: Day, sampled: &BTreeSet<Day>) {
         if let Some(arrivals) = self.write().heads.get_mut(&arrived) {
-            arrivals.holds.clear();
+            arrivals.holds.extend(sampled);
         }
     }
 

@@ -1,3 +1,5 @@
+//! Read requests, built with plain prost.
+
 use prost::Message;
 
 use super::*;

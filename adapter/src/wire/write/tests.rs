@@ -1,3 +1,5 @@
+//! Write requests, built with plain prost; `equivalence` compares random ones.
+
 use std::num::NonZeroI64;
 
 use proptest::prelude::*;
@@ -234,6 +236,9 @@ fn a_body_of_the_other_version_is_noticed() {
     check_refused(Protocol::V1, &body, &LIMITS, "body is a remote_write 2.0");
 }
 
+/// A change that makes one bound too small, and what the refusal must say.
+type BoundCase = (fn(&mut DecodeLimits), &'static str);
+
 #[test]
 fn every_bound_is_named() {
     let many_v1 = v1(vec![
@@ -249,7 +254,7 @@ fn every_bound_is_named() {
         change(&mut limits);
         limits
     };
-    let v1_cases: [(fn(&mut DecodeLimits), &str); 4] = [
+    let v1_cases: [BoundCase; 4] = [
         (|limits| limits.series = 2, "more than 2 series"),
         (|limits| limits.samples = 8, "more than 8 samples"),
         (|limits| limits.labels = 8, "more than 8 labels"),

@@ -95,13 +95,12 @@ struct Seen {
 fn ours(request: &WriteRequest<'_>) -> Vec<Seen> {
     let seen = |series: &Series| Seen {
         fault: series.fault.is_some(),
-        labels: match series.fault {
-            Some(_) => Vec::new(),
-            None => {
-                let labels = request.labels_of(series).iter();
-                labels.map(|(name, value)| ((*name).into(), (*value).into())).collect()
-            }
-        },
+        labels: request
+            .labels_of(series)
+            .iter()
+            .filter(|_| series.fault.is_none())
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
         samples: request
             .samples_of(series)
             .iter()
@@ -142,12 +141,11 @@ fn theirs_v2(request: &mirror::RequestV2) -> Vec<Seen> {
             .map(|pair| Some((symbol(&pair[0])?, symbol(&pair[1])?)))
             .collect();
         let exemplars_good = series.exemplars.iter().all(|exemplar| {
-            exemplar.labels_refs.len() % 2 == 0 && exemplar.labels_refs.iter().all(known)
+            exemplar.labels_refs.len().is_multiple_of(2) && exemplar.labels_refs.iter().all(known)
         });
         let metadata = series.metadata.unwrap_or_default();
-        // What both sides may refuse: a reference overwritten by a later one counts for us too.
         let fault = labels.is_none()
-            || series.labels_refs.len() % 2 != 0
+            || !series.labels_refs.len().is_multiple_of(2)
             || !exemplars_good
             || !known(&metadata.help_ref)
             || !known(&metadata.unit_ref)

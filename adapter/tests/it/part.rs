@@ -1,0 +1,63 @@
+//! One process that a test starts, waits for and ends by its process id.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::libvirtd::wait_for;
+
+/// A running program whose output goes to a file.
+#[derive(Debug)]
+pub(crate) struct Part {
+    name: String,
+    log: PathBuf,
+    process: Child,
+}
+
+impl Part {
+    /// Starts a program; its output goes to `NAME.log` in the folder.
+    pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> Part {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let process =
+            command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        Part { name: name.to_owned(), log, process }
+    }
+
+    /// Waits until this URL answers 200.
+    pub(crate) fn wait_until_ready(&mut self, url: &str) {
+        wait_for(&format!("{} being ready", self.name), 60, || {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("{} ended with {status}:\n{}", self.name, self.output());
+            }
+            ureq::get(url).call().ok().map(drop)
+        });
+    }
+
+    /// Everything it has printed.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let pid = self.process.id().to_string();
+        drop(Command::new("kill").args(["-TERM", &pid]).status());
+        drop(self.process.wait());
+        if std::thread::panicking() {
+            let output = self.output();
+            let tail: Vec<&str> = output.lines().rev().take(15).collect();
+            for line in tail.iter().rev() {
+                eprintln!("{}: {line}", self.name);
+            }
+        }
+    }
+}
+
+/// A loopback port that was free a moment ago, for programs that cannot tell which one they got.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,166 @@
+//! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use serve::settings::ServiceFlags;
+
+/// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
+const DURATION_MAX: Duration = Duration::from_hours(1);
+
+/// Kanyun's libvirt exporter: the guests of this host as Prometheus metrics
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kanyun-exporter", version)]
+#[command(mut_arg("listen_address", |arg| arg.default_value(":9177").required(false)))]
+pub struct Config {
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
+    #[arg(value_parser = telemetry_path)]
+    pub telemetry_path: String,
+
+    /// libvirt to read from, always read-only: a libvirt URI, or the path of its socket such as
+    /// /run/libvirt/libvirt-sock-ro
+    #[arg(long = "libvirt.uri", value_name = "URI|PATH", default_value = "qemu:///system")]
+    pub libvirt_uri: String,
+
+    /// Folder with the guests' pid files, from which their start times are known
+    #[arg(long = "libvirt.run-directory", value_name = "DIR", default_value = "/run/libvirt/qemu")]
+    pub run_directory: PathBuf,
+
+    /// Names of the metrics
+    #[arg(long = "metrics.profile", value_name = "PROFILE", default_value = "inovex")]
+    #[arg(value_parser = profile)]
+    pub profile: Profile,
+
+    /// Time for a scrape whose request does not say how long Prometheus waits
+    #[arg(long = "scrape.timeout", value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = duration)]
+    pub scrape_timeout: Duration,
+
+    /// How long before Prometheus' own timeout a scrape is answered with what is there
+    #[arg(long = "scrape.timeout-offset", value_name = "DURATION", default_value = "500ms")]
+    #[arg(value_parser = duration)]
+    pub scrape_timeout_offset: Duration,
+
+    /// Flags of every service.
+    #[command(flatten)]
+    pub service: ServiceFlags,
+}
+
+/// Whose metric names are used; the 17 core names are the same in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Those of inovex/prometheus-libvirt-exporter.
+    Inovex,
+}
+
+impl Config {
+    /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
+    /// least half of it, should the offset be longer); without the header, or with nonsense in it, --scrape.timeout.
+    pub fn scrape_time(&self, header: Option<&str>) -> Duration {
+        let asked = header
+            .and_then(|text| text.trim().parse::<f64>().ok())
+            .filter(|seconds| *seconds > 0.0 && *seconds <= DURATION_MAX.as_secs_f64())
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        match asked {
+            Some(asked) => asked.saturating_sub(self.scrape_timeout_offset).max(asked / 2),
+            None => self.scrape_timeout,
+        }
+    }
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "inovex" => Ok(Profile::Inovex),
+        "tinkoff" => Err("the tinkoff names are not built yet; use inovex".to_owned()),
+        _ => Err("there is no such profile; use inovex".to_owned()),
+    }
+}
+
+fn telemetry_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.len() > 1 && !text.contains(['?', '#', ' ']) {
+        return Ok(text.to_owned());
+    }
+    Err("a path begins with a slash, such as /metrics, and is not the start page".to_owned())
+}
+
+/// `500ms`, `10s`, `2m`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a time such as 500ms, 10s or 1m, more than 0 and at most 1h".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = match text.strip_prefix(digits) {
+        Some("ms") => number / 1e3,
+        Some("s" | "") => number,
+        Some("m") => number * 60.0,
+        Some("h") => number * 3600.0,
+        _ => return Err(wrong()),
+    };
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    (!duration.is_zero() && duration <= DURATION_MAX).then_some(duration).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("kanyun-exporter").chain(args.iter().copied());
+        serve::settings::parse(args.map(Into::into)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.service.listen_address, ":9177");
+        assert_eq!(config.telemetry_path, "/metrics");
+        assert_eq!(config.libvirt_uri, "qemu:///system");
+        assert_eq!(config.profile, Profile::Inovex);
+    }
+
+    #[test]
+    fn a_profile_that_is_not_built_is_not_accepted() {
+        let error = config(&["--metrics.profile=tinkoff"]).unwrap_err();
+        assert!(error.contains("not built yet"), "{error}");
+        assert!(config(&["--metrics.profile=other"]).is_err());
+    }
+
+    #[test]
+    fn the_scrapes_time() {
+        let config = config(&["--scrape.timeout-offset=500ms", "--scrape.timeout=7s"]).unwrap();
+        let time = |header| config.scrape_time(header).as_secs_f64();
+        assert!((time(Some("10")) - 9.5).abs() < 1e-9);
+        assert!((time(Some("0.6")) - 0.3).abs() < 1e-9);
+        for header in [
+            None,
+            Some(""),
+            Some("x"),
+            Some("-1"),
+            Some("0"),
+            Some("NaN"),
+            Some("inf"),
+            Some("1e300"),
+        ] {
+            assert!((time(header) - 7.0).abs() < 1e-9, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m"), Ok(Duration::from_mins(1)));
+        for text in ["", "s", "-1s", "0s", "2h", "1d", "NaN", "inf", "1e400s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn telemetry_paths() {
+        assert!(config(&["--web.telemetry-path=/m"]).is_ok());
+        for path in ["", "/", "metrics", "/a?b"] {
+            assert!(config(&["--web.telemetry-path", path]).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A read-only connection to libvirtd: everything that calls libvirt. Together with libvirt/ the only code that names
+//! `virt`. Calls block, and a call that hangs cannot be cancelled, so this is used on threads of its own (worker.rs).
+
+mod records;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use thiserror::Error;
+use virt::connect::Connect;
+use virt::sys;
+
+use crate::snapshot::{Calls, Guest, Host};
+use crate::stats;
+
+/// Groups that libvirtd answers from what it knows itself: no job on the guest, no monitor. CPU_TOTAL is not among them:
+/// for the time spent in halt polling libvirt 9 asks QEMU's monitor, and one hung guest would then take away the answer
+/// of all.
+const BASIC: u32 = sys::VIR_DOMAIN_STATS_STATE | sys::VIR_DOMAIN_STATS_INTERFACE;
+/// Groups for which libvirtd asks the guest's monitor.
+const DETAIL: u32 = sys::VIR_DOMAIN_STATS_CPU_TOTAL
+    | sys::VIR_DOMAIN_STATS_BALLOON
+    | sys::VIR_DOMAIN_STATS_VCPU
+    | sys::VIR_DOMAIN_STATS_BLOCK;
+/// The same for guests that do not run: for BLOCK libvirtd would open their image files itself, and dead storage would
+/// hang it.
+const DETAIL_INACTIVE: u32 = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU;
+
+/// Why libvirt gave no answer.
+#[derive(Debug, Error)]
+#[error("libvirt's {call} failed: {message}")]
+pub(crate) struct LibvirtError {
+    call: &'static str,
+    message: String,
+}
+
+/// The functions of libvirt that are counted.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Open,
+    Version,
+    Stats,
+    GuestStats,
+    Lookup,
+    Xml,
+}
+
+impl Call {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Open, "open"),
+        (Self::Version, "version"),
+        (Self::Stats, "stats"),
+        (Self::GuestStats, "guest_stats"),
+        (Self::Lookup, "lookup"),
+        (Self::Xml, "xml"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(call, _)| *call as usize == self as usize)
+            .map_or("", |(_, name)| name)
+    }
+}
+
+/// Calls and failures since the process began, shared by all threads.
+#[derive(Debug, Default)]
+pub(crate) struct CallCounts {
+    total: [AtomicU64; Call::ALL.len()],
+    errors: [AtomicU64; Call::ALL.len()],
+}
+
+impl CallCounts {
+    /// The counts of every function, in a fixed order.
+    pub(crate) fn read(&self) -> Vec<Calls> {
+        let counts = self.total.iter().zip(&self.errors);
+        Call::ALL
+            .iter()
+            .zip(counts)
+            .map(|((_, call), (total, errors))| Calls {
+                call,
+                total: total.load(Ordering::Relaxed),
+                errors: errors.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+
+    fn count<T>(
+        &self,
+        call: Call,
+        result: Result<T, virt::error::Error>,
+    ) -> Result<T, LibvirtError> {
+        let idx = call as usize;
+        self.total.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
+        result.map_err(|error| {
+            self.errors.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
+            LibvirtError { call: call.name(), message: error.message().to_owned() }
+        })
+    }
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    connect: Connect,
+    counts: Arc<CallCounts>,
+    /// Versions, asked once a connection: they change only when libvirtd restarts.
+    pub(crate) host: Host,
+}
+
+impl Connection {
+    /// Connects read-only (virConnectOpenReadOnly), so that the exporter can never change a guest.
+    pub(crate) fn open(uri: &str, counts: Arc<CallCounts>) -> Result<Self, LibvirtError> {
+        // libvirt would print every error to stderr, beside the log; each is returned as well.
+        virt::error::clear_error_callback();
+        let connect = counts.count(Call::Open, Connect::open_read_only(Some(uri)))?;
+        let asked = |result| counts.count(Call::Version, result).ok().map(version);
+        let host = Host {
+            hypervisor_running: asked(connect.hyp_version()),
+            libvirtd_running: asked(connect.lib_version()),
+            libvirt_library: Connect::version().ok().map(version),
+        };
+        Ok(Self { connect, counts, host })
+    }
+
+    /// Every guest with its state and interfaces.
+    pub(crate) fn basic(&self) -> Result<Vec<Guest>, LibvirtError> {
+        self.stats(BASIC, 0, 0)
+    }
+
+    /// Running and paused guests with processor time, memory, vCPUs and disks. A guest whose monitor is busy is not waited for: it comes
+    /// with fewer fields.
+    pub(crate) fn detail_active(&self) -> Result<Vec<Guest>, LibvirtError> {
+        let active = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE;
+        self.stats(DETAIL, active, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
+    }
+
+    /// Guests that do not run, with their configured memory and vCPUs.
+    pub(crate) fn detail_inactive(&self) -> Result<Vec<Guest>, LibvirtError> {
+        let inactive = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE;
+        self.stats(DETAIL_INACTIVE, inactive, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
+    }
+
+    /// A guest's XML as it runs; nothing secret is in it, a read-only connection could not ask for that.
+    pub(crate) fn xml(&self, uuid: &str) -> Result<String, LibvirtError> {
+        let found = self.connect.lookup_domain_by_uuid_string(uuid);
+        let domain = self.counts.count(Call::Lookup, found)?;
+        self.counts.count(Call::Xml, domain.xml_desc(0))
+    }
+
+    /// One bulk call; if libvirtd refuses it as a whole because of one guest, a call a guest, so that only the bad one
+    /// is missing.
+    fn stats(&self, groups: u32, choice: u32, flags: u32) -> Result<Vec<Guest>, LibvirtError> {
+        let bulk = records::of_all(&self.connect, groups, choice | flags);
+        let error = match self.counts.count(Call::Stats, bulk) {
+            Ok(records) => return Ok(records.into_iter().map(guest).collect()),
+            Err(error) => error,
+        };
+        if !self.connect.is_alive().unwrap_or(false) {
+            return Err(error);
+        }
+        tracing::warn!(error = error.to_string(), "bulk statistics failed, asking guest by guest");
+        // The flags that choose active and inactive guests are the same bits here.
+        let domains = self.counts.count(Call::Lookup, self.connect.list_all_domains(choice))?;
+        let mut guests = Vec::with_capacity(domains.len());
+        for domain in domains {
+            let records = records::of(std::slice::from_ref(&domain), groups, flags);
+            match self.counts.count(Call::GuestStats, records) {
+                Ok(records) => guests.extend(records.into_iter().map(guest)),
+                Err(error) => {
+                    let name = domain.name().unwrap_or_default();
+                    tracing::warn!(domain = name, error = error.to_string(), "guest left out");
+                }
+            }
+        }
+        Ok(guests)
+    }
+}
+
+/// The URI to open: a libvirt URI as it is, a socket's path as QEMU's system connection over that socket.
+pub(crate) fn connection_uri(uri: &str) -> String {
+    if !Path::new(uri).is_absolute() {
+        return uri.to_owned();
+    }
+    let mut escaped = String::with_capacity(uri.len());
+    for byte in uri.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.extend(['%', hex(byte >> 4), hex(byte & 0xF)]);
+        }
+    }
+    format!("qemu:///system?socket={escaped}")
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(u32::from(digit), 16).map_or('0', |digit| digit.to_ascii_uppercase())
+}
+
+/// Whether the URI names this machine's libvirtd, whose processes /proc shows.
+pub(crate) fn is_local(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once("://") else { return false };
+    let transport = scheme.split_once('+').map(|(_, transport)| transport);
+    matches!(transport, None | Some("unix")) && rest.starts_with('/')
+}
+
+fn guest(record: records::Record) -> Guest {
+    let records::Record { name, uuid, id, params } = record;
+    let mut guest = Guest { name, uuid, id, ..Guest::default() };
+    stats::fold(&mut guest, params);
+    guest
+}
+
+/// libvirt packs a version as major * 1,000,000 + minor * 1,000 + release.
+fn version(packed: u32) -> String {
+    format!("{}.{}.{}", packed / 1_000_000, packed / 1_000 % 1_000, packed % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_becomes_a_uri_and_a_uri_stays() {
+        let path = "/run/libvirt/libvirt-sock-ro";
+        assert_eq!(connection_uri(path), format!("qemu:///system?socket={path}"));
+        assert_eq!(connection_uri("/a b&c%"), "qemu:///system?socket=/a%20b%26c%25");
+        assert_eq!(connection_uri("qemu+ssh://h/system"), "qemu+ssh://h/system");
+    }
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for uri in ["qemu:///system", "qemu+unix:///system", "qemu:///system?socket=/x"] {
+            assert!(is_local(uri), "{uri}");
+        }
+        for uri in ["qemu+ssh://h/system", "qemu://h/system", "qemu+tcp:///system", "qemu"] {
+            assert!(!is_local(uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn packed_versions() {
+        assert_eq!(version(9_000_000), "9.0.0");
+        assert_eq!(version(7_002_015), "7.2.15");
+    }
+
+    #[test]
+    fn every_call_has_a_name_of_its_own() {
+        for (idx, (call, name)) in Call::ALL.iter().enumerate() {
+            assert_eq!(*call as usize, idx);
+            assert_eq!(call.name(), *name);
+        }
+    }
+}

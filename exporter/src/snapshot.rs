@@ -1,0 +1,313 @@
+//! What one collection found out about a host and its guests: plain data, in libvirt's own units (nanoseconds, KiB,
+//! bytes). A field that libvirt did not report is `None` and never becomes a series. Knows neither libvirt nor Prometheus.
+
+use std::sync::Arc;
+
+/// One collection, ready to be written as a page.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Whether libvirtd answered; one guest's trouble never changes it.
+    pub up: bool,
+    /// Versions, once a connection was made.
+    pub host: Option<Host>,
+    /// Every guest that libvirtd knows, running or not; `None` where it did not answer and none was ever seen.
+    pub guests: Option<Vec<Guest>>,
+    /// How the collection itself went.
+    pub scrape: Scrape,
+}
+
+/// Versions as libvirt's own tools print them (`9.0.0`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The hypervisor that runs the guests (QEMU), by virConnectGetVersion.
+    pub hypervisor_running: Option<String>,
+    /// The daemon that answered, by virConnectGetLibVersion.
+    pub libvirtd_running: Option<String>,
+    /// The client library in this process, by virGetVersion.
+    pub libvirt_library: Option<String>,
+}
+
+/// One guest. `name` and `uuid` never change in its life.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guest {
+    /// libvirt's name, for nova's guests `instance-0000abcd`.
+    pub name: String,
+    /// libvirt's UUID, for nova's guests also the instance's id.
+    pub uuid: String,
+    /// libvirt's number of this run of the guest; `None` while it is shut off.
+    pub id: Option<u32>,
+    /// The guest runs, but its monitor's figures did not come within this scrape.
+    pub timed_out: bool,
+    /// virDomainState as a number.
+    pub state: Option<u64>,
+    /// Processor time of the whole guest.
+    pub cpu: Cpu,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Memory as host and balloon driver see it.
+    pub memory: Memory,
+    /// Disks, by number.
+    pub blocks: Vec<Block>,
+    /// Network interfaces, by number.
+    pub interfaces: Vec<Interface>,
+    /// What the guest's XML says, once it was read.
+    pub description: Option<Arc<Description>>,
+    /// When the guest's process started, in seconds since 1970: the epoch of its counters.
+    pub start_time_seconds: Option<f64>,
+}
+
+impl Guest {
+    /// Whether a hypervisor process runs it (running or paused).
+    pub fn is_active(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The same guest with what identifies it and nothing that was measured.
+    #[must_use]
+    pub fn identity(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            uuid: self.uuid.clone(),
+            id: self.id,
+            timed_out: true,
+            description: self.description.clone(),
+            start_time_seconds: self.start_time_seconds,
+            ..Self::default()
+        }
+    }
+}
+
+/// Processor time of a guest, in nanoseconds since its process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// User and system together.
+    pub time_ns: Option<u64>,
+    /// Of it in user mode.
+    pub user_ns: Option<u64>,
+    /// Of it in the kernel.
+    pub system_ns: Option<u64>,
+}
+
+/// Virtual processors of a guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vcpus {
+    /// How many are plugged in.
+    pub current: Option<u64>,
+    /// How many could be.
+    pub maximum: Option<u64>,
+    /// Each of them; their numbers may have holes after one was unplugged.
+    pub each: Vec<Vcpu>,
+}
+
+/// One virtual processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vcpu {
+    /// libvirt's number, from 0.
+    pub number: u32,
+    /// virVcpuState: 0 offline, 1 running, 2 blocked.
+    pub state: Option<u64>,
+    /// Time it ran, in nanoseconds.
+    pub time_ns: Option<u64>,
+    /// Time it wanted to run but waited for I/O, in nanoseconds.
+    pub wait_ns: Option<u64>,
+    /// Time it waited in the host's run queue, in nanoseconds: what the guest sees as steal.
+    pub delay_ns: Option<u64>,
+}
+
+/// Memory of a guest, in KiB where nothing else is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What the guest is given now (the balloon's size).
+    pub current_kib: Option<u64>,
+    /// What it may be given at most.
+    pub maximum_kib: Option<u64>,
+    /// Read from swap by the guest since it started.
+    pub swap_in_kib: Option<u64>,
+    /// Written to swap by the guest since it started.
+    pub swap_out_kib: Option<u64>,
+    /// Page faults that needed a disk (a number).
+    pub major_fault: Option<u64>,
+    /// Page faults that did not (a number).
+    pub minor_fault: Option<u64>,
+    /// The guest's MemFree.
+    pub unused_kib: Option<u64>,
+    /// The guest's MemTotal.
+    pub available_kib: Option<u64>,
+    /// The guest's MemAvailable.
+    pub usable_kib: Option<u64>,
+    /// When the balloon driver last reported, in seconds since 1970.
+    pub last_update_seconds: Option<u64>,
+    /// The guest's page cache.
+    pub disk_caches_kib: Option<u64>,
+    /// Huge pages allocated in the guest (a number).
+    pub hugetlb_pgalloc: Option<u64>,
+    /// Huge pages that could not be allocated (a number).
+    pub hugetlb_pgfail: Option<u64>,
+    /// Resident memory of the guest's process on the host.
+    pub rss_kib: Option<u64>,
+}
+
+/// One disk of a guest; counters since its process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Target device, such as `vda`.
+    pub device: String,
+    /// Read requests.
+    pub read_requests: Option<u64>,
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Time spent on reads, in nanoseconds.
+    pub read_time_ns: Option<u64>,
+    /// Write requests.
+    pub write_requests: Option<u64>,
+    /// Bytes written.
+    pub write_bytes: Option<u64>,
+    /// Time spent on writes, in nanoseconds.
+    pub write_time_ns: Option<u64>,
+    /// Flush requests.
+    pub flush_requests: Option<u64>,
+    /// Time spent on flushes, in nanoseconds.
+    pub flush_time_ns: Option<u64>,
+    /// Logical size in bytes.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes that the image takes on the host's storage.
+    pub allocation_bytes: Option<u64>,
+    /// Size of the image's file or device in bytes.
+    pub physical_bytes: Option<u64>,
+}
+
+/// One network interface of a guest, seen from the guest; counters since it was plugged in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// The host's device, such as `tap0a1b2c3d-4e`.
+    pub device: String,
+    /// Bytes that the guest received.
+    pub receive_bytes: Option<u64>,
+    /// Packets that the guest received.
+    pub receive_packets: Option<u64>,
+    /// Receive errors.
+    pub receive_errors: Option<u64>,
+    /// Received packets dropped.
+    pub receive_drops: Option<u64>,
+    /// Bytes that the guest sent.
+    pub transmit_bytes: Option<u64>,
+    /// Packets that the guest sent.
+    pub transmit_packets: Option<u64>,
+    /// Send errors.
+    pub transmit_errors: Option<u64>,
+    /// Sent packets dropped.
+    pub transmit_drops: Option<u64>,
+}
+
+/// What a guest's XML says about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// `<os><type>`: `hvm`.
+    pub os_type: Option<String>,
+    /// Architecture: `x86_64`.
+    pub os_arch: Option<String>,
+    /// Machine type: `pc-q35-7.2`.
+    pub os_machine: Option<String>,
+    /// Nova's metadata, for guests that nova made.
+    pub nova: Option<Nova>,
+    /// Disks that have a target device; no device twice.
+    pub disks: Vec<Disk>,
+    /// Network interfaces that can be named; no name twice.
+    pub nics: Vec<Nic>,
+}
+
+/// Nova's metadata of an instance (`nova:instance`, namespaces 1.0 and 1.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nova {
+    /// The display name.
+    pub instance_name: Option<String>,
+    /// The flavor's name.
+    pub flavor_name: Option<String>,
+    /// The owner's name.
+    pub user_name: Option<String>,
+    /// The owner's id.
+    pub user_id: Option<String>,
+    /// The project's name.
+    pub project_name: Option<String>,
+    /// The project's id.
+    pub project_id: Option<String>,
+}
+
+/// A `<disk>` element.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// `target dev`.
+    pub device: String,
+    /// `type`: file, block, network.
+    pub disk_type: Option<String>,
+    /// `target bus`.
+    pub target_bus: Option<String>,
+    /// `driver name`.
+    pub driver_name: Option<String>,
+    /// `driver type`: qcow2, raw.
+    pub driver_type: Option<String>,
+    /// `driver cache`.
+    pub driver_cache: Option<String>,
+    /// `driver discard`.
+    pub driver_discard: Option<String>,
+    /// `source file`, else `source dev`, else `source name` (pool and image of a network disk).
+    pub source_file: Option<String>,
+    /// `source protocol` of a network disk.
+    pub source_protocol: Option<String>,
+    /// `<serial>`: for Cinder's volumes their id.
+    pub serial: Option<String>,
+}
+
+/// An `<interface>` element.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nic {
+    /// `target dev`, else the alias, else the MAC address.
+    pub device: String,
+    /// `type`: bridge, ethernet, hostdev.
+    pub interface_type: Option<String>,
+    /// `source bridge`.
+    pub source_bridge: Option<String>,
+    /// `mac address`.
+    pub mac_address: Option<String>,
+    /// `model type`.
+    pub model_type: Option<String>,
+    /// `mtu size`.
+    pub mtu_size: Option<String>,
+}
+
+/// How a collection went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scrape {
+    /// From the request to the last figure, in seconds.
+    pub duration_seconds: f64,
+    /// The steps that were begun, in order.
+    pub steps: Vec<Step>,
+    /// Calls of libvirt since the start of the process.
+    pub calls: Vec<Calls>,
+    /// Threads given up in a call of libvirt that have not come back yet.
+    pub given_up_threads: u64,
+    /// Threads ever given up.
+    pub given_up_threads_total: u64,
+}
+
+/// One step of a collection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// What it reads.
+    pub collector: &'static str,
+    /// Whether it came to its end without an error.
+    pub success: bool,
+    /// How long it took, in seconds.
+    pub duration_seconds: f64,
+}
+
+/// Calls of one libvirt function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// What is called.
+    pub call: &'static str,
+    /// How often it was.
+    pub total: u64,
+    /// How often it failed.
+    pub errors: u64,
+}

@@ -1,0 +1,136 @@
+//! A guest's XML: operating system type, nova's metadata, disks and interfaces. Pure: text in, `Description` out.
+//! The text is partly the tenant's (display names), so it is bounded and nothing in it is trusted.
+
+use std::collections::HashSet;
+
+use roxmltree::{Document, Node, ParsingOptions};
+use thiserror::Error;
+
+use crate::snapshot::{Description, Disk, Nic, Nova};
+
+/// Longest XML that is read; a guest with hundreds of disks stays well below.
+const XML_BYTES_MAX: usize = 4 << 20;
+/// Most nodes that are kept of it.
+const NODES_MAX: u32 = 200_000;
+/// What both of nova's namespaces begin with; 1.0 and 1.1 end in `1.0` and `1.1`.
+const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
+
+/// Why a guest's XML was of no use.
+#[derive(Debug, Error)]
+pub(crate) enum XmlError {
+    /// Longer than 4 MiB.
+    #[error("guest XML of {0} bytes is longer than {XML_BYTES_MAX}")]
+    TooLong(usize),
+    /// Not XML, or with more nodes than are kept.
+    #[error("guest XML cannot be read: {0}")]
+    Malformed(#[from] roxmltree::Error),
+    /// XML of something else.
+    #[error("XML of a guest begins with <domain>, not with <{0}>")]
+    NotADomain(String),
+}
+
+/// Reads what virDomainGetXMLDesc returned.
+pub(crate) fn description(text: &str) -> Result<Description, XmlError> {
+    if text.len() > XML_BYTES_MAX {
+        return Err(XmlError::TooLong(text.len()));
+    }
+    let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(text, options)?;
+    let domain = document.root_element();
+    if domain.tag_name().name() != "domain" {
+        return Err(XmlError::NotADomain(domain.tag_name().name().to_owned()));
+    }
+    let os_type = child(domain, "os").and_then(|os| child(os, "type"));
+    let devices = child(domain, "devices");
+    let mut seen = HashSet::new();
+    let disks = devices.into_iter().flat_map(|devices| children(devices, "disk"));
+    let disks = disks.filter_map(disk).filter(|disk| seen.insert(disk.device.clone())).collect();
+    let mut seen = HashSet::new();
+    let nics = devices.into_iter().flat_map(|devices| children(devices, "interface"));
+    let nics = nics.filter_map(nic).filter(|nic| seen.insert(nic.device.clone())).collect();
+    Ok(Description {
+        os_type: os_type.and_then(text_of),
+        os_arch: os_type.and_then(|node| attribute(node, "arch")),
+        os_machine: os_type.and_then(|node| attribute(node, "machine")),
+        nova: child(domain, "metadata").and_then(nova),
+        disks,
+        nics,
+    })
+}
+
+/// Nova's part of `<metadata>`, by the namespace's beginning and local names: the prefix is the writer's choice.
+fn nova(metadata: Node<'_, '_>) -> Option<Nova> {
+    let is_nova = |node: &Node<'_, '_>| {
+        node.tag_name().namespace().is_some_and(|name| name.starts_with(NOVA_NAMESPACE))
+    };
+    let instance = children(metadata, "instance").find(is_nova)?;
+    let owner = child(instance, "owner");
+    let user = owner.and_then(|owner| child(owner, "user"));
+    let project = owner.and_then(|owner| child(owner, "project"));
+    Some(Nova {
+        instance_name: child(instance, "name").and_then(text_of),
+        flavor_name: child(instance, "flavor").and_then(|flavor| attribute(flavor, "name")),
+        user_name: user.and_then(text_of),
+        user_id: user.and_then(|user| attribute(user, "uuid")),
+        project_name: project.and_then(text_of),
+        project_id: project.and_then(|project| attribute(project, "uuid")),
+    })
+}
+
+fn disk(node: Node<'_, '_>) -> Option<Disk> {
+    let target = child(node, "target")?;
+    let driver = child(node, "driver");
+    let source = child(node, "source");
+    let of_driver = |name| driver.and_then(|driver| attribute(driver, name));
+    let of_source = |name| source.and_then(|source| attribute(source, name));
+    Some(Disk {
+        device: attribute(target, "dev")?,
+        disk_type: attribute(node, "type"),
+        target_bus: attribute(target, "bus"),
+        driver_name: of_driver("name"),
+        driver_type: of_driver("type"),
+        driver_cache: of_driver("cache"),
+        driver_discard: of_driver("discard"),
+        source_file: of_source("file").or_else(|| of_source("dev")).or_else(|| of_source("name")),
+        source_protocol: of_source("protocol"),
+        serial: child(node, "serial").and_then(text_of),
+    })
+}
+
+fn nic(node: Node<'_, '_>) -> Option<Nic> {
+    let of = |element, name| child(node, element).and_then(|element| attribute(element, name));
+    let mac_address = of("mac", "address");
+    Some(Nic {
+        device: of("target", "dev").or_else(|| of("alias", "name")).or(mac_address.clone())?,
+        interface_type: attribute(node, "type"),
+        source_bridge: of("source", "bridge"),
+        mac_address,
+        model_type: of("model", "type"),
+        mtu_size: of("mtu", "size"),
+    })
+}
+
+fn children<'a, 'input>(
+    node: Node<'a, 'input>,
+    name: &str,
+) -> impl Iterator<Item = Node<'a, 'input>> {
+    node.children().filter(move |child| child.is_element() && child.tag_name().name() == name)
+}
+
+fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+    children(node, name).next()
+}
+
+fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
+    node.attribute(name).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+fn text_of(node: Node<'_, '_>) -> Option<String> {
+    let text: String =
+        node.children().filter(Node::is_text).filter_map(|part| part.text()).collect();
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

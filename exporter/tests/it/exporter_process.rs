@@ -1,0 +1,69 @@
+//! The exporter's own process, started here and stopped by process id.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::libvirtd::Libvirtd;
+
+/// The exporter's process.
+pub(crate) struct Exporter {
+    process: Child,
+    address: String,
+}
+
+impl Exporter {
+    /// Starts it on a free port and waits until it says which.
+    pub(crate) fn start(libvirtd: &Libvirtd) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"))
+            .args(["--web.listen-address=127.0.0.1:0", "--libvirt.uri"])
+            .arg(libvirtd.socket())
+            .arg("--libvirt.run-directory")
+            .arg(libvirtd.folder.path().join("run/qemu"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = std::io::BufReader::new(process.stderr.take().unwrap());
+        let (sender, address) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            for line in std::io::BufRead::lines(log).map_while(Result::ok) {
+                eprintln!("exporter: {line}");
+                if let Some((_, rest)) = line.split_once("address=") {
+                    sender.try_send(rest.split(' ').next().unwrap().to_owned()).ok();
+                }
+            }
+        });
+        let address = address.recv_timeout(Duration::from_secs(30)).unwrap();
+        Self { process, address }
+    }
+
+    /// GETs a path: the whole answer's head, and its body.
+    pub(crate) fn get(&self, path: &str, headers: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// The metrics, which are always answered with 200.
+    pub(crate) fn metrics(&self) -> String {
+        let (head, body) = self.get("/metrics", "");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        body
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}

@@ -1,0 +1,215 @@
+//! Beside a real libvirtd with real guests: the page says what virsh says, and follows guests and daemon as they come
+//! and go.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::exporter_process::Exporter;
+use crate::libvirtd::{self, Libvirtd, wait_for};
+use crate::text::{Samples, samples, value};
+
+/// Fields of virsh domstats and the series that carry them: (field, metric, label, divisor).
+const PAIRS: [(&str, &str, &str, f64); 16] = [
+    ("state.state", "libvirt_domain_info_state", "", 1.0),
+    ("balloon.current", "libvirt_domain_info_memory_usage_bytes", "", 1.0 / 1024.0),
+    ("balloon.maximum", "libvirt_domain_info_maximum_memory_bytes", "", 1.0 / 1024.0),
+    ("balloon.available", "libvirt_domain_memory_stats_available_bytes", "", 1.0 / 1024.0),
+    ("vcpu.current", "libvirt_domain_info_virtual_cpus", "", 1.0),
+    (
+        "block.0.rd.bytes",
+        "libvirt_domain_block_stats_read_bytes_total",
+        "target_device=\"vda\"",
+        1.0,
+    ),
+    (
+        "block.0.rd.reqs",
+        "libvirt_domain_block_stats_read_requests_total",
+        "target_device=\"vda\"",
+        1.0,
+    ),
+    (
+        "block.0.rd.times",
+        "libvirt_domain_block_stats_read_time_seconds_total",
+        "target_device=\"vda\"",
+        1e9,
+    ),
+    (
+        "block.0.wr.bytes",
+        "libvirt_domain_block_stats_write_bytes_total",
+        "target_device=\"vda\"",
+        1.0,
+    ),
+    (
+        "block.0.wr.reqs",
+        "libvirt_domain_block_stats_write_requests_total",
+        "target_device=\"vda\"",
+        1.0,
+    ),
+    (
+        "block.0.wr.times",
+        "libvirt_domain_block_stats_write_time_seconds_total",
+        "target_device=\"vda\"",
+        1e9,
+    ),
+    ("block.0.capacity", "libvirt_domain_block_stats_capacity_bytes", "target_device=\"vda\"", 1.0),
+    (
+        "net.0.rx.bytes",
+        "libvirt_domain_interface_stats_receive_bytes_total",
+        "target_device=\"tap",
+        1.0,
+    ),
+    (
+        "net.0.rx.pkts",
+        "libvirt_domain_interface_stats_receive_packets_total",
+        "target_device=\"tap",
+        1.0,
+    ),
+    (
+        "net.0.tx.bytes",
+        "libvirt_domain_interface_stats_transmit_bytes_total",
+        "target_device=\"tap",
+        1.0,
+    ),
+    (
+        "net.0.tx.pkts",
+        "libvirt_domain_interface_stats_transmit_packets_total",
+        "target_device=\"tap",
+        1.0,
+    ),
+];
+
+#[test]
+fn guests_of_a_real_libvirtd() {
+    if let Some(reason) = libvirtd::missing() {
+        return libvirtd::skip(&reason);
+    }
+    let mut libvirtd = Libvirtd::start();
+    let exporter = Exporter::start(&libvirtd);
+    let guests: Vec<String> = [41, 42].iter().map(|number| libvirtd.busy_guest(*number)).collect();
+    wait_for("readiness", 30, || exporter.get("/-/ready", "").0.contains("200 OK").then_some(()));
+
+    for guest in &guests {
+        same_as_virsh(&libvirtd, &exporter, guest);
+    }
+    formats(&exporter);
+    a_hung_guest_hurts_only_itself(&libvirtd, &exporter, &guests);
+
+    libvirtd.virsh(&["destroy", &guests[0]]).unwrap();
+    let page = exporter.metrics();
+    assert!(!page.contains(&guests[0]), "a guest that is gone is still on the page");
+    assert_eq!(value(&samples(&page), "libvirt_domains", &[]), Some(1.0));
+
+    libvirtd.kill();
+    let page = samples(&exporter.metrics());
+    assert_eq!(value(&page, "libvirt_up", &[]), Some(0.0));
+    assert!(page.keys().all(|series| !series.starts_with("libvirt_domain")));
+
+    libvirtd.run();
+    let page = samples(&exporter.metrics());
+    assert_eq!(value(&page, "libvirt_up", &[]), Some(1.0));
+    same_as_virsh(&libvirtd, &exporter, &guests[1]);
+}
+
+/// The guest is idle: its counters stand still, so that the page and virsh must agree. What may move (frames of the
+/// host's own, a late write) is given a few tries.
+fn same_as_virsh(libvirtd: &Libvirtd, exporter: &Exporter, guest: &str) {
+    let label = format!("domain=\"{guest}\"");
+    wait_for("the page saying what virsh says", 60, || {
+        let before = domstats(libvirtd, guest);
+        let page = samples(&exporter.metrics());
+        let after = domstats(libvirtd, guest);
+        for (field, name, device, divisor) in PAIRS {
+            let (Some(before), Some(after)) = (before.get(field), after.get(field)) else {
+                eprintln!("virsh has no {field} yet");
+                return None;
+            };
+            let found = value(&page, name, &[&label, device])?;
+            let near = |virsh: &f64| (found * divisor - virsh).abs() <= virsh.abs() * 1e-9;
+            if !near(before) && !near(after) {
+                eprintln!("{name} is {found}, virsh had {before} and {after} for {field}");
+                return None;
+            }
+            assert!(found > 0.0, "{name} is zero after the guest's work");
+        }
+        Some(())
+    });
+    let page = samples(&exporter.metrics());
+    cpu_and_identity(&page, &label);
+}
+
+fn cpu_and_identity(page: &Samples, label: &str) {
+    let of = |name: &str| value(page, name, &[label]).unwrap_or_else(|| panic!("no {name}"));
+    assert!(of("libvirt_domain_info_cpu_time_seconds_total") > 0.5);
+    assert!(of("libvirt_domain_vcpu_time_seconds_total") > 0.5);
+    assert!(of("libvirt_domain_memory_stats_rss_bytes") > 32e6);
+    let percent = of("libvirt_domain_memory_stats_used_percent");
+    assert!(percent > 0.0 && percent < 100.0, "{percent}");
+    assert!(of("libvirt_domain_timed_out").abs() < f64::EPSILON);
+    // The guest began after the exporter did, and both are processes of this machine.
+    let began = of("libvirt_domain_start_time_seconds");
+    let exporter_began = value(page, "process_start_time_seconds", &[]).unwrap();
+    assert!(began >= exporter_began - 2.0 && began < exporter_began + 600.0, "{began}");
+    let info = page.keys().find(|series| {
+        series.starts_with("libvirt_domain_openstack_info{") && series.contains(label)
+    });
+    let info = info.expect("no openstack_info");
+    for part in ["instance_name=\"web-", "flavor_name=\"", "user_id=\"", "project_name=\"demo\""] {
+        assert!(info.contains(part), "{info}");
+    }
+}
+
+/// A guest whose process is stopped does not answer its monitor, and libvirt's call hangs with it.
+fn a_hung_guest_hurts_only_itself(libvirtd: &Libvirtd, exporter: &Exporter, guests: &[String]) {
+    let flag = |page: &Samples, guest: &str| {
+        value(page, "libvirt_domain_timed_out", &[&format!("domain=\"{guest}\"")])
+    };
+    let scrape = || {
+        let began = Instant::now();
+        let (head, body) = exporter.get("/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(began.elapsed().as_secs_f64() < 3.0, "the scrape came too late");
+        let page = samples(&body);
+        assert_eq!(value(&page, "libvirt_up", &[]), Some(1.0));
+        page
+    };
+    let hung = libvirtd.stop_guest(&guests[0]);
+    let page = scrape();
+    assert_eq!(flag(&page, &guests[0]), Some(1.0));
+    let label = format!("domain=\"{}\"", guests[0]);
+    assert!(value(&page, "libvirt_domain_openstack_info", &[&label]).is_some());
+    assert!(value(&page, "libvirt_domain_start_time_seconds", &[&label]).is_some());
+    assert_eq!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&label]), None);
+    assert_eq!(value(&page, "kanyun_exporter_given_up_threads", &[]), Some(1.0));
+
+    let page = scrape();
+    assert_eq!(flag(&page, &guests[0]), Some(1.0));
+    assert_eq!(flag(&page, &guests[1]), Some(0.0));
+    let other = format!("domain=\"{}\"", guests[1]);
+    assert!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&other]).is_some());
+
+    drop(hung);
+    wait_for("the guest's recovery", 30, || {
+        let page = scrape();
+        let free = value(&page, "kanyun_exporter_given_up_threads", &[]) == Some(0.0);
+        (free && flag(&page, &guests[0]) == Some(0.0)).then_some(())
+    });
+}
+
+fn domstats(libvirtd: &Libvirtd, guest: &str) -> HashMap<String, f64> {
+    let text = libvirtd.virsh(&["domstats", guest]).unwrap();
+    text.lines()
+        .filter_map(|line| line.trim().split_once('='))
+        .filter_map(|(field, value)| Some((field.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+fn formats(exporter: &Exporter) {
+    let (head, body) =
+        exporter.get("/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert!(head.contains("application/openmetrics-text"), "{head}");
+    assert!(body.ends_with("# EOF\n"));
+    let (head, _) = exporter.get("/metrics", "Accept: */*\r\n");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    let (head, body) = exporter.get("/", "");
+    assert!(head.contains("text/html") && body.contains("href=\"/metrics\""), "{head} {body}");
+}

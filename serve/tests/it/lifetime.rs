@@ -1,0 +1,169 @@
+//! How connections and the service begin and end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serve::answer::Answer;
+use serve::http::StatusCode;
+use serve::limits::Limits;
+use serve::routes::Routes;
+use serve::server::{ServeError, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::running::{PATIENCE, Reply, Running, flags, read_to_end};
+
+const GET: &str = "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn hello() -> Routes {
+    Routes::new().get("/hello", async |_| Answer::text(StatusCode::OK, "hello"))
+}
+
+/// A route that says when it was reached and answers when it is told to.
+fn held() -> (Routes, Arc<Notify>, Arc<Notify>) {
+    let (reached, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (Arc::clone(&reached), Arc::clone(&release));
+    let routes = hello().get("/held", move |_| {
+        let (tell, wait) = (Arc::clone(&tell), Arc::clone(&wait));
+        async move {
+            tell.notify_one();
+            wait.notified().await;
+            Answer::text(StatusCode::OK, "at last")
+        }
+    });
+    (routes, reached, release)
+}
+
+async fn connect(running: &Running, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+const HELD: &str = "GET /held HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_running_request_is_finished_and_no_new_one_is_taken() {
+    let (routes, reached, release) = held();
+    let running = Running::start(routes).await;
+    let stream = connect(&running, HELD).await;
+    reached.notified().await;
+    running.stop.request();
+    // The listener goes before the requests do.
+    let refused = async { while TcpStream::connect(running.address).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert!(!running.ended.is_finished());
+    release.notify_one();
+    let reply = Reply::of(&read_to_end(stream).await);
+    assert_eq!((reply.status, reply.body.as_str()), (200, "at last"));
+    tokio::time::timeout(PATIENCE, running.ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_the_end() {
+    let running = Running::start(hello()).await;
+    let silent = connect(&running, "").await;
+    let mut kept = connect(&running, GET).await;
+    let mut buffer = [0; 1000];
+    assert!(kept.read(&mut buffer).await.unwrap() > 0);
+    let started = Instant::now();
+    running.end().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    drop((silent, kept));
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_off_and_reported() {
+    let limits = Limits { drain_timeout: Duration::from_millis(100), ..Limits::default() };
+    let (routes, reached, _release) = held();
+    let running = Running::with(routes, limits, None).await;
+    let stream = connect(&running, HELD).await;
+    reached.notified().await;
+    let error = running.end().await.unwrap_err();
+    assert!(matches!(error, ServeError::Unfinished { connections: 1, .. }), "{error}");
+    assert_eq!(read_to_end(stream).await, "");
+}
+
+#[tokio::test]
+async fn a_second_stop_signal_does_not_wait() {
+    let (routes, reached, _release) = held();
+    let running = Running::start(routes).await;
+    let _stream = connect(&running, HELD).await;
+    reached.notified().await;
+    running.stop.request();
+    let error = running.end().await.unwrap_err();
+    assert!(matches!(error, ServeError::Unfinished { connections: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_slow_head_is_dropped_the_first_one_and_a_later_one() {
+    let limits = Limits { header_read_timeout: Duration::from_millis(200), ..Limits::default() };
+    let running = Running::with(hello(), limits, None).await;
+    for begun in ["", "GET /hello HTTP/1.1\r\nHo"] {
+        let started = Instant::now();
+        let text = read_to_end(connect(&running, begun).await).await;
+        assert!(!text.contains("200 OK"), "{text}");
+        assert!(started.elapsed() >= limits.header_read_timeout);
+    }
+    // A kept-alive connection may be idle for longer than a head may take ...
+    let mut stream = connect(&running, GET).await;
+    let mut buffer = [0; 1000];
+    assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    tokio::time::sleep(2 * limits.header_read_timeout).await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    // ... but the head must come at once when it has begun.
+    stream.write_all(b"GET").await.unwrap();
+    let text = read_to_end(stream).await;
+    assert!(!text.contains("200 OK"), "{text}");
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_told_to_come_again() {
+    let limits = Limits { request_timeout: Duration::from_millis(100), ..Limits::default() };
+    let (routes, _reached, _release) = held();
+    let running = Running::with(routes, limits, None).await;
+    let reply = running.ask("GET", "/held", &[]).await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let (routes, reached, release) = held();
+    let running = Running::with(routes, limits, None).await;
+    let first = connect(&running, &HELD.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+    reached.notified().await;
+    let mut second = connect(&running, GET).await;
+    let mut buffer = [0; 1000];
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "the second connection was served at the same time");
+    release.notify_one();
+    assert!(read_to_end(first).await.ends_with("at last"));
+    let count = tokio::time::timeout(PATIENCE, second.read(&mut buffer)).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..count]).ends_with("hello"));
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn unusable_addresses_are_named() {
+    let running = Running::start(hello()).await;
+    let taken = running.address.to_string();
+    let error = Server::bind(&flags(&taken, None)).await.unwrap_err().to_string();
+    let expected = format!(
+        "address {taken} is taken by another process; choose another with --web.listen-address"
+    );
+    assert_eq!(error, expected);
+    for bad in ["nonsense", "127.0.0.1:99999", "192.0.2.1:1"] {
+        let error = Server::bind(&flags(bad, None)).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {bad} (--web.listen-")), "{error}");
+    }
+    // A port alone is all interfaces.
+    let everywhere = Server::bind(&flags(":0", None)).await.unwrap().local_addr();
+    assert!(everywhere.ip().is_unspecified(), "{everywhere}");
+    running.end().await.unwrap();
+}
