@@ -96,7 +96,7 @@ pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Connecting to the cluster and reading its topology at the start.
 pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
 /// One statement that changes the schema, until all nodes agree.
-pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_secs(60);
+pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_mins(1);
 /// Batches of all commits under way at once. The driver itself bounds only at 32,768, and closes
 /// a connection with more than 1,024 requests that nobody waits for any more.
 pub const CASSANDRA_WRITES_IN_FLIGHT_MAX: usize = 256;
