@@ -102,13 +102,12 @@ impl Doors {
     }
 
     /// Takes this body's share of the memory for bodies before it is read: compressed, and what it
-    /// will most likely become.
+    /// will most likely become. Without a length it is as large as it may be.
     fn reserve(&self, call: &Call) -> Result<SemaphorePermit<'_>, Refusal> {
         let announced = call.header(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
         let bytes = announced.unwrap_or(limits::BODY_BYTES_MAX).min(limits::BODY_BYTES_MAX);
-        let kib = u32::try_from((bytes.saturating_mul(9) >> 10) + 1).unwrap_or(u32::MAX);
-        let kib =
-            kib.min(u32::try_from(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10).unwrap_or(u32::MAX));
+        let decoded = bytes.saturating_mul(8).min(limits::DECODED_BYTES_MAX);
+        let kib = u32::try_from((bytes + decoded).div_ceil(1024)).unwrap_or(u32::MAX);
         self.budget
             .try_acquire_many(kib)
             .map_err(|_| Refusal::busy("too many write requests at once", Duration::from_secs(1)))

@@ -188,21 +188,30 @@ fn a_body_that_is_cut_short_stores_nothing() {
     assert!(adapter.read((0, now_ms()), &[("=", "__name__", "up")]).is_empty());
 }
 
+/// A body of the largest size, or of none that is announced, keeps nobody else out; as many of
+/// them as fit into memory do.
 #[test]
 fn memory_for_bodies_is_bounded() {
     let adapter = AdapterProcess::in_memory();
     let length = (32_usize << 20).to_string();
-    let headers = [("content-length", &*length)];
-    let held = Connection::begin(adapter.address(), "POST /api/v1/write", &headers).unwrap();
-    // The first request takes its share of the memory some time after its head was sent.
-    let busy = || adapter.write(Protocol::V2, &one_sample());
-    adapter.wait_for("refusal", || busy().status == 503);
-    let answer = busy();
+    let mut held = Vec::new();
+    for header in [("content-length", length.as_str()), ("transfer-encoding", "chunked")].repeat(2)
+    {
+        let answer = adapter.write(Protocol::V2, &one_sample());
+        assert_eq!(answer.status, 204, "beside {} others: {answer:?}", held.len());
+        held.push(Connection::begin(adapter.address(), "POST /api/v1/write", &[header]).unwrap());
+        // The page that says so is a request itself.
+        let running = format!("kanyun_http_requests_in_flight {}\n", held.len() + 1);
+        adapter.wait_for("running request", || adapter.get("/metrics").text().contains(&running));
+    }
+    let sent_again = || adapter.write(Protocol::V2, &one_sample());
+    adapter.wait_for("refusal", || sent_again().status == 503);
+    let answer = sent_again();
     check_refusal(&answer, 503, "too many write requests at once");
     assert_eq!(answer.header("retry-after"), Some("1"));
     check_counts(&answer, Protocol::V2, 0);
     drop(held);
-    adapter.wait_for("memory", || busy().status == 204);
+    adapter.wait_for("memory", || sent_again().status == 204);
 }
 
 /// Prometheus sends metadata of 1.0 in requests of its own, every minute.
