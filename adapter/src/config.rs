@@ -45,6 +45,7 @@ pub struct Flags {
         long = "row-key.labels",
         value_name = "LABELS",
         value_delimiter = ',',
+        value_parser = row_key_label,
         default_value = "uuid,instance_id",
         help_heading = "Store"
     )]
@@ -136,6 +137,15 @@ fn retention(text: &str) -> Result<Duration, String> {
     Ok(retention)
 }
 
+fn row_key_label(text: &str) -> Result<String, String> {
+    let label = text.trim();
+    match label {
+        "" => Err("an empty label name".to_owned()),
+        "__name__" => Err("the metric name cannot be a row key: it is no instance".to_owned()),
+        _ => Ok(label.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +168,18 @@ mod tests {
         assert_eq!(flags.store, StoreKind::Local);
         assert_eq!(flags.retention, Duration::from_secs(400 * 86_400));
         assert_eq!(flags.row_key_labels, ["uuid", "instance_id"]);
+    }
+
+    #[test]
+    fn row_key_labels_are_names() {
+        assert_eq!(
+            parse(&["--row-key.labels", "uuid, vm"]).unwrap().row_key_labels,
+            ["uuid", "vm"]
+        );
+        for text in ["", "uuid,,vm", "__name__"] {
+            let error = parse(&["--row-key.labels", text]).unwrap_err();
+            assert!(error.contains("--row-key.labels"), "{error}");
+        }
     }
 
     #[test]

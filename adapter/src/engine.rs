@@ -8,7 +8,7 @@ pub mod layout;
 pub mod pack;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serve::clock::Clock;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -28,8 +28,7 @@ use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, TimeRange, Week};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
-pub use commit::Arriving;
-use commit::{Arrivals, Committer, Request};
+use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
 pub use select::SelectError;
@@ -45,8 +44,37 @@ pub struct Engine {
     // Taken away to stop: the committer ends when there is no sender any more.
     requests: RwLock<Option<mpsc::Sender<Request>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    // In KiB.
+    memory: Arc<Semaphore>,
     clock: Clock,
     retention: Duration,
+}
+
+/// A write request's place: counted as on its way to a commit, and its share of the memory for
+/// writes.
+#[derive(Debug)]
+pub struct Ticket {
+    arriving: Option<Arriving>,
+    memory: OwnedSemaphorePermit,
+    budget: Arc<Semaphore>,
+}
+
+impl Ticket {
+    /// Asks for more memory; false where there is none, and the request should come again.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let more = Arc::clone(&self.budget).try_acquire_many_owned(kibibytes(bytes));
+        more.map(|more| self.memory.merge(more)).is_ok()
+    }
+
+    /// The body is here: a commit waits a moment for this request from now on.
+    pub fn arrived(&mut self, engine: &Engine) {
+        self.arriving = Some(Arrivals::one(&engine.arrivals));
+    }
+}
+
+fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX)
 }
 
 /// The times for which samples are taken, by the clock of now.
@@ -80,13 +108,26 @@ impl Engine {
         };
         let committer = Mutex::new(Some(tokio::spawn(committer.run(waiting))));
         let requests = RwLock::new(Some(requests));
-        Ok(Engine { store, layouts, known, arrivals, requests, committer, clock, retention })
+        let memory = Arc::new(Semaphore::new(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10));
+        Ok(Engine {
+            store,
+            layouts,
+            known,
+            arrivals,
+            requests,
+            committer,
+            clock,
+            retention,
+            memory,
+        })
     }
 
-    /// Announces a request whose body is here but not yet decoded; drop it when its batch is
-    /// appended or refused.
-    pub fn arriving(&self) -> Arriving {
-        Arrivals::one(&self.arrivals)
+    /// Lets a request in whose body has this many bytes; `None` where there is no memory for it
+    /// now, and it should come again.
+    pub fn admit(&self, body_bytes: usize) -> Option<Ticket> {
+        let budget = Arc::clone(&self.memory);
+        let memory = Arc::clone(&budget).try_acquire_many_owned(kibibytes(body_bytes)).ok()?;
+        Some(Ticket { arriving: None, memory, budget })
     }
 
     /// An empty batch.
@@ -107,8 +148,8 @@ impl Engine {
     }
 
     /// Stores a batch; returns when it is durable. After an error any part of it may be stored, and
-    /// sending it again is harmless. `arriving` is what [`Engine::arriving`] gave for the request.
-    pub async fn append(&self, batch: Batch<'_>, arriving: Arriving) -> Result<(), StoreError> {
+    /// sending it again is harmless.
+    pub async fn append(&self, batch: Batch<'_>, ticket: Ticket) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -118,7 +159,8 @@ impl Engine {
                 self.known.drop_known(&self.store, &mut unknown).await?;
             }
             let (answer, answered) = oneshot::channel();
-            let request = Request { placements, index: unknown, answer };
+            let Ticket { arriving, memory, .. } = ticket;
+            let request = Request { placements, index: unknown, answer, memory };
             self.queue(request)?;
             drop(arriving);
             answered
@@ -188,9 +230,14 @@ impl Engine {
         }
     }
 
-    /// Drops what is older than the retention, by whole days; says how many days and weeks.
+    /// Drops what is older than the retention, by whole days; says how many days and weeks. A
+    /// clock that runs ahead must not empty the store: for this, it is never later than a day
+    /// after the newest arrival.
     pub async fn expire(&self) -> Result<usize, StoreError> {
-        self.store.expire(self.oldest_ms(self.clock.now_ms())).await
+        let clock_ms = self.clock.now_ms();
+        let newest = self.store.newest_arrival().map(|day| day.end_ms() + DAY_MS);
+        let now_ms = newest.map_or(clock_ms, |newest| newest.min(clock_ms));
+        self.store.expire(self.oldest_ms(now_ms)).await
     }
 
     /// Whether writes can be taken; else why not.

@@ -12,8 +12,10 @@ use serve::exposition;
 use serve::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use serve::http::{HeaderName, HeaderValue, StatusCode};
 use serve::routes::Routes;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use crate::engine::Ticket;
 use crate::limits;
 use crate::read::{self, Frames, ReadError, Reader};
 use crate::wire::negotiate::{self, CONTENT_TYPE_SAMPLED, CONTENT_TYPE_STREAMED, Protocol};
@@ -39,19 +41,12 @@ pub struct Doors {
     pub reader: Reader,
     /// The page of our own metrics.
     pub registry: Registry,
-    /// Bytes of write bodies that may be in memory, in KiB.
-    budget: Semaphore,
 }
 
 impl Doors {
     /// Doors to these use cases.
     pub fn new(writer: Writer, reader: Reader, registry: Registry) -> Doors {
-        Doors {
-            writer,
-            reader,
-            registry,
-            budget: Semaphore::new(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10),
-        }
+        Doors { writer, reader, registry }
     }
 
     /// The route table.
@@ -80,12 +75,12 @@ impl Doors {
             header(&call, &CONTENT_ENCODING)?,
         )
         .map_err(|error| Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))?;
-        let _budget = self.reserve(&call).map_err(|refusal| counted(refusal, protocol, 0))?;
+        let ticket = self.admit(&call).map_err(|refusal| counted(refusal, protocol, 0))?;
         let (_, body) = call
             .body(limits::BODY_BYTES_MAX)
             .await
             .map_err(|refusal| counted(refusal, protocol, 0))?;
-        let Verdict { samples_written, outcome } = self.writer.write(protocol, &body).await;
+        let Verdict { samples_written, outcome } = self.writer.write(protocol, &body, ticket).await;
         match outcome {
             Outcome::Stored => {
                 Ok(counted_answer(Answer::new(StatusCode::NO_CONTENT), protocol, samples_written))
@@ -101,17 +96,12 @@ impl Doors {
         }
     }
 
-    /// Takes this body's share of the memory for bodies before it is read: compressed, and what it
-    /// will most likely become.
-    fn reserve(&self, call: &Call) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// The body's share of the memory for writes is taken before it is read.
+    fn admit(&self, call: &Call) -> Result<Ticket, Refusal> {
         let announced = call.header(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
         let bytes = announced.unwrap_or(limits::BODY_BYTES_MAX).min(limits::BODY_BYTES_MAX);
-        let kib = u32::try_from((bytes.saturating_mul(9) >> 10) + 1).unwrap_or(u32::MAX);
-        let kib =
-            kib.min(u32::try_from(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10).unwrap_or(u32::MAX));
-        self.budget
-            .try_acquire_many(kib)
-            .map_err(|_| Refusal::busy("too many write requests at once", Duration::from_secs(1)))
+        let busy = || Refusal::busy("too many write requests at once", Duration::from_secs(1));
+        self.writer.admit(bytes).ok_or_else(busy)
     }
 
     async fn read(&self, call: Call) -> Result<Answer, Refusal> {
@@ -135,17 +125,18 @@ const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
     GET  /metrics        this process' own metrics\n\
     GET  /-/healthy, /-/ready\n";
 
-/// A header that decides how the body is read must be text: guessing would decode it wrongly.
+/// A header that decides how the body is read must be one and be text: guessing would decode it
+/// wrongly.
 fn header<'c>(call: &'c Call, name: &HeaderName) -> Result<Option<&'c str>, Refusal> {
-    match call.head.headers.get(name) {
-        None => Ok(None),
-        Some(value) => value.to_str().map(Some).map_err(|_| {
-            Refusal::client(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("header {name} is not readable text"),
-            )
-        }),
+    let refused = |what: &str| {
+        Refusal::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("header {name} {what}"))
+    };
+    let mut values = call.head.headers.get_all(name).iter();
+    let first = values.next().map(|value| value.to_str().map_err(|_| refused("is not text")));
+    if values.next().is_some() {
+        return Err(refused("came more than once"));
     }
+    first.transpose()
 }
 
 /// The three counts, on 2.0 only: wrong ones on 1.0 made senders report false failures, and none
@@ -181,18 +172,25 @@ fn refusal(error: ReadError) -> Refusal {
 fn stream(frames: Frames) -> Answer {
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
     tokio::spawn(async move {
-        for frame in frames {
-            let frame: Result<Bytes, Aborted> = frame.map_err(|error| {
-                tracing::error!(%error, "an answer was given up after its first frame");
-                Aborted
-            });
-            let failed = frame.is_err();
-            // A client that has gone away needs no more frames.
-            if sender.send(frame).await.is_err() || failed {
-                return;
-            }
+        // Given up, too, when the client takes too long: the answer's memory and its slot are held.
+        if timeout(limits::ANSWER_DEADLINE, send(frames, sender)).await.is_err() {
+            tracing::warn!("an answer was given up: its client took it too slowly");
         }
-        drop(sender.send(end_of_stream()).await);
     });
     Answer::stream(StatusCode::OK, CONTENT_TYPE_STREAMED, receiver)
+}
+
+async fn send(frames: Frames, sender: mpsc::Sender<Result<Bytes, Aborted>>) {
+    for frame in frames {
+        let frame: Result<Bytes, Aborted> = frame.map_err(|error| {
+            tracing::error!(%error, "an answer was given up after its first frame");
+            Aborted
+        });
+        let failed = frame.is_err();
+        // A client that has gone away needs no more frames.
+        if sender.send(frame).await.is_err() || failed {
+            return;
+        }
+    }
+    drop(sender.send(end_of_stream()).await);
 }

@@ -7,16 +7,16 @@ pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// Decompressed body of one request, judged by the declared length before anything is allocated.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
 /// Series in one write request. Prometheus sends 2,000 samples by default; vmagent 10,000.
-pub const REQUEST_SERIES_MAX: usize = 200_000;
+pub const REQUEST_SERIES_MAX: usize = 100_000;
 /// Samples in one write request.
-pub const REQUEST_SAMPLES_MAX: usize = 1_000_000;
+pub const REQUEST_SAMPLES_MAX: usize = 300_000;
 /// Labels in one write request, over all series.
-pub const REQUEST_LABELS_MAX: usize = 4_000_000;
+pub const REQUEST_LABELS_MAX: usize = 400_000;
 /// Symbols in one remote_write 2.0 request.
-pub const REQUEST_SYMBOLS_MAX: usize = 1_000_000;
+pub const REQUEST_SYMBOLS_MAX: usize = 400_000;
 /// Bytes of all labels of one request after symbols are expanded: a 32 MiB body of references to
 /// one long symbol would be terabytes.
-pub const REQUEST_LABEL_BYTES_MAX: usize = 128 << 20;
+pub const REQUEST_LABEL_BYTES_MAX: usize = 32 << 20;
 /// Labels of one series. Prometheus' service discovery on Kubernetes reaches 40.
 pub const SERIES_LABELS_MAX: usize = 64;
 /// Bytes of a label's name.
@@ -28,7 +28,8 @@ pub const AHEAD_MS_MAX: i64 = 600_000;
 /// An hour is frozen this long before its retention ends (ledger.md, "Late data").
 pub const FROZEN_BEFORE_EXPIRY_MS: i64 = 8 * 86_400_000;
 
-/// Bodies of write requests in memory at once, compressed and decompressed; above it 503 at once.
+/// Memory of all write requests from their bodies to the end of their commits, estimated; above
+/// it 503 at once. The largest single request fits.
 pub const WRITE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Requests that may wait for one commit.
 pub const COMMIT_QUEUE_MAX: usize = 1024;
@@ -40,7 +41,7 @@ pub const COMMIT_SAMPLES_MAX: usize = 500_000;
 pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
 /// Samples in one head row: about 64 KiB, far below Cassandra's 16 MiB mutation.
 pub const HEAD_ROW_SAMPLES_MAX: usize = 2048;
-/// Entries of the cache of series that the index knows, 24 bytes each and the cache's own.
+/// Entries of the cache of series that the index knows, 32 bytes each and the cache's own.
 pub const SEEN_SERIES_MAX: usize = 2_000_000;
 /// A write must be durable within this time, below Prometheus' own timeout of 30 s.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(25);
@@ -51,6 +52,12 @@ pub const READS_IN_FLIGHT_MAX: usize = 10;
 pub const READS_WAITING_MAX: usize = 64;
 /// A read must have been collected within this time, below Prometheus' own timeout of 60 s.
 pub const READ_DEADLINE: Duration = Duration::from_secs(50);
+/// A client must have taken its answer within this time.
+pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
+/// Bytes of head rows in one read; a range of hours that holds more is read in parts.
+pub const HEAD_READ_BYTES_MAX: usize = 32 << 20;
+/// Values of one label that an index lookup takes from an alternation; more are filtered.
+pub const LOOKUP_VALUES_MAX: usize = 1_000;
 /// Body of one read request.
 pub const READ_BODY_BYTES_MAX: usize = 1 << 20;
 /// Queries in one read request; Prometheus sends one.
@@ -89,7 +96,7 @@ pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Connecting to the cluster and reading its topology at the start.
 pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
 /// One statement that changes the schema, until all nodes agree.
-pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_secs(60);
+pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_mins(1);
 /// Batches of all commits under way at once. The driver itself bounds only at 32,768, and closes
 /// a connection with more than 1,024 requests that nobody waits for any more.
 pub const CASSANDRA_WRITES_IN_FLIGHT_MAX: usize = 256;
@@ -108,3 +115,9 @@ pub const CASSANDRA_INDEX_PAGE_ROWS: i32 = 5_000;
 /// How long a failed write makes the store not ready, unless one succeeds. It ends by itself,
 /// because a sender that respects readiness would never try again.
 pub const CASSANDRA_UNREADY: Duration = Duration::from_secs(10);
+
+/// A commit that takes longer is stuck inside fjall; only a restart helps.
+pub const COMMIT_STUCK_AFTER: Duration = Duration::from_secs(30);
+/// Bytes of one read of one table, over all its partitions: as much as of head rows on a disk, and
+/// what the names of the columns take.
+pub const CASSANDRA_READ_BYTES_MAX: usize = 2 * HEAD_READ_BYTES_MAX;

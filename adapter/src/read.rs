@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::engine::{Engine, SelectError};
@@ -53,6 +53,22 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Frames {
     series: std::vec::IntoIter<(usize, Labels, Vec<Chunk>)>,
+    // Held until the last frame is sent: an answer in memory counts as a read under way.
+    _slot: Slot,
+}
+
+type Slot = OwnedSemaphorePermit;
+
+/// A sampled answer, which holds its slot until it is sent.
+struct Sampled {
+    bytes: Vec<u8>,
+    _slot: Slot,
+}
+
+impl AsRef<[u8]> for Sampled {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Iterator for Frames {
@@ -72,7 +88,7 @@ impl Iterator for Frames {
 pub struct Reader {
     engine: Arc<Engine>,
     metrics: Metrics,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -82,16 +98,16 @@ impl Reader {
         Reader {
             engine,
             metrics,
-            slots: Semaphore::new(limits::READS_IN_FLIGHT_MAX),
+            slots: Arc::new(Semaphore::new(limits::READS_IN_FLIGHT_MAX)),
             waiting: AtomicUsize::new(0),
         }
     }
 
-    /// Answers a compressed request. Dropping the future cancels the reads.
+    /// Answers a compressed request. Dropping the future ends the query; a read of the local disk that runs already ends by itself.
     pub async fn read(&self, body: &[u8]) -> Result<Answer, ReadError> {
         let answer = async {
-            let _slot = self.slot().await?;
-            self.answer(body).await
+            let slot = self.slot().await?;
+            self.answer(body, slot).await
         };
         let late = || {
             ReadError::TryAgain(
@@ -105,19 +121,19 @@ impl Reader {
         answer
     }
 
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+    async fn slot(&self) -> Result<Slot, ReadError> {
         let busy = || ReadError::TryAgain("too many queries are waiting".to_owned());
-        if let Ok(slot) = self.slots.try_acquire() {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
         let waiting = Waiting::new(&self.waiting);
         if waiting.before >= limits::READS_WAITING_MAX {
             return Err(busy());
         }
-        self.slots.acquire().await.map_err(|_| busy())
+        Arc::clone(&self.slots).acquire_owned().await.map_err(|_| busy())
     }
 
-    async fn answer(&self, body: &[u8]) -> Result<Answer, ReadError> {
+    async fn answer(&self, body: &[u8], slot: Slot) -> Result<Answer, ReadError> {
         let client = |error: &dyn std::fmt::Display| ReadError::Client(error.to_string());
         let decoded = snappy::decompress(body, limits::READ_BODY_BYTES_MAX)
             .map_err(|error| client(&error))?;
@@ -129,12 +145,16 @@ impl Reader {
             queries.push((matchers(&query)?, query));
         }
         match request.response {
-            ResponseType::Sampled => self.sampled(&queries).await,
-            ResponseType::Streamed => self.streamed(&queries).await,
+            ResponseType::Sampled => self.sampled(&queries, slot).await,
+            ResponseType::Streamed => self.streamed(&queries, slot).await,
         }
     }
 
-    async fn sampled(&self, queries: &[(Vec<Matcher>, Query)]) -> Result<Answer, ReadError> {
+    async fn sampled(
+        &self,
+        queries: &[(Vec<Matcher>, Query)],
+        slot: Slot,
+    ) -> Result<Answer, ReadError> {
         let mut response = SampledResponse::new(queries.len());
         for (query_idx, (matchers, query)) in queries.iter().enumerate() {
             if labels_only(query) {
@@ -160,10 +180,14 @@ impl Reader {
             }
         }
         let bytes = response.finish().map_err(|error| ReadError::TooMuch(error.to_string()))?;
-        Ok(Answer::Sampled(Bytes::from(bytes)))
+        Ok(Answer::Sampled(Bytes::from_owner(Sampled { bytes, _slot: slot })))
     }
 
-    async fn streamed(&self, queries: &[(Vec<Matcher>, Query)]) -> Result<Answer, ReadError> {
+    async fn streamed(
+        &self,
+        queries: &[(Vec<Matcher>, Query)],
+        slot: Slot,
+    ) -> Result<Answer, ReadError> {
         let mut all = Vec::new();
         let mut bytes = 0;
         for (query_idx, (matchers, query)) in queries.iter().enumerate() {
@@ -192,7 +216,7 @@ impl Reader {
                 all.push((query_idx, labels, chunks));
             }
         }
-        Ok(Answer::Streamed(Frames { series: all.into_iter() }))
+        Ok(Answer::Streamed(Frames { series: all.into_iter(), _slot: slot }))
     }
 }
 
@@ -226,7 +250,10 @@ fn reaction(error: SelectError) -> ReadError {
         SelectError::TooMuch { .. } => ReadError::TooMuch(error.to_string()),
         SelectError::Store(store) => match store {
             crate::store::StoreError::Unavailable(_) => ReadError::TryAgain(store.to_string()),
-            crate::store::StoreError::TooManyRows { .. } => ReadError::TooMuch(store.to_string()),
+            crate::store::StoreError::TooManyRows { .. }
+            | crate::store::StoreError::TooManyBytes { .. } => {
+                ReadError::TooMuch(store.to_string())
+            }
             crate::store::StoreError::Damaged(_) => ReadError::Damaged(store.to_string()),
         },
     }

@@ -37,6 +37,9 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
 /// How often expired days are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How long the end of the process waits for threads that are stuck.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How often a failed store is looked for.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -87,14 +90,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(flags: &Flags) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
             tracing::info!("all settings are valid");
             return Ok(());
         }
         serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?).await
-    })
+    });
+    // A read that is stuck on a broken disk must not keep the process from ending.
+    runtime.shutdown_timeout(EXIT_DEADLINE);
+    ended
 }
 
 /// Opens the store, serves, and closes the store after the last request.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week};
+use crate::model::time::{Day, Hour, Week};
 use rows::{LayoutRow, Placed, Rows};
 
 /// The closed set of stores.
@@ -42,6 +42,14 @@ pub enum StoreError {
         table: &'static str,
         /// The bound that was reached.
         rows_max: usize,
+    },
+    /// A read met more bytes than it may hold.
+    #[error("more than {bytes_max} bytes in one read of {table}; ask for less at once")]
+    TooManyBytes {
+        /// Which table.
+        table: &'static str,
+        /// The bound that was reached.
+        bytes_max: usize,
     },
     /// What is stored cannot be read: damage, or a newer format.
     #[error("{0}")]
@@ -72,7 +80,8 @@ impl Store {
         each_store!(self, store => store.append(rows).await)
     }
 
-    /// The payloads of a group's head rows in a range of hours, both included, in no order.
+    /// The payloads of a group's head rows in a range of hours, both included, in no order; at most
+    /// [`limits::HEAD_READ_BYTES_MAX`] of them.
     pub async fn head(
         &self,
         group: Group,
@@ -154,6 +163,14 @@ impl Store {
         }
     }
 
+    /// The newest day on which anything arrived, where the store drops old days by our clock.
+    pub fn newest_arrival(&self) -> Option<Day> {
+        match self {
+            Store::Local(local) => local.newest_arrival(),
+            Store::Memory(_) | Store::Cassandra(_) => None,
+        }
+    }
+
     /// How many reads of one query it serves at once with profit.
     pub fn reads_at_once(&self) -> usize {
         match self {
@@ -170,6 +187,11 @@ impl Store {
 }
 
 impl StoreError {
+    /// Whether asking for a part of it could succeed.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, StoreError::TooManyRows { .. } | StoreError::TooManyBytes { .. })
+    }
+
     /// How long a sender should wait before it tries again; `None` where trying again cannot help.
     pub fn retry_after(&self) -> Option<Duration> {
         matches!(self, StoreError::Unavailable(_)).then_some(Duration::from_secs(5))

@@ -8,7 +8,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Window};
+use crate::engine::{Engine, Ticket, Window};
 use crate::limits;
 use crate::metrics::{Metrics, Reason};
 use crate::model::labels::METRIC_NAME;
@@ -26,6 +26,11 @@ const DECODE_LIMITS: DecodeLimits = DecodeLimits {
     expanded_label_bytes: limits::REQUEST_LABEL_BYTES_MAX,
     symbols: limits::REQUEST_SYMBOLS_MAX,
 };
+
+/// Memory of one decoded label pair, bytes.
+const LABEL_BYTES: usize = 40;
+/// Memory of one sample from its decoding to the end of its commit, bytes.
+const SAMPLE_BYTES: usize = 150;
 
 /// How a request went. `samples_written` is exact whatever the outcome: the count that
 /// remote_write 2.0 puts into its headers ("Required Written Response Headers").
@@ -61,9 +66,20 @@ impl Writer {
         Writer { engine, metrics }
     }
 
+    /// Lets a request in whose body has this many bytes; `None` where it should come again.
+    pub fn admit(&self, body_bytes: usize) -> Option<Ticket> {
+        self.engine.admit(body_bytes)
+    }
+
     /// Decompresses, decodes, judges and stores a request. Returns when it is durable or refused.
-    pub async fn write(&self, protocol: Protocol, body: &[u8]) -> Verdict {
-        let arriving = self.engine.arriving();
+    /// Memory is asked for before it is spent, at every step that may need much of it.
+    pub async fn write(&self, protocol: Protocol, body: &[u8], mut ticket: Ticket) -> Verdict {
+        ticket.arrived(&self.engine);
+        match snappy::declared_len(body, limits::DECODED_BYTES_MAX) {
+            Ok(declared) if ticket.grow(declared) => {}
+            Ok(_) => return no_memory(),
+            Err(error) => return refused(error.to_string()),
+        }
         let decoded = match snappy::decompress(body, limits::DECODED_BYTES_MAX) {
             Ok(decoded) => decoded,
             Err(error) => return refused(error.to_string()),
@@ -72,6 +88,9 @@ impl Writer {
             Ok(request) => request,
             Err(error) => return refused(error.to_string()),
         };
+        if !ticket.grow(request.labels.len() * LABEL_BYTES + request.samples.len() * SAMPLE_BYTES) {
+            return no_memory();
+        }
         self.metrics.metadata(request.metadata);
 
         let mut judged = Judged {
@@ -86,8 +105,11 @@ impl Writer {
             let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
             return try_again(text, Duration::from_secs(30));
         }
+        if !ticket.grow(batch.index_bytes()) {
+            return no_memory();
+        }
         let samples = batch.len() as u64;
-        if let Err(error) = self.engine.append(batch, arriving).await {
+        if let Err(error) = self.engine.append(batch, ticket).await {
             // Damage of the store is not the sender's fault either, and it keeps the samples.
             let after = error.retry_after().unwrap_or(Duration::from_secs(60));
             return try_again(error.to_string(), after);
@@ -97,6 +119,10 @@ impl Writer {
         let outcome = refusals.text(samples).map_or(Outcome::Stored, Outcome::Refused);
         Verdict { samples_written: samples, outcome }
     }
+}
+
+fn no_memory() -> Verdict {
+    try_again("too many write requests at once".to_owned(), Duration::from_secs(1))
 }
 
 fn refused(text: String) -> Verdict {

@@ -74,7 +74,7 @@ impl Collector {
         if state.began.is_some_and(|began| began >= arrived) {
             return Ok(self.last());
         }
-        state.began = Some(Instant::now());
+        let began = Instant::now();
         let outcome = self.collect(&mut state, deadline).await;
         self.attempted.store(true, Ordering::Release);
         let mut snapshot = self.judge(outcome, arrived.elapsed());
@@ -83,6 +83,8 @@ impl Collector {
         snapshot.scrape.given_up_threads_total = state.given_up_total;
         let snapshot = Arc::new(snapshot);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        // Only with the result: a scrape that was cancelled half-way has none to share.
+        state.began = Some(began);
         Ok(snapshot)
     }
 

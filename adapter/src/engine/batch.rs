@@ -77,6 +77,13 @@ impl<'e> Batch<'e> {
         group
     }
 
+    /// About how much memory its index rows take until they are stored, bytes: twice as strings,
+    /// once in the store's own tables.
+    pub fn index_bytes(&self) -> usize {
+        let rows = self.unknown.iter();
+        rows.map(|row| row.postings.len() * 160 + row.labels.len() * 4 + 256).sum()
+    }
+
     /// How many samples it holds.
     pub fn len(&self) -> usize {
         self.placements.len()

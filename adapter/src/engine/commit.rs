@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,6 +26,9 @@ pub(super) struct Request {
     pub(super) placements: Vec<Placement>,
     pub(super) index: Vec<IndexRow>,
     pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
+    /// Its share of the memory for writes, given back when the commit has ended: also where the
+    /// sender did not wait for it.
+    pub(super) memory: OwnedSemaphorePermit,
 }
 
 /// Requests that have been received and not yet queued: a commit waits a little for them.
@@ -37,7 +40,7 @@ pub(super) struct Arrivals {
 
 /// Counts one request as arriving until it is dropped.
 #[derive(Debug)]
-pub struct Arriving(Arc<Arrivals>);
+pub(super) struct Arriving(Arc<Arrivals>);
 
 impl Arrivals {
     pub(super) fn one(arrivals: &Arc<Arrivals>) -> Arriving {
@@ -115,21 +118,25 @@ impl Committer {
     async fn commit(&self, gathered: Vec<Request>) {
         let started = Instant::now();
         let mut answers = Vec::with_capacity(gathered.len());
+        let mut memory = Vec::with_capacity(gathered.len());
         let mut placements = Vec::new();
         let mut index = Vec::new();
         for mut request in gathered {
             placements.append(&mut request.placements);
             index.append(&mut request.index);
             answers.push(request.answer);
+            memory.push(request.memory);
         }
         let samples = placements.len();
-        let rows = Rows { index: index.clone(), head: head_rows(placements) };
+        let new_series: Vec<_> = index.iter().map(|row| (row.week, row.series)).collect();
+        let rows = Rows { index, head: head_rows(placements) };
         let head_rows = rows.head.len();
         let result = self.store.append(rows).await;
+        drop(memory);
         match &result {
             Ok(()) => {
-                self.known.learn(&index);
-                self.metrics.committed(started.elapsed(), samples, head_rows, index.len());
+                self.known.learn(&new_series);
+                self.metrics.committed(started.elapsed(), samples, head_rows, new_series.len());
             }
             Err(error) => {
                 self.metrics.commit_failed();

@@ -32,9 +32,9 @@ impl KnownSeries {
     }
 
     /// Rows are durable: their series are known from now on.
-    pub(super) fn learn(&self, rows: &[IndexRow]) {
-        for row in rows {
-            self.series.insert((row.week, row.series), ());
+    pub(super) fn learn(&self, series: &[(Week, SeriesId)]) {
+        for key in series {
+            self.series.insert(*key, ());
         }
     }
 

@@ -59,7 +59,7 @@ pub fn pack(points: &[Point]) -> Vec<u8> {
             let start = sample
                 .start_ms
                 .map(|start| varint::zigzag(sample.timestamp_ms.wrapping_sub(start.get())));
-            // A start 2^63 ms before its sample cannot be told from an unknown one; none is real.
+            // Saturates for a start 2^63 ms before its sample, which reads back 1 ms off; none is real.
             varint::push(start.map_or(0, |distance| distance.saturating_add(1)), &mut bytes);
         }
     }
@@ -70,7 +70,8 @@ pub fn pack(points: &[Point]) -> Vec<u8> {
 pub fn unpack(payload: &[u8], mut each: impl FnMut(Point)) -> Result<(), Unreadable> {
     let (header, mut rest) = payload.split_first_chunk::<2>().ok_or(Unreadable::Damaged)?;
     let [version, flags] = *header;
-    if version != VERSION {
+    // A flag that is unknown here stands for a column that must not be passed over.
+    if version != VERSION || flags & !FLAG_STARTS != 0 {
         return Err(Unreadable::Version(version));
     }
     let count = varint::take(&mut rest)

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::index::stored_labels;
@@ -88,6 +89,7 @@ impl Selection<'_> {
         &self,
     ) -> Result<HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>, SelectError> {
         let mut found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)> = HashMap::new();
+        let mut bytes = 0;
         let weeks = stream::iter(self.range.weeks())
             .map(|week| async move { Ok((week, self.matching_in(week).await?)) });
         let mut weeks = weeks.buffered(4);
@@ -95,6 +97,8 @@ impl Selection<'_> {
             weeks.try_next().await.map_err(|error: SelectError| error)?
         {
             for (placed, labels) in series {
+                bytes +=
+                    labels.iter().map(|(name, value)| name.len() + value.len() + 48).sum::<usize>();
                 found
                     .entry(placed.series)
                     .or_insert_with(|| (labels, Vec::new()))
@@ -102,6 +106,7 @@ impl Selection<'_> {
                     .push((week, placed.group));
             }
             bound("series", found.len(), limits::QUERY_SERIES_MAX)?;
+            bound("bytes of labels", bytes, limits::QUERY_BYTES_MAX)?;
         }
         Ok(found)
     }
@@ -130,14 +135,17 @@ impl Selection<'_> {
         &self,
         week: Week,
     ) -> Result<BTreeMap<Group, Option<BTreeSet<SeriesId>>>, SelectError> {
-        if let Some(row_key) = self.named_row_key(week) {
-            return Ok(row_key.groups().map(|group| (group, None)).collect());
+        if let Some(row_keys) = self.named_row_keys(week) {
+            return Ok(row_keys
+                .iter()
+                .flat_map(RowKey::groups)
+                .map(|group| (group, None))
+                .collect());
         }
-        let mut metrics = Vec::new();
-        match self.only_value(METRIC_NAME) {
-            Some(metric) => metrics.push(metric.to_owned()),
-            None => metrics = self.store.metrics(week, limits::QUERY_ROWS_MAX).await?,
-        }
+        let mut metrics = match self.lookup(METRIC_NAME) {
+            Some(metrics) => metrics.into_iter().map(str::to_owned).collect(),
+            None => self.store.metrics(week, limits::QUERY_ROWS_MAX).await?,
+        };
         let names: Vec<&Matcher> =
             self.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME).collect();
         metrics.retain(|metric| names.iter().all(|matcher| matcher.accepts(metric)));
@@ -158,10 +166,12 @@ impl Selection<'_> {
     async fn candidates_of(&self, week: Week, metric: &str) -> Result<Vec<Placed>, SelectError> {
         let mut narrowed: Option<BTreeSet<Placed>> = None;
         for matcher in self.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME) {
-            let Some(value) = matcher.only_value() else { continue };
-            let key = PostingsKey { week, metric, label: &matcher.name, value };
-            let list: BTreeSet<Placed> =
-                self.store.postings(key, limits::QUERY_ROWS_MAX).await?.into_iter().collect();
+            let Some(values) = matcher.values(limits::LOOKUP_VALUES_MAX) else { continue };
+            let mut list = BTreeSet::new();
+            for value in values {
+                let key = PostingsKey { week, metric, label: &matcher.name, value };
+                list.extend(self.store.postings(key, limits::QUERY_ROWS_MAX).await?);
+            }
             narrowed = Some(match narrowed {
                 None => list,
                 Some(narrowed) => narrowed.intersection(&list).copied().collect(),
@@ -173,15 +183,17 @@ impl Selection<'_> {
         }
     }
 
-    /// The row key that all matching series have: a series that has the first row-key label is in
+    /// The row keys that all matching series have: a series that has the first row-key label is in
     /// the group of its value. (One that has a later row-key label may have the first one, too.)
-    fn named_row_key(&self, week: Week) -> Option<RowKey> {
+    fn named_row_keys(&self, week: Week) -> Option<Vec<RowKey>> {
         let label = self.layouts.rule(week).labels.first()?;
-        self.only_value(label).map(RowKey::guest)
+        self.lookup(label).map(|values| values.into_iter().map(RowKey::guest).collect())
     }
 
-    fn only_value(&self, label: &str) -> Option<&str> {
-        self.matchers.iter().filter(|matcher| matcher.name == label).find_map(Matcher::only_value)
+    /// The values of a label that an index can look up.
+    fn lookup(&self, label: &str) -> Option<Vec<&str>> {
+        let of_label = self.matchers.iter().filter(|matcher| matcher.name == label);
+        of_label.filter_map(|matcher| matcher.values(limits::LOOKUP_VALUES_MAX)).next()
     }
 
     /// Reads a unit's rows a day at a time and encodes its series.
@@ -194,20 +206,18 @@ impl Selection<'_> {
         for (week, group) in &unit.places {
             let Some((first, last)) = self.range.hours_in(*week) else { continue };
             for hour in (first.0..=last.0).step_by(24) {
-                let hours = (Hour(hour), Hour(last.0.min(hour + 23)));
-                for payload in self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await? {
-                    let mut count = 0;
-                    let unpacked = unpack(&payload, |point| {
-                        if self.range.contains(point.sample.timestamp_ms)
-                            && unit.series.contains_key(&point.series)
-                        {
-                            samples.entry(point.series).or_default().push(point.sample);
-                            count += 1;
+                let mut parts = vec![(hour, last.0.min(hour + 23))];
+                while let Some((from, to)) = parts.pop() {
+                    let hours = (Hour(from), Hour(to));
+                    let rows = self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await;
+                    match rows {
+                        Ok(rows) => self.collect(&rows, &unit, &mut samples)?,
+                        Err(error) if error.is_too_much() && from < to => {
+                            let middle = i32::midpoint(from, to);
+                            parts.extend([(middle + 1, to), (from, middle)]);
                         }
-                    });
-                    unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
-                    let before = self.collected.fetch_add(count, Ordering::Relaxed);
-                    bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
         }
@@ -219,6 +229,30 @@ impl Selection<'_> {
             answer.push((labels, encoded, bytes));
         }
         Ok(answer)
+    }
+
+    /// Takes the unit's samples out of head rows.
+    fn collect(
+        &self,
+        rows: &[Bytes],
+        unit: &Unit,
+        samples: &mut HashMap<SeriesId, Vec<Sample>>,
+    ) -> Result<(), SelectError> {
+        for payload in rows {
+            let mut count = 0;
+            let unpacked = unpack(payload, |point| {
+                let wanted = self.range.contains(point.sample.timestamp_ms)
+                    && unit.series.contains_key(&point.series);
+                if wanted {
+                    samples.entry(point.series).or_default().push(point.sample);
+                    count += 1;
+                }
+            });
+            unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
+            let before = self.collected.fetch_add(count, Ordering::Relaxed);
+            bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
+        }
+        Ok(())
     }
 }
 

@@ -30,13 +30,19 @@ fn sample(timestamp_ms: i64, value: f64) -> Sample {
     Sample { timestamp_ms, value, start_ms: None }
 }
 
+fn ticket(engine: &Engine) -> Ticket {
+    let mut ticket = engine.admit(1).unwrap();
+    ticket.arrived(engine);
+    ticket
+}
+
 async fn write(engine: &Engine, sent: &[(Labels, Vec<Sample>)]) {
     let mut batch = engine.batch();
     for (labels, samples) in sent {
         let pairs: Vec<(&str, &str)> = labels.iter().collect();
         batch.add(&pairs, samples);
     }
-    engine.append(batch, engine.arriving()).await.unwrap();
+    engine.append(batch, ticket(engine)).await.unwrap();
 }
 
 async fn read(
@@ -164,6 +170,47 @@ proptest! {
     }
 }
 
+/// The same comparison on any store: half of the requests, the store opened again, the rest, then
+/// queries. `open` opens it each time with the same data, if it keeps any.
+pub(crate) async fn compare_with_oracle(mut open: impl AsyncFnMut() -> Store, rounds: u32) {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::{Config, TestRng, TestRunner};
+
+    let mut seeds = TestRunner::new_with_rng(
+        Config::default(),
+        TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let request =
+        prop::collection::vec((any_labels(), prop::collection::vec(any_sample(), 1..4)), 1..6);
+    let matchers = prop::collection::vec(any_matcher(), 0..3);
+    let mut oracle = Oracle::new();
+    for half in 0..2 {
+        let engine = engine_on(open().await).await;
+        for _ in 0..rounds {
+            let request = request.new_tree(&mut seeds).unwrap().current();
+            write(&engine, &request).await;
+            write(&engine, &request).await;
+            for (labels, sample) in request
+                .iter()
+                .flat_map(|(labels, samples)| samples.iter().map(move |sample| (labels, sample)))
+            {
+                let of_series = oracle.entry(labels.clone()).or_default();
+                of_series
+                    .entry(sample.timestamp_ms)
+                    .and_modify(|kept| *kept = kept.merge(*sample))
+                    .or_insert(*sample);
+            }
+        }
+        for _ in 0..rounds {
+            let matchers = matchers.new_tree(&mut seeds).unwrap().current();
+            let wanted = expected(&oracle, ALL, &matchers);
+            assert_eq!(read(&engine, ALL, &matchers).await, wanted, "half {half}: {matchers:?}");
+        }
+        assert!(!expected(&oracle, ALL, &[]).is_empty());
+        engine.close().await.unwrap();
+    }
+}
+
 fn guest(uuid: &str, metric: &str) -> Labels {
     Labels::new([
         (METRIC_NAME, metric),
@@ -178,15 +225,15 @@ async fn a_guests_scrape_is_one_row_even_when_scattered_over_requests() {
     let engine = Arc::new(engine().await);
     let mut sending = tokio::task::JoinSet::new();
     // All announced before any is sent, as concurrent requests are.
-    let announced: Vec<Arriving> = (0..20).map(|_| engine.arriving()).collect();
-    for (shard, arriving) in announced.into_iter().enumerate() {
+    let announced: Vec<Ticket> = (0..20).map(|_| ticket(&engine)).collect();
+    for (shard, ticket) in announced.into_iter().enumerate() {
         let engine = Arc::clone(&engine);
         sending.spawn(async move {
             let mut batch = engine.batch();
             let labels = guest("u1", &format!("metric_{shard}"));
             let pairs: Vec<(&str, &str)> = labels.iter().collect();
             batch.add(&pairs, &[sample(NOW_MS, 1.0)]);
-            engine.append(batch, arriving).await.unwrap();
+            engine.append(batch, ticket).await.unwrap();
         });
     }
     sending.join_all().await;
@@ -240,7 +287,7 @@ async fn after_close_writes_are_told_to_come_again() {
     engine.close().await.unwrap();
     let mut batch = engine.batch();
     batch.add(&[(METRIC_NAME, "cpu")], &[sample(NOW_MS, 1.0)]);
-    let error = engine.append(batch, engine.arriving()).await.unwrap_err();
+    let error = engine.append(batch, ticket(&engine)).await.unwrap_err();
     assert!(error.retry_after().is_some(), "{error}");
 }
 

@@ -58,13 +58,18 @@ impl Matcher {
         }
     }
 
-    /// The one value that satisfies it, where there is only one and it is not the empty value: what
-    /// an index can look up.
-    pub fn only_value(&self) -> Option<&str> {
-        match &self.comparison {
-            Comparison::Equal(value) if !value.is_empty() => Some(value),
-            _ => None,
-        }
+    /// The only values that satisfy it, where they can be listed and none is the empty value: what
+    /// an index can look up. `None` where there are more than `values_max`.
+    pub fn values(&self, values_max: usize) -> Option<Vec<&str>> {
+        let values: Vec<&str> = match &self.comparison {
+            Comparison::Equal(value) => vec![value],
+            Comparison::Matches(pattern) => {
+                pattern.literals()?.iter().map(String::as_str).collect()
+            }
+            Comparison::NotEqual(_) | Comparison::MatchesNot(_) => return None,
+        };
+        let all_present = values.iter().all(|value| !value.is_empty());
+        (all_present && values.len() <= values_max).then_some(values)
     }
 }
 
@@ -97,6 +102,18 @@ mod tests {
         check(&Matcher::matching("a", "x|").unwrap(), None, true);
         check(&Matcher::not_matching("a", "x").unwrap(), None, true);
         check(&Matcher::not_matching("a", "x").unwrap(), Some("x"), false);
+    }
+
+    #[test]
+    fn what_can_be_looked_up() {
+        assert_eq!(Matcher::equal("a", "x").values(9), Some(vec!["x"]));
+        assert_eq!(Matcher::matching("a", "x|y").unwrap().values(9), Some(vec!["x", "y"]));
+        assert_eq!(Matcher::matching("a", "x|y").unwrap().values(1), None);
+        for pattern in ["x|", "x.*", ".+", ""] {
+            assert_eq!(Matcher::matching("a", pattern).unwrap().values(9), None, "{pattern}");
+        }
+        assert_eq!(Matcher::equal("a", "").values(9), None);
+        assert_eq!(Matcher::not_equal("a", "x").values(9), None);
     }
 
     #[test]

@@ -35,11 +35,6 @@ impl Sample {
             .then_with(|| self.value.total_cmp(&other.value))
             .then_with(|| self.start_ms.cmp(&other.start_ms))
     }
-
-    /// Whether this is the marker that ends a series.
-    pub fn is_stale_marker(&self) -> bool {
-        self.value.to_bits() == STALE_MARKER_BITS
-    }
 }
 
 /// Equality of all bits; `PartialEq` on floats would call a NaN different from itself.

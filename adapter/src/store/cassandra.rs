@@ -13,6 +13,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,19 +75,18 @@ impl CassandraSettings {
 }
 
 /// A store in a cluster. Keeps no state that matters: any number of processes may share a keyspace.
-#[derive(Debug)]
 pub struct Cassandra {
     shared: Arc<Shared>,
 }
 
 /// What the tasks of reads and writes share.
-#[derive(Debug)]
 struct Shared {
     session: Session,
     statements: Statements,
     clock: Clock,
     retention_ms: i64,
     index_shards: u16,
+    /// As in the settings.
     datacenter: Option<String>,
     /// Slots for batches.
     writes: Arc<Semaphore>,
@@ -291,6 +291,15 @@ impl Cassandra {
 
     fn shards(&self) -> impl Iterator<Item = i16> + use<> {
         (0..self.shared.index_shards).map(u16::cast_signed)
+    }
+}
+
+impl fmt::Debug for Cassandra {
+    // The driver's session is pages long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = &self.shared.session;
+        let state = session.get_cluster_state();
+        f.debug_struct("Cassandra").field("cluster", &state.cluster_name()).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,6 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
@@ -134,11 +133,16 @@ impl Local {
             let from = Key::default().group(group).hour(hours.0).millisecond(i64::MIN).hash(0);
             let to = Key::default().group(group).hour(hours.1).millisecond(i64::MAX).hash(u64::MAX);
             let mut rows = Bounded::new("head", rows_max);
+            let mut bytes = 0;
             for keyspace in keyspaces.heads(days) {
                 for guard in keyspace.range(from.0.clone()..=to.0.clone()) {
-                    rows.push(Bytes::from(
-                        guard.value().map_err(|error| damage_of("head", &error))?,
-                    ))?;
+                    let payload = guard.value().map_err(|error| damage_of("head", &error))?;
+                    bytes += payload.len();
+                    if bytes > limits::HEAD_READ_BYTES_MAX {
+                        let bytes_max = limits::HEAD_READ_BYTES_MAX;
+                        return Err(StoreError::TooManyBytes { table: "head", bytes_max });
+                    }
+                    rows.push(Bytes::from(payload))?;
                 }
             }
             Ok(rows.rows)
@@ -266,18 +270,16 @@ impl Local {
         self.ask(|answer| Work::Expire(oldest_ms, answer)).await
     }
 
+    /// See [`super::Store::newest_arrival`].
+    pub fn newest_arrival(&self) -> Option<Day> {
+        self.keyspaces.newest_arrival()
+    }
+
     /// See [`super::Store::ready`].
     pub fn ready(&self) -> Result<(), String> {
-        if let Some(why) = self.health.failure() {
-            return Err(why);
-        }
-        if self.health.full.load(Ordering::Relaxed) {
-            return Err(format!(
-                "the disk of {} is full down to its reserve",
-                self.folder.display()
-            ));
-        }
-        Ok(())
+        self.health.failure().map_or(Ok(()), Err)?;
+        // Asked anew, so that a disk that has room again makes it ready without a write.
+        committer::room(&self.folder)
     }
 
     /// Why the store takes no writes until the process starts again; `None` while it works.

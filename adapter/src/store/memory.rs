@@ -14,9 +14,10 @@ use bytes::Bytes;
 
 use super::StoreError;
 use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week};
+use crate::model::time::{Day, Hour, Week};
 
 /// Tables as ordered maps behind one lock.
 #[derive(Debug, Default)]
@@ -36,6 +37,16 @@ struct Tables {
     metrics: BTreeSet<(Week, String)>,
     row_keys: BTreeSet<(Week, String, Group)>,
     layouts: BTreeMap<Week, String>,
+}
+
+impl Tables {
+    /// How many days of head and weeks of index there are.
+    fn spans(&self) -> usize {
+        let days: BTreeSet<Day> =
+            self.head.keys().map(|(_, hour, ..)| Day::of(hour.start_ms())).collect();
+        let weeks: BTreeSet<Week> = self.series.keys().map(|(week, ..)| *week).collect();
+        days.len() + weeks.len()
+    }
 }
 
 impl Memory {
@@ -78,11 +89,15 @@ impl Memory {
     ) -> Result<Vec<Bytes>, StoreError> {
         let from = (group, hours.0, i64::MIN, 0);
         let to = (group, hours.1, i64::MAX, u64::MAX);
-        bounded(
-            "head",
-            rows_max,
-            self.tables().head.range(from..=to).map(|(_, payload)| payload.clone()),
-        )
+        let tables = self.tables();
+        let found = tables.head.range(from..=to);
+        let payloads = bounded("head", rows_max, found.map(|(_, payload)| payload.clone()))?;
+        let bytes: usize = payloads.iter().map(Bytes::len).sum();
+        if bytes > limits::HEAD_READ_BYTES_MAX {
+            let bytes_max = limits::HEAD_READ_BYTES_MAX;
+            return Err(StoreError::TooManyBytes { table: "head", bytes_max });
+        }
+        Ok(payloads)
     }
 
     /// See [`super::Store::series`].
@@ -186,7 +201,7 @@ impl Memory {
     /// See [`super::Store::expire`].
     pub async fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
         let tables = &mut *self.tables();
-        let before = tables.head.len() + tables.series.len();
+        let before = tables.spans();
         tables.head.retain(|(_, hour, ..), _| hour.end_ms() >= oldest_ms);
         let kept = |week: &Week| week.end_ms() >= oldest_ms;
         tables.series.retain(|(week, ..), _| kept(week));
@@ -194,7 +209,7 @@ impl Memory {
         tables.postings.retain(|(week, ..), _| kept(week));
         tables.metrics.retain(|(week, _)| kept(week));
         tables.row_keys.retain(|(week, ..)| kept(week));
-        Ok(before - tables.head.len() - tables.series.len())
+        Ok(before - tables.spans())
     }
 
     /// See [`super::Store::ready`].

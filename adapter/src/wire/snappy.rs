@@ -38,9 +38,9 @@ pub enum SnappyError {
     Corrupt(#[from] snap::Error),
 }
 
-/// Decompresses one block. Allocates at most `bytes_max` bytes, and never more than about 22 times
-/// the size of `body`.
-pub fn decompress(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, SnappyError> {
+/// What a body declares to decompress to, once that is possible and within the bound; so that the
+/// memory can be asked for before it is spent.
+pub fn declared_len(body: &[u8], bytes_max: usize) -> Result<usize, SnappyError> {
     if body.is_empty() {
         return Err(SnappyError::Empty);
     }
@@ -54,6 +54,13 @@ pub fn decompress(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, SnappyError>
     if declared > expansion_max(body.len()) {
         return Err(SnappyError::Impossible { declared, compressed: body.len() });
     }
+    Ok(declared)
+}
+
+/// Decompresses one block. Allocates at most `bytes_max` bytes, and never more than about 22 times
+/// the size of `body`.
+pub fn decompress(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, SnappyError> {
+    let declared = declared_len(body, bytes_max)?;
     let mut decompressed = vec![0; declared];
     let written = snap::raw::Decoder::new().decompress(body, &mut decompressed)?;
     decompressed.truncate(written);

@@ -38,7 +38,8 @@ fn series(labels: &[(&str, &str)], times: &[i64]) -> messages::TimeSeries {
 async fn send(writer: &Writer, timeseries: Vec<messages::TimeSeries>) -> Verdict {
     let request = messages::WriteRequest { timeseries, ..Default::default() };
     let body = snappy::compress(&request.encode_to_vec()).unwrap();
-    writer.write(Protocol::V1, &body).await
+    let ticket = writer.admit(body.len()).unwrap();
+    writer.write(Protocol::V1, &body, ticket).await
 }
 
 async fn stored(writer: &Writer) -> Vec<String> {
@@ -115,10 +116,32 @@ async fn a_sender_whose_clock_is_ahead_is_told_to_wait_and_loses_nothing() {
 async fn a_body_that_cannot_be_read_is_the_senders_fault() {
     let writer = writer().await;
     for body in [&b""[..], b"\xff\xff\xff\xff\x0f", b"\x04\x0c\xff\xff\xff\xff"] {
-        let verdict = writer.write(Protocol::V1, body).await;
+        let ticket = writer.admit(body.len()).unwrap();
+        let verdict = writer.write(Protocol::V1, body, ticket).await;
         assert!(
             matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::Refused(_) }),
             "{verdict:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn memory_is_asked_for_before_it_is_spent() {
+    let writer = writer().await;
+    let sent = || vec![series(&[("__name__", "up")], &[NOW_MS])];
+    let taken = writer.admit(limits::WRITE_BYTES_IN_FLIGHT_MAX - (8 << 10)).unwrap();
+    assert!(writer.admit(limits::BODY_BYTES_MAX).is_none());
+    let many: Vec<_> = (0..1000)
+        .map(|n| series(&[("__name__", "up"), ("n", &n.to_string())], &[NOW_MS]))
+        .collect();
+    let verdict = send(&writer, many.clone()).await;
+    assert!(
+        matches!(verdict, Verdict { samples_written: 0, outcome: Outcome::TryAgain(..) }),
+        "{verdict:?}"
+    );
+    assert_eq!(send(&writer, sent()).await.outcome, Outcome::Stored);
+    drop(taken);
+    assert_eq!(send(&writer, many).await.outcome, Outcome::Stored);
+    // All of it comes back, however a request ended.
+    assert!(writer.admit(limits::WRITE_BYTES_IN_FLIGHT_MAX - (1 << 10)).is_some());
 }

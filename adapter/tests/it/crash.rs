@@ -2,16 +2,19 @@
 //! A missing fdatasync does not show here, because the kernel keeps what a process wrote: that is
 //! `durability`'s subject.
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load::{self, METRIC, Samples, Sender};
 
 const SENDERS: u64 = 6;
-const ROUNDS: u32 = 3;
+const ROUNDS: usize = 6;
 /// With `KANYUN_SOAK`, as `make soak` sets it; `KANYUN_CRASH_ROUNDS` sets any number.
-const ROUNDS_OF_SOAK: u32 = 100;
+const ROUNDS_OF_SOAK: usize = 100;
+/// A store that was killed so often makes way for a new one: each round reads all of it.
+const ROUNDS_OF_FOLDER: usize = 10;
 
 #[test]
 fn acknowledged_samples_survive_kill_9() {
@@ -22,26 +25,31 @@ fn acknowledged_samples_survive_kill_9() {
     };
     let seed = u64::try_from(now_ms()).unwrap();
     println!("seed {seed}, {rounds} rounds");
+    let mut dice = (0_u64..).map(|round| xxh3_64(&[seed, round].map(u64::to_be_bytes).concat()));
+    for first in (0..rounds).step_by(ROUNDS_OF_FOLDER) {
+        let rounds = ROUNDS_OF_FOLDER.min(rounds - first);
+        // Any number from 20 to 199.
+        kill_again_and_again(dice.by_ref().take(rounds).map(|dice| 20 + dice % 180));
+    }
+}
+
+/// Kills a process on one folder after each of these numbers of acknowledged requests.
+fn kill_again_and_again(moments: impl Iterator<Item = u64>) {
     let folder = tempfile::tempdir().unwrap();
     let start_ms = now_ms() - 3_600_000;
     let mut senders: Vec<_> = (0..SENDERS).map(|number| Sender::new(number, start_ms)).collect();
-    for round in 0..rounds {
+    for last in moments {
         let adapter = AdapterProcess::on_folder(folder.path());
         check_everything(&adapter, &senders);
-        let before: u64 = senders.iter().map(|sender| sender.next).sum();
         let address = adapter.address();
-        let patience = moment(seed, round);
+        let alive = Mutex::new(Some(adapter));
         load::run(&mut senders, address, |acknowledged| {
-            // Some at least, or the round tells nothing; then at any moment.
-            adapter.wait_for("acknowledgement", || acknowledged.load(Ordering::SeqCst) > 20);
-            let started = Instant::now();
-            while started.elapsed() < patience {
-                std::hint::spin_loop();
+            // At once, on the thread that has just read the answer: an answer that came too early
+            // has no time to become true.
+            if acknowledged == last {
+                alive.lock().unwrap().take().unwrap().kill();
             }
-            adapter.kill();
         });
-        let after: u64 = senders.iter().map(|sender| sender.next).sum();
-        assert!(after > before + 20, "round {round}");
         assert!(senders.iter().all(|sender| sender.unanswered), "killed under load");
     }
     check_everything(&AdapterProcess::on_folder(folder.path()), &senders);
@@ -67,11 +75,4 @@ fn check_everything(adapter: &AdapterProcess, senders: &[Sender]) {
         }
     }
     assert!(found.is_empty(), "nobody sent {found:?}");
-}
-
-/// Up to 300 ms, in steps of a microsecond.
-fn moment(seed: u64, round: u32) -> Duration {
-    let mut dice = seed.wrapping_add(u64::from(round)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    dice ^= dice >> 29;
-    Duration::from_micros((dice.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) % 300_000)
 }

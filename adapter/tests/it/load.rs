@@ -14,8 +14,9 @@ use crate::remote::{self, BOTH, series};
 
 /// The metric of everything that senders write.
 pub(crate) const METRIC: &str = "load";
-/// Guests of one sender; each request has a sample of each.
-const GUESTS: u64 = 4;
+/// Guests of a sender; each request has a sample of each. Every sixth sender has many, so that
+/// commits of all lengths are under way at any time.
+const GUESTS: [u64; 6] = [4, 1, 4, 16, 4, 300];
 
 /// A sequence of requests, each sent until it is acknowledged, however often the server dies.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ impl Sender {
         Sender { number, start_ms, next: 0, unanswered: false }
     }
 
-    /// Sends request after request until there is no answer any more.
-    pub(crate) fn send_until_cut(&mut self, address: SocketAddr, acknowledged: &AtomicU64) {
+    /// Sends request after request until there is no answer any more, and tells of each answer.
+    fn send_until_cut(&mut self, address: SocketAddr, acknowledged: &(dyn Fn() + Sync)) {
         let protocol = BOTH[usize::from(self.number.is_multiple_of(2))];
         loop {
             let body = remote::write_body(protocol, &self.request(self.next));
@@ -43,10 +44,16 @@ impl Sender {
             self.unanswered = answer.is_err();
             let Ok(answer) = answer else { return };
             assert_eq!(answer.status, 204, "{answer:?}");
-            check_all_counted(protocol, answer.header("x-prometheus-remote-write-samples-written"));
+            acknowledged();
+            let written = answer.header("x-prometheus-remote-write-samples-written");
+            let expected = (protocol == Protocol::V2).then(|| self.guests().to_string());
+            assert_eq!(written, expected.as_deref());
             self.next += 1;
-            acknowledged.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    fn guests(&self) -> u64 {
+        GUESTS[usize::try_from(self.number).unwrap() % GUESTS.len()]
     }
 
     fn request(&self, number: u64) -> Vec<TimeSeries> {
@@ -60,11 +67,11 @@ impl Sender {
 
     /// The samples of a request: sender and guest, time, value.
     fn samples(&self, request: u64) -> impl Iterator<Item = ((String, String), i64, f64)> {
-        let (sender, start_ms) = (self.number, self.start_ms);
-        (0..GUESTS).map(move |guest| {
+        let (sender, start_ms, guests) = (self.number, self.start_ms, self.guests());
+        (0..guests).map(move |guest| {
             let time = start_ms + i64::try_from(request).unwrap();
             // Whole numbers below 2^53: exact.
-            let unique = (request * GUESTS + guest) * 1000 + sender;
+            let unique = (request * guests + guest) * 1000 + sender;
             let value = f64::from_bits(f64::to_bits(1.0) + unique);
             ((sender.to_string(), format!("{sender}-{guest}")), time, value)
         })
@@ -85,23 +92,18 @@ impl Sender {
 /// Bits of values by guest and time.
 pub(crate) type Samples = BTreeMap<(String, i64), u64>;
 
-/// Runs all senders against one server until `end` has cut them off; it runs beside them.
-pub(crate) fn run(senders: &mut [Sender], address: SocketAddr, end: impl FnOnce(&AtomicU64)) {
-    let acknowledged = AtomicU64::new(0);
-    let begin = Barrier::new(senders.len() + 1);
+/// Runs all senders against one server until they are cut off. Each acknowledged request calls
+/// `acknowledged` at once, on its sender's thread, with the number of them so far.
+pub(crate) fn run(senders: &mut [Sender], address: SocketAddr, acknowledged: impl Fn(u64) + Sync) {
+    let count = AtomicU64::new(0);
+    let counted = || acknowledged(count.fetch_add(1, Ordering::SeqCst) + 1);
+    let begin = Barrier::new(senders.len());
     std::thread::scope(|scope| {
         for sender in senders {
             scope.spawn(|| {
                 begin.wait();
-                sender.send_until_cut(address, &acknowledged);
+                sender.send_until_cut(address, &counted);
             });
         }
-        begin.wait();
-        end(&acknowledged);
     });
-}
-
-fn check_all_counted(protocol: Protocol, samples_written: Option<&str>) {
-    let expected = (protocol == Protocol::V2).then(|| GUESTS.to_string());
-    assert_eq!(samples_written, expected.as_deref());
 }

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// How long a node may take to start on a busy machine.
-const START_MAX: Duration = Duration::from_secs(180);
+const START_MAX: Duration = Duration::from_mins(3);
 
 /// Runs the node, says its process id, and stops it once our end of its standard input is closed:
 /// that happens however the test process ends, a panic or a signal included.

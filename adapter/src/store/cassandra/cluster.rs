@@ -293,7 +293,7 @@ mod tests {
     fn settings(datacenter: Option<&str>) -> CassandraSettings {
         CassandraSettings {
             datacenter: datacenter.map(str::to_owned),
-            ..CassandraSettings::new("k", Duration::from_secs(400 * 86_400))
+            ..CassandraSettings::new("k", Duration::from_hours(400 * 24))
         }
     }
 

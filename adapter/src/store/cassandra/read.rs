@@ -28,6 +28,8 @@ struct Query {
     rows_max: usize,
     /// Rows of all partitions so far.
     rows: AtomicUsize,
+    /// Bytes of all their pages so far.
+    bytes: AtomicUsize,
     deadline: Instant,
 }
 
@@ -44,6 +46,7 @@ pub(super) async fn partitions<R: Row, K: SerializeRow + Send + Sync + 'static>(
         select: select.clone(),
         rows_max,
         rows: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
         deadline: Instant::now() + limits::READ_DEADLINE,
     });
     let mut rows = Vec::new();
@@ -95,6 +98,12 @@ impl Query {
             if self.rows.fetch_add(read, Ordering::Relaxed) + read > self.rows_max {
                 let (table, rows_max) = (self.select.table, self.rows_max);
                 return Err(StoreError::TooManyRows { table, rows_max });
+            }
+            let page_bytes = result.rows_bytes_size();
+            let bytes = self.bytes.fetch_add(page_bytes, Ordering::Relaxed) + page_bytes;
+            if bytes > limits::CASSANDRA_READ_BYTES_MAX {
+                let bytes_max = limits::CASSANDRA_READ_BYTES_MAX;
+                return Err(StoreError::TooManyBytes { table: self.select.table, bytes_max });
             }
             match next {
                 PagingStateResponse::HasMorePages { state } => page = state,

@@ -212,7 +212,7 @@ fn days(retention: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    const RETENTION: Duration = Duration::from_secs(400 * 86_400);
+    const RETENTION: Duration = Duration::from_hours(400 * 24);
 
     /// The table as a cluster would describe it.
     fn described(table: &Table) -> Vec<Found> {

@@ -2,11 +2,10 @@
 //! fjall blocks its callers (fsync under a lock, back-pressure), so nothing else may write.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::{OwnedWriteBatch, PersistMode};
 use serve::clock::Clock;
@@ -32,16 +31,40 @@ pub(super) enum Work {
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failed: Mutex<Option<String>>,
-    pub(super) full: AtomicBool,
+    busy_since: Mutex<Option<Instant>>,
 }
 
 impl Health {
+    /// Why there will be no more writes until a restart: a write failed, the thread ended, or it
+    /// is stuck inside fjall, which can wait for ever after a failed write.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failed.or_else(|| {
+            let since = *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let stuck = since.is_some_and(|since| since.elapsed() > limits::COMMIT_STUCK_AFTER);
+            stuck.then(|| format!("no commit has ended for {:?}", limits::COMMIT_STUCK_AFTER))
+        })
     }
 
     fn fail(&self, why: String) {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    fn begin(&self) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Marks the store as failed when the thread ends, also by a panic.
+struct Ended(Arc<Health>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fail("the committer has ended".to_owned());
     }
 }
 
@@ -54,32 +77,41 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Runs until it is asked to close or every sender is gone.
+    /// Runs until it is asked to close or every sender is gone. However it ends, the store takes
+    /// no more writes.
     pub(super) fn run(self, work: &Receiver<Work>) {
-        let mut unsynced = false;
+        let _ended = Ended(Arc::clone(&self.health));
+        // When the first unsynced commit must be synced; never set where every commit syncs.
+        let mut due: Option<Instant> = None;
         loop {
-            let next = match self.sync {
-                Sync::Commit => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Sync::Interval => work.recv_timeout(limits::SYNC_INTERVAL),
+            let next = match due {
+                None => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => work.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
-            match next {
-                Ok(Work::Append(rows, answer)) => {
-                    unsynced = true;
-                    if self.commit_waiting(work, rows, answer).is_break() {
-                        break;
+            let ends = match next {
+                Ok(work_now) => {
+                    self.health.begin();
+                    let ends = match work_now {
+                        Work::Append(rows, answer) => self.commit_waiting(work, rows, answer),
+                        other => self.one(other),
+                    };
+                    if self.sync == Sync::Interval {
+                        due = due.or_else(|| Some(Instant::now() + limits::SYNC_INTERVAL));
                     }
+                    ends.is_break()
                 }
-                Ok(other) => {
-                    if self.one(other).is_break() {
-                        break;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) if unsynced => {
-                    unsynced = false;
-                    self.persist(PersistMode::SyncData);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            // Also under steady load, when no wait ever times out.
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                self.health.begin();
+                self.persist(PersistMode::SyncData);
+            }
+            self.health.end();
+            if ends {
+                break;
             }
         }
         self.persist(PersistMode::SyncAll);
@@ -230,35 +262,23 @@ impl Committer {
     }
 
     fn refuse_when_full(&self) -> Result<(), StoreError> {
-        let free = free_bytes(&self.folder)?;
-        let full = free < limits::DISK_RESERVE_BYTES;
-        if self.health.full.swap(full, Ordering::Relaxed) != full {
-            tracing::warn!(
-                free_bytes = free,
-                reserve_bytes = limits::DISK_RESERVE_BYTES,
-                full,
-                "free disk space crossed the reserve"
-            );
-        }
-        if full {
-            return Err(StoreError::Unavailable(format!(
-                "{} has {free} bytes free, below the reserve of {}; free some space or shorten --retention",
-                self.folder.display(),
-                limits::DISK_RESERVE_BYTES
-            )));
-        }
-        Ok(())
+        room(&self.folder).map_err(StoreError::Unavailable)
     }
 }
 
-fn free_bytes(folder: &std::path::Path) -> Result<u64, StoreError> {
-    let volume = rustix::fs::statvfs(folder).map_err(|error| {
-        StoreError::Unavailable(format!(
-            "free space of {} cannot be read: {error}",
-            folder.display()
-        ))
-    })?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+/// Whether there is more free space than the reserve; else what to do.
+pub(super) fn room(folder: &Path) -> Result<(), String> {
+    let volume = rustix::fs::statvfs(folder)
+        .map_err(|error| format!("free space of {} cannot be read: {error}", folder.display()))?;
+    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+    if free < limits::DISK_RESERVE_BYTES {
+        return Err(format!(
+            "{} has {free} bytes free, below the reserve of {}; free some space or shorten --retention",
+            folder.display(),
+            limits::DISK_RESERVE_BYTES
+        ));
+    }
+    Ok(())
 }
 
 fn payload_bytes(rows: &Rows) -> usize {

@@ -134,6 +134,11 @@ impl Keyspaces {
         holding.map(|arrivals| arrivals.keyspace.clone()).collect()
     }
 
+    /// The newest day on which anything arrived.
+    pub(super) fn newest_arrival(&self) -> Option<Day> {
+        self.read().heads.last_key_value().map(|(day, _)| *day)
+    }
+
     /// Drops the days of arrival and the weeks that hold nothing from `oldest_ms` on. A sample is
     /// never later than its arrival by more than the bound on samples ahead, so a day of arrival
     /// that ended that long before `oldest_ms` is empty of younger samples.
@@ -141,7 +146,12 @@ impl Keyspaces {
         let mut dropped = 0;
         loop {
             let Some((day, keyspace)) = self.take_head_before(oldest_ms) else { break };
-            self.database.delete_keyspace(keyspace).map_err(|error| trouble_of(&error))?;
+            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
+                // Tried again at the next pass.
+                let arrivals = Arrivals { keyspace, holds: BTreeSet::new() };
+                self.write().heads.insert(day, arrivals);
+                trouble_of(&error)
+            })?;
             for guard in self.meta.prefix(Key(vec![META_ARRIVAL]).day(day).0) {
                 let key = guard.key().map_err(|error| damage_of("meta", &error))?;
                 self.meta.remove(key).map_err(|error| trouble_of(&error))?;
@@ -153,7 +163,10 @@ impl Keyspaces {
             let Some((week, keyspace)) = self.take_index_before(oldest_ms) else {
                 return Ok(dropped);
             };
-            self.database.delete_keyspace(keyspace).map_err(|error| trouble_of(&error))?;
+            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
+                self.write().index.insert(week, keyspace);
+                trouble_of(&error)
+            })?;
             tracing::info!(week = week.0, "dropped the index of an expired week");
             dropped += 1;
         }

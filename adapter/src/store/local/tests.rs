@@ -114,3 +114,18 @@ async fn a_folder_that_cannot_be_used_is_named() {
     let error = Local::open(&settings, Clock::fixed(0)).unwrap_err();
     assert!(error.0.contains(file.path().to_str().unwrap()), "{error}");
 }
+
+#[tokio::test]
+async fn reads_what_the_oracle_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = LocalSettings { folder: folder.path().to_owned(), sync: Sync::Commit };
+    let open = async || loop {
+        // The engine before has just been closed; its committer may still hold the lock.
+        match Local::open(&settings, Clock::fixed(NOW_MS)) {
+            Ok(store) => break Store::Local(store),
+            Err(error) if error.0.contains("in use") => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    crate::engine::tests::compare_with_oracle(open, 40).await;
+}

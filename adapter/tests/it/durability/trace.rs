@@ -79,6 +79,14 @@ impl Trace {
         if synced { Ok(()) } else { Err("no sync between the write and the answer".to_owned()) }
     }
 
+    /// Whether a journal was synced after the first bytes were written and before the last were.
+    pub(super) fn synced_between(&self, first: &[u8], last: &[u8]) -> bool {
+        let (journal, begin) = self.written(first).unwrap();
+        let (_, end) = self.written(last).unwrap();
+        let mut syncs = self.calls.iter().filter(|call| SYNCS.contains(&&*call.name));
+        syncs.any(|call| call.target == journal && call.begin > begin && call.end < end)
+    }
+
     /// The journal that these bytes went into, and when the write of their last one ended. They
     /// may be in two writes, one behind the other.
     fn written(&self, bytes: &[u8]) -> Option<(&str, usize)> {
