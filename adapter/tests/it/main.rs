@@ -18,15 +18,18 @@ mod adapter_process;
 mod bombs;
 mod captures;
 mod crash;
+mod dashboards;
 mod durability;
 mod end_to_end;
 mod http;
 mod http_client;
 mod load;
+mod metrics_reference;
 mod part;
 mod process;
 mod re2;
 mod remote;
+mod rules;
 mod tidy;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]

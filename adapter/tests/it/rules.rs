@@ -1,0 +1,154 @@
+//! The rules in rules/: promtool reads them and runs their tests, and every alert has a severity,
+//! texts, a runbook, a case in which it fires and one in which it is silent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::dashboards::check;
+use crate::libvirtd::skip;
+use crate::metrics_reference::Reference;
+
+const RULES: &str = "rules/kanyun.yml";
+const TESTS: &str = "rules/tests/kanyun_test.yml";
+const SEVERITIES: [&str; 2] = ["critical", "warning"];
+/// The sections of a runbook, in this order.
+const SECTIONS: [&str; 3] = ["## What it means", "## What to look at", "## What to do"];
+
+#[derive(Deserialize)]
+struct Rules {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    record: Option<String>,
+    alert: Option<String>,
+    expr: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Tests {
+    tests: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    #[serde(default)]
+    alert_rule_test: Vec<AlertTest>,
+    #[serde(default)]
+    promql_expr_test: Vec<ExprTest>,
+}
+
+#[derive(Deserialize)]
+struct AlertTest {
+    alertname: String,
+    #[serde(default)]
+    exp_alerts: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct ExprTest {
+    expr: String,
+    #[serde(default)]
+    exp_samples: Vec<serde_json::Value>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
+    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn rules() -> Vec<Rule> {
+    read::<Rules>(RULES).groups.into_iter().flat_map(|group| group.rules).collect()
+}
+
+#[test]
+fn every_rule_asks_for_what_the_binaries_have() {
+    let reference = Reference::load();
+    let rules = rules();
+    let recorded = rules.iter().filter_map(|rule| rule.record.as_deref()).collect();
+    for rule in &rules {
+        let name = rule.record.as_ref().or(rule.alert.as_ref()).unwrap();
+        check(&reference, &recorded, &rule.expr, name);
+    }
+}
+
+#[test]
+fn every_alert_has_a_severity_texts_and_a_runbook() {
+    let mut pages = BTreeSet::new();
+    for rule in rules() {
+        let Some(alert) = rule.alert else { continue };
+        let severity = rule.labels.get("severity").map(String::as_str).unwrap_or_default();
+        assert!(SEVERITIES.contains(&severity), "{alert} has the severity '{severity}'");
+        for text in ["summary", "description"] {
+            assert!(rule.annotations.get(text).is_some_and(|text| !text.is_empty()), "{alert}");
+        }
+        let page = format!("docs/runbooks/{alert}.md");
+        assert_eq!(rule.annotations.get("runbook_url"), Some(&page), "{alert}");
+        let text = std::fs::read_to_string(root().join(&page))
+            .unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.starts_with(&format!("# {alert}\n")), "{page} has another title");
+        let places: Vec<_> = SECTIONS.iter().map(|section| text.find(section)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}: {places:?}");
+        pages.insert(format!("{alert}.md"));
+    }
+    let there: BTreeSet<String> = std::fs::read_dir(root().join("docs/runbooks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(there, pages, "a runbook without an alert");
+}
+
+#[test]
+fn every_rule_is_tried() {
+    let tests = read::<Tests>(TESTS).tests;
+    let alerts: Vec<&AlertTest> = tests.iter().flat_map(|case| &case.alert_rule_test).collect();
+    let exprs: Vec<&ExprTest> = tests.iter().flat_map(|case| &case.promql_expr_test).collect();
+    for rule in rules() {
+        if let Some(alert) = rule.alert {
+            let of_it: Vec<_> = alerts.iter().filter(|test| test.alertname == alert).collect();
+            assert!(
+                of_it.iter().any(|t| !t.exp_alerts.is_empty()),
+                "{alert} never fires in a test"
+            );
+            assert!(of_it.iter().any(|t| t.exp_alerts.is_empty()), "{alert} is never silent");
+        }
+        if let Some(record) = rule.record {
+            let tried = exprs.iter().any(|t| t.expr == record && !t.exp_samples.is_empty());
+            assert!(tried, "{record} is never computed in a test");
+        }
+    }
+}
+
+#[test]
+fn both_generations_of_promtool_pass_them() {
+    for variable in ["KANYUN_PROMTOOL_2", "KANYUN_PROMTOOL_3"] {
+        let Some(promtool) = std::env::var_os(variable).filter(|path| Path::new(path).is_file())
+        else {
+            skip(&format!("{variable} names no binary (scripts/tools install makes it)"));
+            continue;
+        };
+        for args in [["check", "rules", RULES], ["test", "rules", TESTS]] {
+            let output = Command::new(&promtool).args(args).current_dir(root()).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(output.status.success(), "{variable}: {args:?}:\n{said}");
+        }
+    }
+}
