@@ -1,4 +1,4 @@
-//! What was typed, and what it means: flags become a checked [`Config`], once.
+//! The flags: what may be typed, its defaults and its checks.
 //! Reads no file and no clock.
 
 use std::path::PathBuf;

@@ -116,9 +116,9 @@ impl Engine {
             arrivals,
             requests,
             committer,
+            memory,
             clock,
             retention,
-            memory,
         })
     }
 

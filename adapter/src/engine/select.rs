@@ -192,8 +192,8 @@ impl Selection<'_> {
 
     /// The values of a label that an index can look up.
     fn lookup(&self, label: &str) -> Option<Vec<&str>> {
-        let of_label = self.matchers.iter().filter(|matcher| matcher.name == label);
-        of_label.filter_map(|matcher| matcher.values(limits::LOOKUP_VALUES_MAX)).next()
+        let mut of_label = self.matchers.iter().filter(|matcher| matcher.name == label);
+        of_label.find_map(|matcher| matcher.values(limits::LOOKUP_VALUES_MAX))
     }
 
     /// Reads a unit's rows a day at a time and encodes its series.

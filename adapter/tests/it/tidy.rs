@@ -83,7 +83,10 @@ fn each_library_stays_in_its_room() {
         ("fjall", &["adapter/src/store/local"]),
         ("regex", &["adapter/src/model/re2"]),
         ("regex_syntax", &["adapter/src/model/re2"]),
-        ("xxhash_rust", &["adapter/src/model/", "adapter/src/engine/", "adapter/src/store/cassandra/"]),
+        (
+            "xxhash_rust",
+            &["adapter/src/model/", "adapter/src/engine/", "adapter/src/store/cassandra/"],
+        ),
         ("quick_cache", &["adapter/src/engine/index.rs"]),
         ("roxmltree", &["exporter/src/xml"]),
         ("procfs", &["exporter/src/start_time.rs", "serve/src/own_metrics/"]),

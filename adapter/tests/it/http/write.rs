@@ -208,7 +208,7 @@ fn memory_for_bodies_is_bounded() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     check_counts(&answer, Protocol::V2, 0);
     drop(held);
-    adapter.wait_for("memory", || sent_again().status == 204);
+    adapter.wait_for("memory", || busy().status == 204);
 }
 
 /// Prometheus sends metadata of 1.0 in requests of its own, every minute.
