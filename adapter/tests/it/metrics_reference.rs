@@ -164,18 +164,29 @@ async fn own_page(binary: &'static str, more: impl FnOnce(&mut Registry)) -> Str
     steady(&page)
 }
 
-/// Puts 0 for the values that differ from run to run.
+/// Puts 0 for the values that differ from run to run, and the series of a family in order, which
+/// prometheus-client keeps in a hash table; a histogram's stay as they are.
 fn steady(page: &str) -> String {
-    let mut steady = String::new();
+    let mut lines: Vec<String> = Vec::new();
+    let mut family_begin = 0;
     for line in page.lines() {
+        if line.starts_with('#') {
+            lines.push(line.to_owned());
+            family_begin = lines.len();
+            continue;
+        }
         let varies =
             line.starts_with("process_") || line.starts_with("kanyun_http_request_duration_");
         match line.rsplit_once(' ') {
-            Some((series, _)) if varies => writeln!(steady, "{series} 0").unwrap(),
-            _ => writeln!(steady, "{line}").unwrap(),
+            Some((series, _)) if varies => lines.push(format!("{series} 0")),
+            _ => lines.push(line.to_owned()),
+        }
+        if line.contains("_total{") {
+            lines[family_begin..].sort();
         }
     }
-    steady
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// The families of a page in OpenMetrics text. Labels' values are split without regard to
