@@ -30,7 +30,10 @@ fn main() -> ExitCode {
 async fn serve_until_stopped(config: Config) -> ExitCode {
     if config.service.config_check {
         return match Server::check(&config.service).await {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => {
+                tracing::info!("all settings are valid");
+                ExitCode::SUCCESS
+            }
             Err(error) => failed(&error),
         };
     }
@@ -40,7 +43,10 @@ async fn serve_until_stopped(config: Config) -> ExitCode {
     };
     let revision = option_env!("KANYUN_REVISION").unwrap_or("unknown");
     match exporter::service::run(config, revision, shutdown).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => failed(&error),
     }
 }

@@ -51,7 +51,7 @@ pub async fn run(
         address = %server.local_addr(),
         path = config.telemetry_path,
         libvirt = config.libvirt_uri,
-        "listening"
+        "kanyun-exporter is listening"
     );
     let (pages, own_metrics) = Pages::new(config, revision);
     let pages = Arc::new(pages);

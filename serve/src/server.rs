@@ -98,7 +98,10 @@ impl Server {
     /// Checks the web config file of the flags, as --config.check asks for, without listening.
     pub async fn check(flags: &ServiceFlags) -> Result<(), BindError> {
         Live::start(flags.web_config_file.clone()).await?;
-        Ok(())
+        let given = &flags.listen_address;
+        let every = if given.starts_with(':') { "[::]" } else { "" };
+        let found = tokio::net::lookup_host(format!("{every}{given}")).await;
+        found.map(drop).map_err(|source| bind_error(given, source))
     }
 
     /// Reads the web config file and listens on the address of the flags.

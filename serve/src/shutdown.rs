@@ -31,16 +31,25 @@ impl ShutdownHandle {
 }
 
 impl Shutdown {
-    /// SIGTERM and SIGINT ask for the stop. Must be called inside a tokio runtime.
+    /// SIGTERM and SIGINT ask for the stop; SIGHUP is logged and does nothing. Must be called inside a tokio runtime.
     pub fn on_signals() -> io::Result<Self> {
         let (handle, shutdown) = Self::manual();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Sent by who is used to reloading Prometheus and by log rotation: it must not end us.
+        let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             loop {
                 let name = tokio::select! {
                     Some(()) = terminate.recv() => "SIGTERM",
                     Some(()) = interrupt.recv() => "SIGINT",
+                    Some(()) = hangup.recv() => {
+                        tracing::info!(
+                            "SIGHUP: the web config file is read again by itself; other settings \
+                             need a restart"
+                        );
+                        continue;
+                    }
                     else => return,
                 };
                 tracing::info!(signal = name, "stop requested");

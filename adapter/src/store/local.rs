@@ -64,6 +64,7 @@ impl Local {
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",
                 folder.display()
             )),
+            fjall::Error::Io(error) => unusable(&folder, &error),
             error => unusable(&folder, &error),
         })?;
         let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;

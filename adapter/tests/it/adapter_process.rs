@@ -116,9 +116,13 @@ impl AdapterProcess {
 
     /// SIGTERM, without waiting.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let killed = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().unwrap();
-        assert!(killed.success());
+        let killed = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid]).status();
+        assert!(killed.unwrap().success());
     }
 
     /// Waits for the end; gives how it ended and the whole of standard error.

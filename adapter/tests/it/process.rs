@@ -69,10 +69,26 @@ fn a_check_of_the_settings_starts_nothing() {
     };
     check_ends(&mut checking(), 0, &["all settings are valid"]);
     check_ends(checking().arg("--retention=1d"), 2, &["--retention"]);
+    let mut no_port = bare_command();
+    no_port.args(["--config.check", "--web.listen-address=9201"]);
+    check_ends(&mut no_port, 1, &["cannot listen on 9201 (--web.listen-address)"]);
     let web = folder.path().join("web.yml");
     std::fs::write(&web, "basic_auth_users: 3\n").unwrap();
     check_ends(checking().arg("--web.config.file").arg(&web), 1, &["web.yml"]);
     assert!(!data.exists());
+}
+
+/// Who is used to Prometheus sends it to reload, and so does log rotation.
+#[test]
+fn a_hangup_ends_nothing() {
+    let adapter = AdapterProcess::in_memory();
+    adapter.signal("HUP");
+    // Ordered behind the hangup: the log has its line when the end was logged.
+    assert_eq!(adapter.get("/-/ready").status, 200);
+    adapter.terminate();
+    let (status, log) = adapter.wait();
+    assert!(status.success(), "{status}\n{log}");
+    assert!(log.contains("SIGHUP"), "{log}");
 }
 
 /// Flag over environment over file: told by the address that it listens on.

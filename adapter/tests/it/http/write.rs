@@ -197,8 +197,8 @@ fn memory_for_bodies_is_bounded() {
         let headers = [("content-length", &*length.to_string())];
         Connection::begin(adapter.address(), "POST /api/v1/write", &headers).unwrap()
     };
-    // Together 2 KiB less than all of it.
-    let lengths = [[33_500_000; 8].as_slice(), &[400 << 10, 12 << 10]].concat();
+    // In KiB, each rounded up to one more: together 2 less than all there are.
+    let lengths = [[33_500_000; 8].as_slice(), &[400 << 10, 20 << 10]].concat();
     let held: Vec<Connection> = lengths.into_iter().map(begin).collect();
     // These requests take its share of the memory some time after its head was sent.
     let busy = || adapter.write(Protocol::V2, &one_sample());
