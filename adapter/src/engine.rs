@@ -59,12 +59,24 @@ pub struct Ticket {
     budget: Arc<Semaphore>,
 }
 
+/// Why a request gets no more memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMemory {
+    /// Others have it: the request should come again.
+    Now,
+    /// It would need more than there is for all: coming again cannot help.
+    Ever,
+}
+
 impl Ticket {
-    /// Asks for more memory; false where there is none, and the request should come again.
-    #[must_use]
-    pub fn grow(&mut self, bytes: usize) -> bool {
-        let more = Arc::clone(&self.budget).try_acquire_many_owned(kibibytes(bytes));
-        more.map(|more| self.memory.merge(more)).is_ok()
+    /// Asks for more memory.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        let wanted = kibibytes(bytes);
+        if self.memory.num_permits() + wanted as usize > limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10 {
+            return Err(NoMemory::Ever);
+        }
+        let more = Arc::clone(&self.budget).try_acquire_many_owned(wanted);
+        more.map(|more| self.memory.merge(more)).map_err(|_| NoMemory::Now)
     }
 
     /// The body is here: a commit waits a moment for this request from now on.

@@ -29,7 +29,7 @@ pub const AHEAD_MS_MAX: i64 = 600_000;
 pub const FROZEN_BEFORE_EXPIRY_MS: i64 = 8 * 86_400_000;
 
 /// Memory of all write requests from their bodies to the end of their commits, estimated; above
-/// it 503 at once. The largest single request fits.
+/// it 503 at once, and 400 for a request that alone needs more.
 pub const WRITE_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Requests that may wait for one commit.
 pub const COMMIT_QUEUE_MAX: usize = 1024;

@@ -8,7 +8,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Ticket, Window};
+use crate::engine::{Engine, NoMemory, Ticket, Window};
 use crate::limits;
 use crate::metrics::{Metrics, Reason};
 use crate::model::labels::METRIC_NAME;
@@ -76,8 +76,11 @@ impl Writer {
     pub async fn write(&self, protocol: Protocol, body: &[u8], mut ticket: Ticket) -> Verdict {
         ticket.arrived(&self.engine);
         match snappy::declared_len(body, limits::DECODED_BYTES_MAX) {
-            Ok(declared) if ticket.grow(declared) => {}
-            Ok(_) => return no_memory(),
+            Ok(declared) => {
+                if let Err(why) = ticket.grow(declared) {
+                    return no_memory(why);
+                }
+            }
             Err(error) => return refused(error.to_string()),
         }
         let decoded = match snappy::decompress(body, limits::DECODED_BYTES_MAX) {
@@ -88,8 +91,9 @@ impl Writer {
             Ok(request) => request,
             Err(error) => return refused(error.to_string()),
         };
-        if !ticket.grow(request.labels.len() * LABEL_BYTES + request.samples.len() * SAMPLE_BYTES) {
-            return no_memory();
+        let pools = request.labels.len() * LABEL_BYTES + request.samples.len() * SAMPLE_BYTES;
+        if let Err(why) = ticket.grow(pools) {
+            return no_memory(why);
         }
         self.metrics.metadata(request.metadata);
 
@@ -105,8 +109,8 @@ impl Writer {
             let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
             return try_again(text, Duration::from_secs(30));
         }
-        if !ticket.grow(batch.index_bytes()) {
-            return no_memory();
+        if let Err(why) = ticket.grow(batch.index_bytes()) {
+            return no_memory(why);
         }
         let samples = batch.len() as u64;
         if let Err(error) = self.engine.append(batch, ticket).await {
@@ -121,8 +125,17 @@ impl Writer {
     }
 }
 
-fn no_memory() -> Verdict {
-    try_again("too many write requests at once".to_owned(), Duration::from_secs(1))
+/// A request that can never fit must not be sent again: it would stop everything behind it.
+fn no_memory(why: NoMemory) -> Verdict {
+    match why {
+        NoMemory::Now => {
+            try_again("too many write requests at once".to_owned(), Duration::from_secs(1))
+        }
+        NoMemory::Ever => refused(
+            "the request needs more memory than all requests may have; send smaller ones"
+                .to_owned(),
+        ),
+    }
 }
 
 fn refused(text: String) -> Verdict {

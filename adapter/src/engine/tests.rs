@@ -301,3 +301,15 @@ async fn expired_days_are_not_read_and_frozen_hours_are_not_taken() {
     assert!(read(&engine, ALL, &[]).await.is_empty());
     assert!(engine.expire().await.unwrap() > 0);
 }
+
+#[tokio::test]
+async fn memory_that_can_never_be_had_is_told_from_memory_that_others_have() {
+    let engine = engine().await;
+    let mut one = engine.admit(1 << 20).unwrap();
+    assert_eq!(one.grow(limits::WRITE_BYTES_IN_FLIGHT_MAX), Err(NoMemory::Ever));
+    let other = engine.admit(limits::WRITE_BYTES_IN_FLIGHT_MAX / 2).unwrap();
+    let rest = limits::WRITE_BYTES_IN_FLIGHT_MAX / 4 * 3;
+    assert_eq!(one.grow(rest), Err(NoMemory::Now));
+    drop(other);
+    assert_eq!(one.grow(rest), Ok(()));
+}

@@ -188,8 +188,8 @@ fn a_body_that_is_cut_short_stores_nothing() {
     assert!(adapter.read((0, now_ms()), &[("=", "__name__", "up")]).is_empty());
 }
 
-/// A body of the largest size, or of none that is announced, keeps nobody else out; as many of
-/// them as fit into memory do.
+/// A body of the largest size, or of none that is announced, keeps nobody else out by itself; as many
+/// of them as fill the memory do.
 #[test]
 fn memory_for_bodies_is_bounded() {
     let adapter = AdapterProcess::in_memory();
@@ -200,7 +200,7 @@ fn memory_for_bodies_is_bounded() {
     // In KiB, each rounded up to one more: together 2 less than all there are.
     let lengths = [[33_500_000; 8].as_slice(), &[400 << 10, 20 << 10]].concat();
     let held: Vec<Connection> = lengths.into_iter().map(begin).collect();
-    // These requests take its share of the memory some time after its head was sent.
+    // These requests take their share of the memory some time after their heads were sent.
     let busy = || adapter.write(Protocol::V2, &one_sample());
     adapter.wait_for("refusal", || busy().status == 503);
     let answer = busy();
