@@ -6,6 +6,7 @@
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod ledger;
 pub mod limits;
 pub mod metrics;
 pub mod model;
