@@ -191,7 +191,7 @@ fn joined<'s>(minuends: impl Iterator<Item = &'s Series>, subtrahends: &[&Series
             let found = other.samples.binary_search_by_key(&sample.timestamp_ms, key).ok()?;
             let subtrahend = other.samples.get(found)?;
             let finite = sample.value.is_finite() && subtrahend.value.is_finite();
-            finite.then(|| Sample { value: sample.value - subtrahend.value, ..*sample })
+            finite.then_some(Sample { value: sample.value - subtrahend.value, ..*sample })
         };
         let samples = minuend.samples.iter().filter_map(difference).collect();
         Some(Series { labels: minuend.labels.clone(), samples })
