@@ -4,6 +4,7 @@
 
 mod counter;
 mod family;
+pub mod guest;
 mod history;
 mod host;
 mod track;

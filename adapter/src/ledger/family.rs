@@ -207,6 +207,11 @@ impl Family {
         (counted && metrics.any(|fed| fed == metric)).then_some(source)
     }
 
+    /// Whether a series is among those that this family's rows are made of.
+    pub fn is_fed_by(self, labels: &Labels) -> bool {
+        self.source_of(labels).is_some()
+    }
+
     /// The metrics whose samples this family's rows are made of.
     pub fn metrics(self) -> Vec<&'static str> {
         let mut metrics: Vec<_> =

@@ -249,6 +249,9 @@ impl History {
     /// Whether these hours' rows can be made, when everything from `loaded_from` on is at hand. A
     /// shorter past is quicker to read; rows made of it are those that the whole past would give.
     pub fn sufficiency(&self, first: Hour, last: Hour, loaded_from: Hour) -> Sufficiency {
+        if self.suppliers.range(first.0..=last.0).next().is_none() {
+            return Sufficiency::Enough;
+        }
         let hosts: BTreeSet<&str> =
             Source::ALL.into_iter().flat_map(|source| self.tracks(source).hosts()).collect();
         let enough = match &self.cpu {
