@@ -216,7 +216,9 @@ impl Chain {
         let uuids: Vec<String> =
             GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
         assert_eq!(self.post("/", &list)["data"], json!(uuids));
-        let query = format!("/api/v1/usage?id={}&from={}", uuids[0], begun - 60);
+        // The minute under way, too.
+        let to = unix_seconds() + 60;
+        let query = format!("/api/v1/usage?id={}&from={}&to={to}", uuids[0], begun - 60);
         let page: Value = serde_json::from_str(&self.get(&query)).unwrap();
         let rows = page["rows"].as_array().unwrap();
         for family in
