@@ -27,6 +27,7 @@ mod load;
 mod metrics_reference;
 mod part;
 mod process;
+mod promql;
 mod re2;
 mod remote;
 mod rules;
