@@ -25,6 +25,7 @@ mod http;
 mod http_client;
 mod load;
 mod metrics_reference;
+mod panels;
 mod part;
 mod process;
 mod promql;
