@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::dashboards::{boards, list, panels, pattern_of, query_of, text, variables};
 use crate::end_to_end::Prometheus;
-use crate::libvirtd::{Libvirtd, guest_image, on_path, skip, wait_for};
+use crate::libvirtd::{Libvirtd, on_path, skip, wait_for};
 use crate::rules::rules;
 
 /// Queries that may be empty where all is well: board, panel, query, and why.
@@ -31,11 +31,7 @@ const WORKING: (u32, &str) = (43, "de305d54-75b4-431b-adb2-00000000002b");
 
 /// Starts a guest that writes, reads and sends again and again.
 pub(crate) fn start_working_guest(libvirtd: &Libvirtd) {
-    let script = root().join("scripts/parts/busy-guest");
-    let mut command = Command::new(script);
-    command.arg(WORKING.0.to_string()).arg(guest_image());
-    command.arg("write_mib=2 read_mib=1 pings=20 every=2").env("LIBVIRTD", libvirtd.folder.path());
-    assert!(command.status().unwrap().success(), "busy-guest failed");
+    libvirtd.start_guest(WORKING.0, "write_mib=2 read_mib=1 pings=20 every=2");
 }
 
 /// Every query of every panel, and every drop-down.
