@@ -185,6 +185,7 @@ impl Chain {
             assert!(billed.iter().all(|bytes| *bytes > 0), "{last}");
             assert_eq!(billed[1], rounds as u64 * written_mib << 20, "{rounds} rounds; {last}");
             self.check_parts_and_names(number, range, billed);
+            self.check_billing_program(&uuid, range, billed);
         }
     }
 
@@ -210,13 +211,29 @@ impl Chain {
         }
     }
 
+    /// The example of a billing program says the same.
+    fn check_billing_program(&self, uuid: &str, (from, to): (u64, u64), billed: [u64; 4]) {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bill.py");
+        let mut command = Command::new("python3");
+        command.arg(program).arg(format!("http://127.0.0.1:{}", self.adapter_port));
+        let output = command.args([from.to_string(), to.to_string()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bill = String::from_utf8(output.stdout).unwrap();
+        for ((family, ..), bytes) in FAMILIES.into_iter().zip(billed) {
+            let line = format!("{uuid},{family},{bytes}");
+            assert!(bill.lines().any(|other| other == line), "no {line} in\n{bill}");
+        }
+    }
+
     /// The minutes behind the bill, and who can be billed.
     fn check_other_doors(&self, begun: u64) {
         let list = json!({"method": "list_instance", "args": {"metric": "nic_outgoing"}});
         let uuids: Vec<String> =
             GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
         assert_eq!(self.post("/", &list)["data"], json!(uuids));
-        let query = format!("/api/v1/usage?id={}&from={}", uuids[0], begun - 60);
+        // The minute under way, too.
+        let to = unix_seconds() + 60;
+        let query = format!("/api/v1/usage?id={}&from={}&to={to}", uuids[0], begun - 60);
         let page: Value = serde_json::from_str(&self.get(&query)).unwrap();
         let rows = page["rows"].as_array().unwrap();
         for family in
