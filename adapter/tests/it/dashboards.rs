@@ -227,6 +227,9 @@ fn links_lead_to_boards_and_set_variables_that_are_there() {
     let mut arrows = BTreeSet::new();
     for (path, board) in &boards {
         let own: Vec<&str> = variables(board).map(|one| text(one, "name")).collect();
+        let takes_all = |board: &Value, name: &str| {
+            variables(board).any(|one| one["name"] == name && one["includeAll"] == true)
+        };
         for (panel, link) in links(board) {
             let url = text(link, "url");
             let at = format!("{}: {}: {url}", path.display(), text(panel, "title"));
@@ -243,10 +246,16 @@ fn links_lead_to_boards_and_set_variables_that_are_there() {
                     keeps_time = true;
                 } else if let Some(name) = handed_on {
                     assert!(own.contains(&name) && theirs.contains(name), "{at}: ${name}");
+                    let fits = takes_all(there, name) || !takes_all(board, name);
+                    assert!(fits, "{at}: all of ${name} handed to a choice of one");
                 } else {
                     let (name, value) =
                         parameter.strip_prefix("var-").unwrap().split_once('=').unwrap();
                     assert!(theirs.contains(name), "{at}: {target} has no ${name}");
+                    if value == "$__all" {
+                        assert!(takes_all(there, name), "{at}: ${name} is a choice of one");
+                        continue;
+                    }
                     the_value_is_shown(&reference, (&own, panel), value, &at);
                 }
             }
