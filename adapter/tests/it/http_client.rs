@@ -52,6 +52,23 @@ impl Connection {
         Ok(Connection(stream))
     }
 
+    /// The same with `Expect: 100-continue`: returns once the service has asked for the body.
+    pub(crate) fn begin_expected(
+        address: SocketAddr,
+        line: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Connection> {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let headers = [headers, &[("expect", "100-continue")]].concat();
+        let mut connection = Connection::begin(address, line, &headers)?;
+        let mut asked = [0; CONTINUE.len()];
+        connection.0.read_exact(&mut asked)?;
+        if asked != CONTINUE {
+            return Err(Error::other(String::from_utf8_lossy(&asked)));
+        }
+        Ok(connection)
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes)
     }
