@@ -51,7 +51,9 @@ pub(crate) fn rows_of_hour(series: &[Series], family: Family, hour: Hour) -> Vec
                 Kind::Counter => Some(cell.counter()),
             };
             if let Some(mut row) = row {
-                row.flags.overlap = counters.iter().any(|one| overlapping.contains(&one.class));
+                // Gauges are not added.
+                row.flags.overlap = kind(family, source) != Kind::Gauge
+                    && counters.iter().any(|one| overlapping.contains(&one.class));
                 rows.push(row);
             }
         }

@@ -195,13 +195,15 @@ pub(super) fn points(series: &[Series], family: Family, source: Source) -> Vec<P
     points
 }
 
-/// § A minute's value, 2 and 4: nanoseconds and bytes are whole numbers.
-#[expect(clippy::cast_possible_truncation, reason = "128 bits hold any plausible counter")]
+/// § A minute's value, 2 and 4: nanoseconds and bytes are whole numbers. One beyond 64 bits is no
+/// plausible counter; it counts as the greatest of them.
+#[expect(clippy::cast_possible_truncation, reason = "it saturates, as said above")]
 fn whole(family: Family, source: Source, value: f64) -> i128 {
-    match (family, source) {
-        (Family::Cpu, Source::Exporter) => (value * 1e9).round() as i128,
-        _ => value.round() as i128,
-    }
+    let whole = match (family, source) {
+        (Family::Cpu, Source::Exporter) => (value * 1e9).round() as i64,
+        _ => value.round() as i64,
+    };
+    i128::from(whole)
 }
 
 /// § Families: the unit of mem_max is KiB.
