@@ -207,6 +207,8 @@ impl Target {
             Start::Before(before, by) => (Some(t - before), by),
             Start::At(at, by) => (Some(at), by),
         };
+        // Hosts count differently, or nobody could tell whose gauge was taken.
+        let of_host = |value: f64| value * f64::from(1 + self.host);
         let own = start.filter(|_| by & 2 != 0).and_then(NonZeroI64::new);
         let mut push = |metric: &str, device: &[(&str, &str)], value: f64, start_ms| {
             let labels = self.labels(metric, device);
@@ -218,13 +220,13 @@ impl Target {
         }
         let names = Names::of(self.sender);
         if let Some(value) = scrape.cpu {
-            push(names.cpu, &[], (value - behind) * 0.7, own);
+            push(names.cpu, &[], of_host(value - behind) * 0.7, own);
         }
         if let Some(value) = scrape.maximum {
-            push(names.maximum, &[], value * 1024.0, None);
+            push(names.maximum, &[], of_host(value) * 1024.0, None);
         }
         if let Some(value) = scrape.usage {
-            push(names.usage, &[], value * 1000.0, None);
+            push(names.usage, &[], of_host(value) * 1000.0, None);
         }
         for (device, value) in ["tap1", "tap2"].into_iter().zip(scrape.devices) {
             for metric in names.device {

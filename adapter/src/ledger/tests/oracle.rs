@@ -172,7 +172,9 @@ fn classes(series: &[Series], hour: Hour) -> Vec<Class> {
     }
     let mut classes: Vec<Class> = classes.into_iter().map(|(names, _)| names).collect();
     // A class goes by its smallest name: that is also how classes sort.
-    classes.iter_mut().for_each(|names| names.sort());
+    for names in &mut classes {
+        names.sort();
+    }
     classes.sort();
     classes
 }
@@ -256,8 +258,8 @@ impl Counter {
 
     /// § A minute's value, 1.
     fn count(&self, m: i64) -> Counted {
-        let before = self.supplied.iter().filter(|point| point.t < m);
-        let predecessor = before.filter(|point| point.t >= m - WEEK).next_back();
+        let in_reach = m - WEEK..m;
+        let predecessor = self.supplied.iter().rfind(|point| in_reach.contains(&point.t));
         let mut mark = predecessor.map(|last| self.mark_at(last));
         let foreign_end = self.foreign_end(m);
         let mut counted = Counted::default();
@@ -272,12 +274,11 @@ impl Counter {
                 // "A predecessor before minute m − 1 is a gap".
                 counted.gap = last.t < m - MINUTE;
             }
-            match &mut mark {
-                Some(mark) => counted.step(mark, point),
-                None => {
-                    counted.begin(point, foreign_end);
-                    mark = Some(point.clone());
-                }
+            if let Some(mark) = &mut mark {
+                counted.step(mark, point);
+            } else {
+                counted.begin(point, foreign_end);
+                mark = Some(point.clone());
             }
         }
         counted

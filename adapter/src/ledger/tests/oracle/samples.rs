@@ -88,8 +88,7 @@ fn metric(family: Family, source: Source) -> &'static str {
 pub(super) fn kind(family: Family, source: Source) -> Kind {
     match (family, source) {
         (Family::MemMax | Family::MemFree, _) => Kind::Gauge,
-        (Family::Cpu, Source::Exporter) => Kind::Counter,
-        (Family::Cpu, _) => Kind::Gauge,
+        (Family::Cpu, source) if source != Source::Exporter => Kind::Gauge,
         (Family::Vmnetwork, Source::Worker) | (_, Source::Import) => Kind::Delta,
         _ => Kind::Counter,
     }
