@@ -15,18 +15,22 @@
 )]
 
 mod adapter_process;
+mod bill;
 mod bombs;
 mod captures;
 mod crash;
 mod dashboards;
 mod durability;
 mod end_to_end;
+mod examples;
 mod http;
 mod http_client;
 mod load;
 mod metrics_reference;
+mod panels;
 mod part;
 mod process;
+mod promql;
 mod re2;
 mod remote;
 mod rules;

@@ -19,7 +19,7 @@ impl Part {
     /// Starts a program; its output goes to `NAME.log` in the folder.
     pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> Part {
         let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log).unwrap();
+        let file = File::options().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let process =
             command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
@@ -36,6 +36,12 @@ impl Part {
         });
     }
 
+    /// SIGKILL: the process can do nothing more.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
     /// Everything it has printed.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
@@ -44,9 +50,12 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let pid = self.process.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        drop(self.process.wait());
+        // One that has ended has given its process id away.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let pid = self.process.id().to_string();
+            drop(Command::new("kill").args(["-TERM", &pid]).status());
+            drop(self.process.wait());
+        }
         if std::thread::panicking() {
             let output = self.output();
             let tail: Vec<&str> = output.lines().rev().take(15).collect();
