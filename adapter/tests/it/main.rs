@@ -17,6 +17,7 @@
 mod adapter_process;
 mod bombs;
 mod captures;
+mod compliance;
 mod crash;
 mod dashboards;
 mod durability;
