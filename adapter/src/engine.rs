@@ -197,7 +197,7 @@ impl Engine {
 
     /// The part of a range that can hold samples: extreme ranges are cut before anything walks
     /// over them.
-    fn stored_range(&self, range: TimeRange) -> Option<TimeRange> {
+    pub fn stored_range(&self, range: TimeRange) -> Option<TimeRange> {
         let now_ms = self.clock.now_ms();
         let oldest = Day::of(self.oldest_ms(now_ms)).start_ms();
         // A clock that was set back must not hide what is stored: a day more than can be ahead.

@@ -1,6 +1,8 @@
 //! The HTTP doors: which path leads to which use case, and each verdict as an answer.
 //! A status for an error is chosen by `serve::answer::Refusal`'s constructors alone.
 
+mod billing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ use tokio::time::timeout;
 
 use crate::engine::Ticket;
 use crate::limits;
-use crate::read::{self, Frames, ReadError, Reader};
+use crate::query::QueryError;
+use crate::read::{self, Frames, Reader};
+use crate::usage::Usage;
 use crate::wire::negotiate::{self, CONTENT_TYPE_SAMPLED, CONTENT_TYPE_STREAMED, Protocol};
 use crate::write::{Outcome, Verdict, Writer};
 
@@ -39,21 +43,23 @@ pub struct Doors {
     pub writer: Writer,
     /// remote_read.
     pub reader: Reader,
+    /// Billing.
+    pub usage: Arc<Usage>,
     /// The page of our own metrics.
     pub registry: Registry,
 }
 
 impl Doors {
     /// Doors to these use cases.
-    pub fn new(writer: Writer, reader: Reader, registry: Registry) -> Doors {
-        Doors { writer, reader, registry }
+    pub fn new(writer: Writer, reader: Reader, usage: Usage, registry: Registry) -> Doors {
+        Doors { writer, reader, usage: Arc::new(usage), registry }
     }
 
     /// The route table.
     pub fn routes(self) -> Routes {
         let doors = Arc::new(self);
-        let (write, read, metrics) = (Arc::clone(&doors), Arc::clone(&doors), doors);
-        Routes::new()
+        let (write, read, metrics) = (Arc::clone(&doors), Arc::clone(&doors), Arc::clone(&doors));
+        billing::routes(Routes::new(), &doors.usage)
             .get("/", async |_call: Call| Answer::text(StatusCode::OK, LANDING))
             .get("/metrics", move |call: Call| {
                 let answer = exposition::page(&metrics.registry, &call.head);
@@ -122,6 +128,8 @@ impl Doors {
 const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
     POST /api/v1/write   remote_write 1.0 and 2.0\n\
     POST /api/v1/read    remote_read, sampled and streamed\n\
+    POST /query_usage_report, and POST /   Kanyun's API of 2012\n\
+    GET  /api/v1/usage   a guest's minutes, JSON or CSV\n\
     GET  /metrics        this process' own metrics\n\
     GET  /-/healthy, /-/ready\n";
 
@@ -156,12 +164,12 @@ fn counted(refusal: Refusal, protocol: Protocol, samples: u64) -> Refusal {
     counts(protocol, samples).fold(refusal, |refusal, (name, value)| refusal.header(name, value))
 }
 
-fn refusal(error: ReadError) -> Refusal {
+fn refusal(error: QueryError) -> Refusal {
     match error {
-        ReadError::Client(text) => Refusal::client(StatusCode::BAD_REQUEST, text),
-        ReadError::TooMuch(text) => Refusal::client(StatusCode::UNPROCESSABLE_ENTITY, text),
-        ReadError::TryAgain(text) => Refusal::busy(text, Duration::from_secs(5)),
-        ReadError::Damaged(text) => {
+        QueryError::Client(text) => Refusal::client(StatusCode::BAD_REQUEST, text),
+        QueryError::TooMuch(text) => Refusal::client(StatusCode::UNPROCESSABLE_ENTITY, text),
+        QueryError::TryAgain(text) => Refusal::busy(text, Duration::from_secs(5)),
+        QueryError::Damaged(text) => {
             Refusal::internal("stored data cannot be read; see this server's log", text)
         }
     }

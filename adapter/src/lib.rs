@@ -6,11 +6,16 @@
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod ledger;
+pub mod legacy;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod query;
 pub mod read;
+pub mod report;
 pub mod service;
 pub mod store;
+pub mod usage;
 pub mod wire;
 pub mod write;

@@ -52,6 +52,19 @@ pub const READS_IN_FLIGHT_MAX: usize = 10;
 pub const READS_WAITING_MAX: usize = 64;
 /// A read must have been collected within this time, below Prometheus' own timeout of 60 s.
 pub const READ_DEADLINE: Duration = Duration::from_secs(50);
+/// Usage reports under way at once: each reads days of samples, and dashboards must not wait.
+pub const REPORTS_IN_FLIGHT_MAX: usize = 4;
+/// Usage reports that may wait; above it 503 at once, or code 500 from the 2012 API.
+pub const REPORTS_WAITING_MAX: usize = 256;
+/// A usage report must be ready within this time, below the HTTP side's own bound of two minutes.
+pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
+/// Hours of a usage report that are read and counted at once.
+pub const REPORT_SLICE_HOURS: i32 = 24;
+/// Body of one billing request.
+pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
+/// A minute counts as settled so long after its end: senders have delivered it unless they were
+/// down. It is what the sealer's grace will be by default.
+pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 /// A client must have taken its answer within this time.
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// Bytes of head rows in one read; a range of hours that holds more is read in parts.

@@ -9,9 +9,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::ledger::Row;
+
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
 const COMMIT_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
+
+/// What a row of the ledger may carry.
+const FLAGS: [&str; 4] = ["gap", "dip", "column", "overlap"];
 
 /// Handles of all families; cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,6 +33,9 @@ pub struct Metrics {
     queries: Family<Queries, Counter>,
     read_series: Counter,
     expired: Counter,
+    reports: Family<Queries, Counter>,
+    minutes: Counter,
+    flagged: Family<Flagged, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -38,6 +46,11 @@ struct Refused {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Queries {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Flagged {
+    flag: &'static str,
 }
 
 /// Why something that was sent was not stored.
@@ -81,6 +94,16 @@ impl Metrics {
         registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
         let queries = Family::default();
         registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
+        let reports = Family::default();
+        let help = "Usage reports and lists that billing asked for, by outcome";
+        registry.register("reports", help, reports.clone());
+        let flagged = Family::default();
+        let help =
+            "Minutes in answers to billing that carry a flag, by flag; each answer counts anew";
+        registry.register("flagged_minutes", help, flagged.clone());
+        for flag in FLAGS {
+            drop(flagged.get_or_create(&Flagged { flag }));
+        }
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -88,6 +111,12 @@ impl Metrics {
         };
         Metrics {
             refused,
+            reports,
+            flagged,
+            minutes: counter(
+                "billed_minutes",
+                "Minutes in answers to billing; each answer counts anew",
+            ),
             commit_seconds,
             queries,
             samples_written: counter(
@@ -162,6 +191,27 @@ impl Metrics {
     /// A query was refused or failed.
     pub fn unanswered(&self) {
         self.queries.get_or_create(&Queries { outcome: "failed" }).inc();
+    }
+
+    /// Billing was answered, or was not.
+    pub fn report(&self, answered: bool) {
+        let outcome = if answered { "answered" } else { "failed" };
+        self.reports.get_or_create(&Queries { outcome }).inc();
+    }
+
+    /// Minutes went into an answer to billing.
+    pub fn minutes(&self, rows: &[Row]) {
+        self.minutes.inc_by(rows.len() as u64);
+        for flag in FLAGS {
+            let carries = |row: &&Row| match flag {
+                "gap" => row.flags.gap,
+                "dip" => row.flags.dip,
+                "column" => row.flags.column,
+                _ => row.flags.overlap,
+            };
+            let count = rows.iter().filter(carries).count() as u64;
+            self.flagged.get_or_create(&Flagged { flag }).inc_by(count);
+        }
     }
 
     /// Days and weeks were dropped.

@@ -3,19 +3,18 @@
 //! status and never a short answer. Knows no HTTP and no store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::engine::{Engine, SelectError};
+use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::time::TimeRange;
+use crate::query::{QueryError, Slot, Slots};
 use crate::wire::frame::{FRAME_BYTES_MAX, frame};
 use crate::wire::read::{MatcherKind, Query, ReadLimits, ResponseType, decode};
 use crate::wire::sampled::SampledResponse;
@@ -31,23 +30,6 @@ pub enum Answer {
     Streamed(Frames),
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The client's fault; asking again cannot help.
-    #[error("{0}")]
-    Client(String),
-    /// The query is readable and asks for too much at once.
-    #[error("{0}")]
-    TooMuch(String),
-    /// Passing trouble of ours, or too many queries at once.
-    #[error("{0}")]
-    TryAgain(String),
-    /// What is stored cannot be read.
-    #[error("{0}")]
-    Damaged(String),
-}
-
 /// Series with encoded chunks, query after query; each becomes one frame, never two: Prometheus'
 /// client doubles a series that is split and loses the second series of a frame.
 #[derive(Debug)]
@@ -56,8 +38,6 @@ pub struct Frames {
     // Held until the last frame is sent: an answer in memory counts as a read under way.
     _slot: Slot,
 }
-
-type Slot = OwnedSemaphorePermit;
 
 /// A sampled answer, which holds its slot until it is sent.
 struct Sampled {
@@ -72,13 +52,13 @@ impl AsRef<[u8]> for Sampled {
 }
 
 impl Iterator for Frames {
-    type Item = Result<Bytes, ReadError>;
+    type Item = Result<Bytes, QueryError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (query_idx, labels, chunks) = self.series.next()?;
         Some(
             frame(query_idx, labels.pairs(), &chunks)
-                .map_err(|error| ReadError::TooMuch(error.to_string())),
+                .map_err(|error| QueryError::TooMuch(error.to_string())),
         )
     }
 }
@@ -88,8 +68,7 @@ impl Iterator for Frames {
 pub struct Reader {
     engine: Arc<Engine>,
     metrics: Metrics,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    slots: Slots,
 }
 
 impl Reader {
@@ -98,19 +77,18 @@ impl Reader {
         Reader {
             engine,
             metrics,
-            slots: Arc::new(Semaphore::new(limits::READS_IN_FLIGHT_MAX)),
-            waiting: AtomicUsize::new(0),
+            slots: Slots::new(limits::READS_IN_FLIGHT_MAX, limits::READS_WAITING_MAX),
         }
     }
 
     /// Answers a compressed request. Dropping the future ends the query; a read of the local disk that runs already ends by itself.
-    pub async fn read(&self, body: &[u8]) -> Result<Answer, ReadError> {
+    pub async fn read(&self, body: &[u8]) -> Result<Answer, QueryError> {
         let answer = async {
-            let slot = self.slot().await?;
+            let slot = self.slots.acquire().await?;
             self.answer(body, slot).await
         };
         let late = || {
-            ReadError::TryAgain(
+            QueryError::TryAgain(
                 "the query took too long; narrow its matchers or its time range".to_owned(),
             )
         };
@@ -121,20 +99,8 @@ impl Reader {
         answer
     }
 
-    async fn slot(&self) -> Result<Slot, ReadError> {
-        let busy = || ReadError::TryAgain("too many queries are waiting".to_owned());
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
-        }
-        let waiting = Waiting::new(&self.waiting);
-        if waiting.before >= limits::READS_WAITING_MAX {
-            return Err(busy());
-        }
-        Arc::clone(&self.slots).acquire_owned().await.map_err(|_| busy())
-    }
-
-    async fn answer(&self, body: &[u8], slot: Slot) -> Result<Answer, ReadError> {
-        let client = |error: &dyn std::fmt::Display| ReadError::Client(error.to_string());
+    async fn answer(&self, body: &[u8], slot: Slot) -> Result<Answer, QueryError> {
+        let client = |error: &dyn std::fmt::Display| QueryError::Client(error.to_string());
         let decoded = snappy::decompress(body, limits::READ_BODY_BYTES_MAX)
             .map_err(|error| client(&error))?;
         let read_limits =
@@ -154,11 +120,11 @@ impl Reader {
         &self,
         queries: &[(Vec<Matcher>, Query)],
         slot: Slot,
-    ) -> Result<Answer, ReadError> {
+    ) -> Result<Answer, QueryError> {
         let mut response = SampledResponse::new(queries.len());
         for (query_idx, (matchers, query)) in queries.iter().enumerate() {
             if labels_only(query) {
-                let series = self.engine.series(range(query), matchers).await.map_err(reaction)?;
+                let series = self.engine.series(range(query), matchers).await?;
                 self.metrics.answered(series.len());
                 for labels in series {
                     response.push(query_idx, labels.pairs(), &[]);
@@ -166,20 +132,19 @@ impl Reader {
                 continue;
             }
             let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
-            let series =
-                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            let series = self.engine.select(range(query), matchers, &encode).await?;
             self.metrics.answered(series.len());
             for (labels, samples) in series {
                 response.push(query_idx, labels.pairs(), &samples);
             }
             if response.len() > limits::QUERY_BYTES_MAX {
-                return Err(ReadError::TooMuch(format!(
+                return Err(QueryError::TooMuch(format!(
                     "the answer has more than {} bytes; ask for less at once",
                     limits::QUERY_BYTES_MAX
                 )));
             }
         }
-        let bytes = response.finish().map_err(|error| ReadError::TooMuch(error.to_string()))?;
+        let bytes = response.finish().map_err(|error| QueryError::TooMuch(error.to_string()))?;
         Ok(Answer::Sampled(Bytes::from_owner(Sampled { bytes, _slot: slot })))
     }
 
@@ -187,12 +152,12 @@ impl Reader {
         &self,
         queries: &[(Vec<Matcher>, Query)],
         slot: Slot,
-    ) -> Result<Answer, ReadError> {
+    ) -> Result<Answer, QueryError> {
         let mut all = Vec::new();
         let mut bytes = 0;
         for (query_idx, (matchers, query)) in queries.iter().enumerate() {
             if labels_only(query) {
-                let series = self.engine.series(range(query), matchers).await.map_err(reaction)?;
+                let series = self.engine.series(range(query), matchers).await?;
                 self.metrics.answered(series.len());
                 all.extend(series.into_iter().map(|labels| (query_idx, labels, Vec::new())));
                 continue;
@@ -202,8 +167,7 @@ impl Reader {
                 let bytes = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
                 (chunks, bytes)
             };
-            let series =
-                self.engine.select(range(query), matchers, &encode).await.map_err(reaction)?;
+            let series = self.engine.select(range(query), matchers, &encode).await?;
             self.metrics.answered(series.len());
             for (labels, chunks) in series {
                 let of_series: usize = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
@@ -211,7 +175,7 @@ impl Reader {
                 // Judged here, where it still is a status.
                 if of_series > FRAME_BYTES_MAX / 10 * 9 || bytes > limits::QUERY_BYTES_MAX {
                     let text = "the answer is larger than the protocol or this server allows; ask for less at once";
-                    return Err(ReadError::TooMuch(text.to_owned()));
+                    return Err(QueryError::TooMuch(text.to_owned()));
                 }
                 all.push((query_idx, labels, chunks));
             }
@@ -229,7 +193,7 @@ fn labels_only(query: &Query) -> bool {
     query.hints.as_ref().is_some_and(|hints| hints.func == "series")
 }
 
-fn matchers(query: &Query) -> Result<Vec<Matcher>, ReadError> {
+fn matchers(query: &Query) -> Result<Vec<Matcher>, QueryError> {
     let mut matchers = Vec::with_capacity(query.matchers.len());
     for (kind, name, value) in &query.matchers {
         let matcher = match kind {
@@ -239,40 +203,8 @@ fn matchers(query: &Query) -> Result<Vec<Matcher>, ReadError> {
             MatcherKind::NotMatches => Matcher::not_matching(name, value),
         };
         matchers.push(
-            matcher.map_err(|error| ReadError::Client(format!("matcher on {name:?}: {error}")))?,
+            matcher.map_err(|error| QueryError::Client(format!("matcher on {name:?}: {error}")))?,
         );
     }
     Ok(matchers)
-}
-
-fn reaction(error: SelectError) -> ReadError {
-    match error {
-        SelectError::TooMuch { .. } => ReadError::TooMuch(error.to_string()),
-        SelectError::Store(store) => match store {
-            crate::store::StoreError::Unavailable(_) => ReadError::TryAgain(store.to_string()),
-            crate::store::StoreError::TooManyRows { .. }
-            | crate::store::StoreError::TooManyBytes { .. } => {
-                ReadError::TooMuch(store.to_string())
-            }
-            crate::store::StoreError::Damaged(_) => ReadError::Damaged(store.to_string()),
-        },
-    }
-}
-
-/// Counts one query as waiting until it is dropped.
-struct Waiting<'r> {
-    count: &'r AtomicUsize,
-    before: usize,
-}
-
-impl Waiting<'_> {
-    fn new(count: &AtomicUsize) -> Waiting<'_> {
-        Waiting { before: count.fetch_add(1, Ordering::SeqCst), count }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
-    }
 }

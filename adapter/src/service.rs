@@ -25,6 +25,7 @@ use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
 use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
+use crate::usage::Usage;
 use crate::write::Writer;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -116,12 +117,14 @@ async fn serve_until_stopped(
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let engine = Engine::start(store, &layout, flags.retention, clock, metrics.clone()).await?;
+    let engine =
+        Engine::start(store, &layout, flags.retention, clock.clone(), metrics.clone()).await?;
     let engine = Arc::new(engine);
 
     let doors = Doors::new(
         Writer::new(Arc::clone(&engine), metrics.clone()),
         Reader::new(Arc::clone(&engine), metrics.clone()),
+        Usage::new(Arc::clone(&engine), clock, metrics.clone()),
         registry,
     );
     let ready = Arc::clone(&engine);

@@ -51,8 +51,9 @@ impl RowKeyRule {
     }
 }
 
-/// The first of `host`, `node` and `instance` without its port (ledger.md, "Whose counter is it").
-fn host<'a>(label: &impl Fn(&str) -> &'a str) -> &'a str {
+/// The first of `host`, `node` and `instance` without its port (ledger.md, "Whose counter is it");
+/// `label` gives a label's value, empty where it is missing.
+pub fn host<'a>(label: &impl Fn(&str) -> &'a str) -> &'a str {
     for name in ["host", "node"] {
         let value = label(name);
         if !value.is_empty() {

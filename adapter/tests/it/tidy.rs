@@ -135,6 +135,20 @@ fn modules_point_one_way() {
             ],
         ),
         (
+            "adapter/src/ledger",
+            &[
+                "crate::wire",
+                "crate::store",
+                "crate::engine",
+                "crate::usage",
+                "crate::http",
+                "crate::limits",
+                "crate::metrics",
+                "serve",
+                "tokio",
+            ],
+        ),
+        (
             "adapter/src/wire",
             &[
                 "crate::store",

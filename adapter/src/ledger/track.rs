@@ -1,0 +1,259 @@
+//! A guest's series made ready for the ledger: finite samples with their start times, and which
+//! copy supplies a minute. Knows no family's rules of counting.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Series;
+use super::family::{DEVICE_LABELS, Family, Feed, START_TIME, Source, TOTAL};
+use super::{MINUTE_MS, minute_of};
+use crate::model::labels::{Labels, METRIC_NAME, encode_pairs};
+use crate::model::row_key;
+use crate::model::sample::Sample;
+use crate::model::series::SeriesId;
+use crate::model::time::Hour;
+
+/// A start time this much later than its sample, or than another one, is not later (ledger.md,
+/// "Whose counter is it").
+pub(super) const START_TOLERANCE_MS: i64 = 5_000;
+
+/// One finite sample: a whole number of a counter or a delta, or a gauge's number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point<V> {
+    pub(super) t_ms: i64,
+    pub(super) value: V,
+    /// When the counter began, where that is known.
+    pub(super) start_ms: Option<i64>,
+}
+
+/// One copy of one physical counter.
+#[derive(Debug)]
+pub(super) struct Track<V> {
+    /// column1.
+    pub(super) column: String,
+    pub(super) host: String,
+    pub(super) copy: SeriesId,
+    pub(super) points: Vec<Point<V>>,
+}
+
+/// The tracks of one source of a family, by how they are counted.
+#[derive(Debug)]
+pub(super) enum Tracks {
+    Counters(Vec<Track<i64>>),
+    Deltas(Vec<Track<i64>>),
+    Gauges(Vec<Track<f64>>),
+}
+
+/// Start times as the exporter publishes them, by copy and time.
+#[derive(Debug, Default)]
+pub(super) struct StartTimes(HashMap<SeriesId, Vec<(i64, i64)>>);
+
+impl StartTimes {
+    pub(super) fn new(series: &[Series]) -> StartTimes {
+        let gauges = series.iter().filter(|series| series.labels.get(METRIC_NAME) == START_TIME);
+        StartTimes(
+            gauges
+                .map(|series| {
+                    let finite = series.samples.iter().filter(|sample| sample.value.is_finite());
+                    let times =
+                        finite.map(|sample| (sample.timestamp_ms, whole(sample.value * 1e3)));
+                    (copy_id(&series.labels), times.collect())
+                })
+                .collect(),
+        )
+    }
+
+    fn at(&self, copy: SeriesId, t_ms: i64) -> Option<i64> {
+        let times = self.0.get(&copy)?;
+        let found = times.binary_search_by_key(&t_ms, |(t_ms, _)| *t_ms).ok()?;
+        times.get(found).map(|(_, start_ms)| *start_ms)
+    }
+}
+
+/// A copy of a guest's series is their label set without metric and device; one order for all
+/// families (ledger.md, "Whose counter is it").
+pub(super) fn copy_id(labels: &Labels) -> SeriesId {
+    let mut encoded = Vec::new();
+    let of_copy =
+        labels.iter().filter(|(name, _)| *name != METRIC_NAME && !DEVICE_LABELS.contains(name));
+    encode_pairs(of_copy, &mut encoded);
+    SeriesId::of_encoded(&encoded)
+}
+
+/// The host of a series (ledger.md, "Whose counter is it").
+pub(super) fn host_of(labels: &Labels) -> &str {
+    row_key::host(&|name: &str| labels.get(name))
+}
+
+/// The nearest whole number; beyond 64 bits, the last one.
+#[expect(clippy::cast_possible_truncation, reason = "saturates, as a counter of that size must")]
+pub(super) fn whole(value: f64) -> i64 {
+    value.round() as i64
+}
+
+impl Tracks {
+    pub(super) fn new(
+        family: Family,
+        source: Source,
+        series: &[Series],
+        starts: &StartTimes,
+    ) -> Tracks {
+        let of_source =
+            || series.iter().filter(|one| family.source_of(&one.labels) == Some(source));
+        match family.feed(source) {
+            Feed::Counter { per_unit, .. } => {
+                let count = |value: f64| (value >= 0.0).then(|| whole(value * per_unit));
+                Tracks::Counters(tracks(family, of_source(), starts, count))
+            }
+            Feed::Delta { .. } => {
+                let amount = |value: f64| (value >= 0.0).then(|| whole(value));
+                Tracks::Deltas(tracks(family, of_source(), starts, amount))
+            }
+            Feed::Gauge { divisor, .. } => {
+                Tracks::Gauges(tracks(family, of_source(), starts, |value| Some(value / divisor)))
+            }
+            Feed::Difference { minuend, subtrahend, divisor } => {
+                let of = |metric: &'static str| {
+                    of_source().filter(move |one| one.labels.get(METRIC_NAME) == metric)
+                };
+                let joined = joined(of(minuend), &of(subtrahend).collect::<Vec<_>>());
+                Tracks::Gauges(tracks(family, joined.iter(), starts, |value| Some(value / divisor)))
+            }
+        }
+    }
+
+    /// For every hour that has any, the minutes that have a sample: bit by bit.
+    pub(super) fn minutes(&self) -> BTreeMap<i32, u64> {
+        let mut minutes = BTreeMap::new();
+        match self {
+            Tracks::Counters(tracks) | Tracks::Deltas(tracks) => mark_minutes(tracks, &mut minutes),
+            Tracks::Gauges(tracks) => mark_minutes(tracks, &mut minutes),
+        }
+        minutes
+    }
+
+    /// The hosts that its tracks name.
+    pub(super) fn hosts(&self) -> Vec<&str> {
+        let mut hosts: Vec<&str> = match self {
+            Tracks::Counters(tracks) | Tracks::Deltas(tracks) => {
+                tracks.iter().map(|track| track.host.as_str()).collect()
+            }
+            Tracks::Gauges(tracks) => tracks.iter().map(|track| track.host.as_str()).collect(),
+        };
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+}
+
+fn tracks<'s, V>(
+    family: Family,
+    series: impl Iterator<Item = &'s Series>,
+    starts: &StartTimes,
+    value: impl Fn(f64) -> Option<V>,
+) -> Vec<Track<V>> {
+    let tracks = series.filter_map(|series| {
+        let column = match family.device_label() {
+            Some(label) => series.labels.get(label),
+            None => TOTAL,
+        };
+        if column.is_empty() {
+            return None;
+        }
+        let copy = copy_id(&series.labels);
+        let point = |sample: &Sample| {
+            let value = sample.value.is_finite().then(|| value(sample.value)).flatten()?;
+            let t_ms = sample.timestamp_ms;
+            let start_ms = sample.start_ms.map(i64::from).or_else(|| starts.at(copy, t_ms));
+            // One from a clock that is ahead says nothing.
+            let start_ms =
+                start_ms.filter(|start_ms| *start_ms <= t_ms.saturating_add(START_TOLERANCE_MS));
+            Some(Point { t_ms, value, start_ms })
+        };
+        Some(Track {
+            column: column.to_owned(),
+            host: host_of(&series.labels).to_owned(),
+            copy,
+            points: series.samples.iter().filter_map(point).collect(),
+        })
+    });
+    let mut tracks: Vec<Track<V>> = tracks.collect();
+    tracks.sort_by_key(|track| track.copy);
+    tracks
+}
+
+/// The differences of two gauges where one copy has both at one timestamp.
+fn joined<'s>(minuends: impl Iterator<Item = &'s Series>, subtrahends: &[&Series]) -> Vec<Series> {
+    let joined = minuends.filter_map(|minuend| {
+        let copy = copy_id(&minuend.labels);
+        let other = subtrahends.iter().find(|other| copy_id(&other.labels) == copy)?;
+        let difference = |sample: &Sample| {
+            let key = |sample: &Sample| sample.timestamp_ms;
+            let found = other.samples.binary_search_by_key(&sample.timestamp_ms, key).ok()?;
+            let subtrahend = other.samples.get(found)?;
+            let finite = sample.value.is_finite() && subtrahend.value.is_finite();
+            finite.then_some(Sample { value: sample.value - subtrahend.value, ..*sample })
+        };
+        let samples = minuend.samples.iter().filter_map(difference).collect();
+        Some(Series { labels: minuend.labels.clone(), samples })
+    });
+    joined.collect()
+}
+
+fn mark_minutes<V>(tracks: &[Track<V>], minutes: &mut BTreeMap<i32, u64>) {
+    for track in tracks {
+        let mut of_hour: Option<(i32, u64)> = None;
+        for point in &track.points {
+            let hour = Hour::of(point.t_ms);
+            if let Some((open, bits)) = of_hour
+                && open != hour.0
+            {
+                *minutes.entry(open).or_default() |= bits;
+                of_hour = None;
+            }
+            of_hour.get_or_insert((hour.0, 0)).1 |= minute_bit(hour, point.t_ms);
+        }
+        if let Some((hour, bits)) = of_hour {
+            *minutes.entry(hour).or_default() |= bits;
+        }
+    }
+}
+
+fn minute_bit(hour: Hour, t_ms: i64) -> u64 {
+    1 << (((t_ms - hour.start_ms()) / MINUTE_MS) & 63)
+}
+
+impl<V> Track<V> {
+    /// Its points within a range, both ends included.
+    pub(super) fn within(&self, from_ms: i64, to_ms: i64) -> &[Point<V>] {
+        let begin = self.points.partition_point(|point| point.t_ms < from_ms);
+        let end = self.points.partition_point(|point| point.t_ms <= to_ms);
+        self.points.get(begin..end).unwrap_or_default()
+    }
+}
+
+/// The samples that supply a counter in an hour: each minute's from the first copy that has one in
+/// it. The tracks are those of one physical counter, in the order of their copies.
+pub(super) fn supplied<V: Copy>(tracks: &[&Track<V>], hour: Hour) -> Vec<Point<V>> {
+    let mut points = Vec::new();
+    let mut taken = 0;
+    for track in tracks {
+        let mut of_copy = 0;
+        for point in track.within(hour.start_ms(), hour.end_ms()) {
+            let bit = minute_bit(hour, point.t_ms);
+            if taken & bit == 0 {
+                of_copy |= bit;
+                points.push(*point);
+            }
+        }
+        taken |= of_copy;
+    }
+    points.sort_by_key(|point| point.t_ms);
+    points
+}
+
+/// Cuts points that are sorted by time into those of one minute each.
+pub(super) fn by_minute<V>(points: &[Point<V>]) -> impl Iterator<Item = (i64, &[Point<V>])> {
+    points
+        .chunk_by(|left, right| minute_of(left.t_ms) == minute_of(right.t_ms))
+        .filter_map(|points| points.first().map(|first| (minute_of(first.t_ms), points)))
+}
