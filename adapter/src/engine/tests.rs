@@ -13,7 +13,7 @@ use crate::model::sample::STALE_MARKER_BITS;
 use crate::model::time::HOUR_MS;
 use crate::store::memory::Memory;
 
-const NOW_MS: i64 = 1_700_000_000_000;
+pub(crate) const NOW_MS: i64 = 1_700_000_000_000;
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
 async fn engine_on(store: Store) -> Engine {
@@ -22,11 +22,11 @@ async fn engine_on(store: Store) -> Engine {
     Engine::start(store, &layout, RETENTION, Clock::fixed(NOW_MS), metrics).await.unwrap()
 }
 
-async fn engine() -> Engine {
+pub(crate) async fn engine() -> Engine {
     engine_on(Store::Memory(Memory::new())).await
 }
 
-fn sample(timestamp_ms: i64, value: f64) -> Sample {
+pub(crate) fn sample(timestamp_ms: i64, value: f64) -> Sample {
     Sample { timestamp_ms, value, start_ms: None }
 }
 
@@ -36,7 +36,7 @@ fn ticket(engine: &Engine) -> Ticket {
     ticket
 }
 
-async fn write(engine: &Engine, sent: &[(Labels, Vec<Sample>)]) {
+pub(crate) async fn write(engine: &Engine, sent: &[(Labels, Vec<Sample>)]) {
     let mut batch = engine.batch();
     for (labels, samples) in sent {
         let pairs: Vec<(&str, &str)> = labels.iter().collect();

@@ -15,6 +15,7 @@
 )]
 
 mod adapter_process;
+mod bill;
 mod bombs;
 mod captures;
 mod compliance;

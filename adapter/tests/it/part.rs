@@ -19,7 +19,7 @@ impl Part {
     /// Starts a program; its output goes to `NAME.log` in the folder.
     pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> Part {
         let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log).unwrap();
+        let file = File::options().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let process =
             command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
@@ -34,6 +34,12 @@ impl Part {
             }
             ureq::get(url).call().ok().map(drop)
         });
+    }
+
+    /// SIGKILL: the process can do nothing more.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// Everything it has printed.

@@ -1,0 +1,258 @@
+//! The bill against libvirt's own counters, to the byte: guests that work round after round, two
+//! Prometheis that write the same guests, and every part restarted in between.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::libvirtd::{Libvirtd, missing, skip, wait_for};
+use crate::part::{Part, free_port};
+
+const GUESTS: [u32; 2] = [51, 52];
+/// A round takes some seconds; the pause is long enough to see the guests idle.
+const WORK: [&str; 2] =
+    ["write_mib=8 read_mib=4 pings=20 every=12", "write_mib=5 read_mib=3 pings=9 every=12"];
+const WRITTEN_MIB: [u64; 2] = [8, 5];
+
+/// A family, and the field of `virsh domstats` that it counts.
+const FAMILIES: [(&str, &str, &str); 4] = [
+    ("blk_read", "block.0.rd.bytes", "vda"),
+    ("blk_write", "block.0.wr.bytes", "vda"),
+    ("nic_incoming", "net.0.rx.bytes", "tap"),
+    ("nic_outgoing", "net.0.tx.bytes", "tap"),
+];
+
+/// Everything between the guests and the bill.
+struct Chain {
+    libvirtd: Libvirtd,
+    folder: tempfile::TempDir,
+    exporter_port: u16,
+    adapter_port: u16,
+}
+
+#[test]
+fn a_bill_is_what_libvirt_counted() {
+    if let Some(reason) = missing() {
+        return skip(&reason);
+    }
+    let binary =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|file| file.is_file());
+    let (Some(two), Some(three)) = (binary("KANYUN_PROMETHEUS_2"), binary("KANYUN_PROMETHEUS_3"))
+    else {
+        return skip(
+            "KANYUN_PROMETHEUS_2 or KANYUN_PROMETHEUS_3 names no binary (scripts/tools install makes them)",
+        );
+    };
+    let chain = Chain {
+        libvirtd: Libvirtd::start(),
+        folder: tempfile::tempdir().unwrap(),
+        exporter_port: free_port(),
+        adapter_port: free_port(),
+    };
+    let begun = unix_seconds();
+    let exporter = chain.exporter();
+    let adapter = chain.adapter();
+    // One by remote_write 1.0 with a label of its own, one by 2.0 without: two copies of a counter.
+    let prometheus = chain.prometheus("two", &two, "external_labels: {replica: b}", "");
+    let _second =
+        chain.prometheus("three", &three, "", "protobuf_message: io.prometheus.write.v2.Request");
+    for (number, work) in GUESTS.into_iter().zip(WORK) {
+        chain.libvirtd.start_guest(number, work);
+    }
+    chain.wait_for_rounds(1);
+    chain.check_bills(begun);
+
+    // A second life of everything, each ended in the middle of what it did.
+    exporter.kill();
+    let _exporter = chain.exporter();
+    adapter.kill();
+    let _adapter = chain.adapter();
+    prometheus.kill();
+    let _prometheus = chain.prometheus("two", &two, "external_labels: {replica: b}", "");
+    let rounds = GUESTS.map(|number| chain.libvirtd.rounds(number)).into_iter().max().unwrap();
+    chain.wait_for_rounds(rounds + 1);
+    chain.check_bills(begun);
+    chain.check_other_doors(begun);
+}
+
+impl Chain {
+    fn exporter(&self) -> Part {
+        let binary =
+            Path::new(env!("CARGO_BIN_EXE_kanyun-adapter")).with_file_name("kanyun-exporter");
+        let mut command = Command::new(binary);
+        command.arg(format!("--web.listen-address=127.0.0.1:{}", self.exporter_port));
+        command.arg("--libvirt.uri").arg(self.libvirtd.socket());
+        command.arg("--libvirt.run-directory").arg(self.libvirtd.folder.path().join("run/qemu"));
+        let mut part = Part::start("exporter", self.folder.path(), &mut command);
+        part.wait_until_ready(&format!("http://127.0.0.1:{}/metrics", self.exporter_port));
+        part
+    }
+
+    fn adapter(&self) -> Part {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
+        command.arg(format!("--web.listen-address=127.0.0.1:{}", self.adapter_port));
+        command.arg("--store.path").arg(self.folder.path().join("data"));
+        let mut part = Part::start("adapter", self.folder.path(), &mut command);
+        part.wait_until_ready(&format!("http://127.0.0.1:{}/-/ready", self.adapter_port));
+        part
+    }
+
+    fn prometheus(&self, name: &str, binary: &Path, global: &str, write: &str) -> Part {
+        let (exporter, adapter) = (self.exporter_port, self.adapter_port);
+        let comma = |text: &str| if text.is_empty() { String::new() } else { format!(", {text}") };
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s{}}}\n\
+             scrape_configs: [{{job_name: libvirt, static_configs: [{{targets: ['127.0.0.1:{exporter}']}}]}}]\n\
+             remote_write: [{{url: 'http://127.0.0.1:{adapter}/api/v1/write'{}, queue_config: {{batch_send_deadline: 1s}}}}]\n",
+            comma(global),
+            comma(write),
+        );
+        let file = self.folder.path().join(format!("{name}.yml"));
+        std::fs::write(&file, config).unwrap();
+        let port = free_port();
+        let mut command = Command::new(binary);
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", self.folder.path().join(name).display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let mut part = Part::start(name, self.folder.path(), &mut command);
+        part.wait_until_ready(&format!("http://127.0.0.1:{port}/-/ready"));
+        part
+    }
+
+    fn wait_for_rounds(&self, rounds: usize) {
+        for number in GUESTS {
+            wait_for("a guest's round of work", 240, || {
+                (self.libvirtd.rounds(number) >= rounds).then_some(())
+            });
+        }
+    }
+
+    /// libvirt's own counters of a guest.
+    fn counters(&self, number: u32) -> BTreeMap<String, u64> {
+        let domain = format!("instance-{number:08x}");
+        let text = self.libvirtd.virsh(&["domstats", &domain, "--block", "--interface"]).unwrap();
+        let fields = text.lines().filter_map(|line| line.trim().split_once('='));
+        let numbers =
+            fields.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+        numbers.collect()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("http://127.0.0.1:{}{path}", self.adapter_port);
+        let text =
+            ureq::post(url).send(body.to_string()).unwrap().body_mut().read_to_string().unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn get(&self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.adapter_port);
+        ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    /// What billing adds up: the sum of all periods, whole bytes.
+    fn billed(&self, id: &str, metric: &str, device: &str, (from, to): (u64, u64)) -> u64 {
+        let args = json!({
+            "id": id, "metric": metric, "metric_param": device, "statistic": "sum", "period": 60,
+            "timestamp_from": from, "timestamp_to": to,
+        });
+        let answer = self.post("/query_usage_report", &args);
+        assert_eq!(answer["code"], 200, "{answer}");
+        let periods = answer["data"].as_object().unwrap();
+        periods.values().map(|bytes| bytes.as_u64().unwrap_or_else(|| panic!("{answer}"))).sum()
+    }
+
+    /// Waits for a moment in which a guest did nothing while the bill was made.
+    fn check_bills(&self, begun: u64) {
+        for (number, written_mib) in GUESTS.into_iter().zip(WRITTEN_MIB) {
+            let uuid = format!("de305d54-75b4-431b-adb2-{number:012x}");
+            let mut last = String::new();
+            let same = wait_for_or(&mut last, |last| {
+                let (before, rounds) = (self.counters(number), self.libvirtd.rounds(number));
+                // A minute under way belongs to the range that holds its last second.
+                let range = (begun - 60, unix_seconds() + 60);
+                let billed =
+                    FAMILIES.map(|(family, ..)| self.billed(&uuid, family, "total", range));
+                let counted = FAMILIES.map(|(_, field, _)| before[field]);
+                *last = format!("guest {number}: billed {billed:?}, counted {counted:?}");
+                let idle =
+                    self.counters(number) == before && self.libvirtd.rounds(number) == rounds;
+                (idle && billed == counted).then_some((range, billed, rounds))
+            });
+            let Some((range, billed, rounds)) = same else { panic!("{last}") };
+            assert!(billed.iter().all(|bytes| *bytes > 0), "{last}");
+            assert_eq!(billed[1], rounds as u64 * written_mib << 20, "{rounds} rounds; {last}");
+            self.check_parts_and_names(number, range, billed);
+        }
+    }
+
+    /// The same sums by every name, by device, and over parts of the range.
+    fn check_parts_and_names(&self, number: u32, (from, to): (u64, u64), billed: [u64; 4]) {
+        let uuid = format!("de305d54-75b4-431b-adb2-{number:012x}");
+        let domain = format!("instance-{number:08x}");
+        let cuts = [from, from + (to - from) / 3, from + (to - from) / 2 + 7, to];
+        for ((family, _, device), bytes) in FAMILIES.into_iter().zip(billed) {
+            let device = if device == "tap" { format!("tap{number}") } else { device.to_owned() };
+            assert_eq!(
+                self.billed(&uuid, family, &device, (from, to)),
+                bytes,
+                "{family} of {device}"
+            );
+            assert_eq!(self.billed(&uuid, family, "no such device", (from, to)), 0);
+            for name in [domain.clone(), format!("{domain}@127.0.0.1")] {
+                assert_eq!(self.billed(&name, family, "total", (from, to)), bytes, "{name}");
+            }
+            let parts =
+                cuts.windows(2).map(|cut| self.billed(&uuid, family, "total", (cut[0], cut[1])));
+            assert_eq!(parts.sum::<u64>(), bytes, "{family} in parts");
+        }
+    }
+
+    /// The minutes behind the bill, and who can be billed.
+    fn check_other_doors(&self, begun: u64) {
+        let list = json!({"method": "list_instance", "args": {"metric": "nic_outgoing"}});
+        let uuids: Vec<String> =
+            GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
+        assert_eq!(self.post("/", &list)["data"], json!(uuids));
+        // The minute under way, too.
+        let to = unix_seconds() + 60;
+        let query = format!("/api/v1/usage?id={}&from={}&to={to}", uuids[0], begun - 60);
+        let page: Value = serde_json::from_str(&self.get(&query)).unwrap();
+        let rows = page["rows"].as_array().unwrap();
+        for family in
+            ["cpu", "mem_max", "mem_free", "nic_incoming", "nic_outgoing", "blk_read", "blk_write"]
+        {
+            assert!(
+                rows.iter().any(|row| row["metric"] == family),
+                "no minute of {family}: {page}"
+            );
+        }
+        assert!(rows.iter().all(|row| row["resets"] == 0), "{page}");
+        let cpu: Vec<f64> = rows
+            .iter()
+            .filter(|row| row["metric"] == "cpu")
+            .map(|row| row["value"].as_f64().unwrap())
+            .collect();
+        assert!(cpu.iter().all(|percent| *percent > 0.0 && *percent < 400.0), "{cpu:?}");
+        let csv = self.get(&format!("{query}&format=csv&metric=mem_max"));
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(lines.len() > 1, "{csv}");
+        // 128 MiB, as the guest was started.
+        assert!(lines[1..].iter().all(|line| line.contains(",mem_max,total,131072,KiB,")), "{csv}");
+    }
+}
+
+/// Waits for up to three minutes; the text says what was seen last.
+fn wait_for_or<T>(last: &mut String, mut ready: impl FnMut(&mut String) -> Option<T>) -> Option<T> {
+    let end = unix_seconds() + 180;
+    wait_for("an idle moment", 200, || match ready(last) {
+        Some(found) => Some(Some(found)),
+        None => (unix_seconds() > end).then_some(None),
+    })
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
