@@ -185,6 +185,7 @@ impl Chain {
             assert!(billed.iter().all(|bytes| *bytes > 0), "{last}");
             assert_eq!(billed[1], rounds as u64 * written_mib << 20, "{rounds} rounds; {last}");
             self.check_parts_and_names(number, range, billed);
+            self.check_billing_program(&uuid, range, billed);
         }
     }
 
@@ -207,6 +208,20 @@ impl Chain {
             let parts =
                 cuts.windows(2).map(|cut| self.billed(&uuid, family, "total", (cut[0], cut[1])));
             assert_eq!(parts.sum::<u64>(), bytes, "{family} in parts");
+        }
+    }
+
+    /// The example of a billing program says the same.
+    fn check_billing_program(&self, uuid: &str, (from, to): (u64, u64), billed: [u64; 4]) {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bill.py");
+        let mut command = Command::new("python3");
+        command.arg(program).arg(format!("http://127.0.0.1:{}", self.adapter_port));
+        let output = command.args([from.to_string(), to.to_string()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bill = String::from_utf8(output.stdout).unwrap();
+        for ((family, ..), bytes) in FAMILIES.into_iter().zip(billed) {
+            let line = format!("{uuid},{family},{bytes}");
+            assert!(bill.lines().any(|other| other == line), "no {line} in\n{bill}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The HTTP doors of a real process, as tables of request and answer.
 
+mod billing;
 mod read;
 mod verdicts;
 mod write;

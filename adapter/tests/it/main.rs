@@ -23,6 +23,7 @@ mod crash;
 mod dashboards;
 mod durability;
 mod end_to_end;
+mod examples;
 mod http;
 mod http_client;
 mod load;

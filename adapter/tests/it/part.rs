@@ -51,9 +51,12 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let pid = self.process.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        drop(self.process.wait());
+        // One that has ended has given its process id away.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let pid = self.process.id().to_string();
+            drop(Command::new("kill").args(["-TERM", &pid]).status());
+            drop(self.process.wait());
+        }
         if std::thread::panicking() {
             let output = self.output();
             let tail: Vec<&str> = output.lines().rev().take(15).collect();
