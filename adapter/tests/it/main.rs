@@ -18,6 +18,7 @@ mod adapter_process;
 mod bill;
 mod bombs;
 mod captures;
+mod compliance;
 mod crash;
 mod dashboards;
 mod durability;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::libvirtd::wait_for;
 
@@ -66,7 +67,17 @@ impl Drop for Part {
     }
 }
 
-/// A loopback port that was free a moment ago, for programs that cannot tell which one they got.
+/// A loopback port that was free a moment ago, for programs that cannot tell which one they got, and
+/// for those that are to come back on it. Not one of those that the kernel gives to connections:
+/// another test's would take it meanwhile. Never the same twice in one process.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let number = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let port = 20_000 + u16::try_from(number).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -83,12 +83,9 @@ fn a_check_of_the_settings_starts_nothing() {
 fn a_hangup_ends_nothing() {
     let adapter = AdapterProcess::in_memory();
     adapter.signal("HUP");
-    // Ordered behind the hangup: the log has its line when the end was logged.
+    adapter.wait_for("hangup in the log", || adapter.log().contains("SIGHUP"));
     assert_eq!(adapter.get("/-/ready").status, 200);
-    adapter.terminate();
-    let (status, log) = adapter.wait();
-    assert!(status.success(), "{status}\n{log}");
-    assert!(log.contains("SIGHUP"), "{log}");
+    adapter.stop();
 }
 
 /// Flag over environment over file: told by the address that it listens on.

@@ -39,6 +39,7 @@ fn is_test(name: &str) -> bool {
     name.contains("/tests/")
         || name.ends_with("/tests.rs")
         || name.contains("/benches/")
+        || name.starts_with("fuzz/")
         || name.ends_with("contract.rs")
 }
 

@@ -19,7 +19,9 @@ impl Exporter {
     /// Starts it on a free port and waits until it says which.
     pub(crate) fn start(libvirtd: &Libvirtd) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"))
-            .args(["--web.listen-address=127.0.0.1:0", "--libvirt.uri"])
+            // More than the default to get a page ready in, on a machine that is busy with guests.
+            .args(["--web.listen-address=127.0.0.1:0", "--scrape.timeout-offset=2s"])
+            .arg("--libvirt.uri")
             .arg(libvirtd.socket())
             .arg("--libvirt.run-directory")
             .arg(libvirtd.folder.path().join("run/qemu"))
@@ -36,7 +38,7 @@ impl Exporter {
                 }
             }
         });
-        let address = address.recv_timeout(Duration::from_secs(30)).unwrap();
+        let address = address.recv_timeout(Duration::from_mins(1)).unwrap();
         Self { process, address }
     }
 
