@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use crate::fleet;
 use crate::remote;
 use crate::sender::client;
-use crate::tally::{Tally, series_hash};
+use crate::tally::{Likeness, Tally, series_hash};
 
 /// How a server gives its samples back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,26 +21,29 @@ pub(crate) enum Door {
 /// Larger than any answer for one metric.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
-/// Reads all metrics within a range of unix milliseconds, and says which differ from `expected`.
+/// Reads all metrics within a range of unix milliseconds and compares them with `expected`: gives
+/// the worst that was found, or what is different.
 pub(crate) fn check(
     door: Door,
     url: &str,
     range: (i64, i64),
     expected: &BTreeMap<String, Tally>,
-) -> Result<(), String> {
+) -> Result<Likeness, String> {
     assert_eq!(fleet::metrics().len(), expected.len());
     let agent = client();
-    let mut wrong = Vec::new();
+    let (mut worst, mut wrong) = (Likeness::Same, Vec::new());
     for (metric, sent) in expected {
         let read = match door {
             Door::RemoteRead => by_remote_read(&agent, url, range, metric)?,
             Door::Export => by_export(&agent, url, range, metric)?,
         };
-        if read != *sent {
+        let likeness = sent.likeness(&read);
+        if likeness == Likeness::Different {
             wrong.push(format!("{metric}: sent {sent:?}, read {read:?}"));
         }
+        worst = worst.max(likeness);
     }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    if wrong.is_empty() { Ok(worst) } else { Err(wrong.join("\n")) }
 }
 
 fn by_remote_read(

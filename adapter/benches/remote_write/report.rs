@@ -6,6 +6,7 @@ use crate::bodies::Request;
 use crate::disk::Disk;
 use crate::fleet::Size;
 use crate::sender::Sent;
+use crate::tally::Likeness;
 
 /// What one round measured; `None` where it could not be.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Round {
     pub(crate) cpu_when_idle: Option<f64>,
     pub(crate) peak_mebibytes: Option<f64>,
     pub(crate) disk: Option<Disk>,
-    pub(crate) read_back: Option<Result<(), String>>,
+    pub(crate) read_back: Option<Likeness>,
 }
 
 impl Round {
@@ -97,10 +98,11 @@ pub(crate) fn line(round: &Round, peer: Option<&Round>) {
     let ratio = round.rate().zip(peer.and_then(Round::rate)).map(|(ours, peer)| ours / peer);
     let disk = round.disk.map(|disk| disk.folder as f64 / samples);
     let tables = round.disk.and_then(|disk| disk.tables);
-    let read_back = match &round.read_back {
+    let read_back = match round.read_back {
         None => "not asked",
-        Some(Ok(())) => "all",
-        Some(Err(_)) => "WRONG",
+        Some(Likeness::Same) => "same",
+        Some(Likeness::Rounded) => "rounded",
+        Some(Likeness::Different) => "different",
     };
     println!(
         "{:<16} {:>4} {:>6} {:>9} {:>9} {:>11} {:>9} {:>6} {:>8} {:>7} {:>6} {:>6} {:>6} {:>7} {:>9}",
@@ -123,7 +125,4 @@ pub(crate) fn line(round: &Round, peer: Option<&Round>) {
         round.sent.map_or(0, |sent| sent.retries),
         read_back,
     );
-    if let Some(Err(why)) = &round.read_back {
-        println!("{why}");
-    }
 }

@@ -6,18 +6,50 @@ use std::collections::BTreeMap;
 use crate::fleet::{self, Size, hash};
 
 /// Samples of one metric.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) samples: u64,
+    samples: u64,
+    /// Over series, times and all bits of the values.
     sum: u64,
+    /// Over series and times.
+    places: u64,
+    /// Of the values.
+    total: f64,
 }
+
+/// How what was read compares with what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Likeness {
+    /// Every bit of every sample.
+    Same,
+    /// Every series and time; values are off by less than a billionth in all. VictoriaMetrics keeps
+    /// about twelve digits.
+    Rounded,
+    /// Something is lost, doubled or changed.
+    Different,
+}
+
+/// Relative difference of all values together that still counts as rounded.
+const ROUNDED: f64 = 1e-9;
 
 impl Tally {
     /// Adds one sample of the series with this hash.
     pub(crate) fn add(&mut self, series: u64, timestamp_ms: i64, value: f64) {
-        let sample = hash(timestamp_ms.cast_unsigned() ^ hash(value.to_bits()));
+        let place = hash(series ^ hash(timestamp_ms.cast_unsigned()));
         self.samples += 1;
-        self.sum = self.sum.wrapping_add(hash(series ^ sample));
+        self.sum = self.sum.wrapping_add(hash(place ^ hash(value.to_bits())));
+        self.places = self.places.wrapping_add(place);
+        self.total += value;
+    }
+
+    pub(crate) fn likeness(&self, other: &Tally) -> Likeness {
+        let complete = (self.samples, self.places) == (other.samples, other.places);
+        let off = (self.total - other.total).abs();
+        match (complete, self.sum == other.sum) {
+            (true, true) => Likeness::Same,
+            (true, false) if off <= ROUNDED * self.total.abs() => Likeness::Rounded,
+            _ => Likeness::Different,
+        }
     }
 }
 
