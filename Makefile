@@ -1,12 +1,13 @@
 # Two commands: `make run` shows the product on this machine, `make test` runs every test. `make` lists the rest.
 # What each does is in scripts/; all can be run twice, leave the host's own services alone, and end on Ctrl-C.
-.PHONY: help run test check soak
+.PHONY: help run test check soak bench
 
 help:
 	@echo 'make run    installs what is missing, builds, and shows live guest figures through exporter, Prometheus and adapter'
 	@echo 'make test   installs what the tests need, then runs all of them, against real libvirt, Prometheus and Cassandra'
 	@echo 'make check  formatting, lints and the tests that need no services; quick, installs nothing'
 	@echo 'make soak   all tests, with 200 rounds of killing the adapter under load'
+	@echo 'make bench  what a sample costs the adapter and VictoriaMetrics: CPU, memory, disk; docs/benchmarks.md'
 
 run:
 	@scripts/run
@@ -19,3 +20,6 @@ check:
 
 soak:
 	@KANYUN_CRASH_ROUNDS=200 scripts/test
+
+bench:
+	@scripts/bench

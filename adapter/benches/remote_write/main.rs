@@ -40,7 +40,7 @@ use disk::Disk;
 use fleet::{INTERVAL_MS, Size};
 use readback::Door;
 use report::Round;
-use server::{Kind, Server};
+use server::{Kind, MOVED_TO_MS, MovedClock, Server};
 use tally::{Likeness, Tally};
 
 /// Measures what a remote_write server spends on the samples of a fleet of guests
@@ -67,6 +67,10 @@ struct Flags {
     /// Program of VictoriaMetrics, measured in the same run with 1.0 and one shard
     #[arg(long, value_name = "FILE")]
     victoria_metrics: Option<PathBuf>,
+    /// libfaketimeMT.so.1: moves the adapter's clock to a fixed day, so that it is sent the same bytes
+    /// in every run
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    moved_clock: Option<PathBuf>,
     /// Any remote_write address, measured instead of the adapter
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -104,15 +108,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything that the rounds share.
-struct Course {
+/// Everything that the rounds of one server share.
+struct Course<'a> {
     size: Size,
     start_ms: i64,
     expected: BTreeMap<String, Tally>,
+    clock: Option<MovedClock<'a>>,
 }
 
 fn run(flags: &Flags) -> Result<(), String> {
     let course = course(flags)?;
+    let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
     let protocols =
         flags.protocols.iter().map(|name| protocol(name)).collect::<Result<Vec<_>, _>>()?;
     report::heading(course.size);
@@ -133,7 +139,8 @@ fn run(flags: &Flags) -> Result<(), String> {
     let adapter = Path::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
     for protocol in protocols {
         for shards in &flags.shards {
-            let round = own(Kind::Adapter, adapter, &course, (protocol, *shards))?;
+            let course = moved.as_ref().unwrap_or(&course);
+            let round = own(Kind::Adapter, adapter, course, (protocol, *shards))?;
             report::line(&round, peer.as_ref());
         }
     }
@@ -148,7 +155,7 @@ fn protocol(name: &str) -> Result<Protocol, String> {
     }
 }
 
-fn course(flags: &Flags) -> Result<Course, String> {
+fn course(flags: &Flags) -> Result<Course<'static>, String> {
     let hosts = flags.guests / flags.guests_per_host.max(1);
     let size = Size { hosts, guests_per_host: flags.guests_per_host, scrapes: flags.scrapes };
     if size.samples() == 0 || size.guests() != flags.guests {
@@ -156,14 +163,22 @@ fn course(flags: &Flags) -> Result<Course, String> {
             "--guests must be a multiple of --guests-per-host, and none of them 0".to_owned()
         );
     }
-    // The last scrape is the present, so that no server takes a sample for late or early.
+    // The last scrape is the present, so that no server takes a sample for early, and none for later
+    // than the bench is long.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now_ms = now.as_secs() as i64 * 1_000;
     let start_ms = now_ms - size.scrapes as i64 * INTERVAL_MS;
-    Ok(Course { size, start_ms, expected: tally::expected(size, start_ms) })
+    Ok(Course { size, start_ms, expected: tally::expected(size, start_ms), clock: None })
 }
 
-impl Course {
+impl Course<'_> {
+    /// The same for a server whose clock is moved.
+    fn moved<'a>(&self, clock: MovedClock<'a>) -> Course<'a> {
+        let start_ms = MOVED_TO_MS - self.size.scrapes as i64 * INTERVAL_MS;
+        let expected = tally::expected(self.size, start_ms);
+        Course { size: self.size, start_ms, expected, clock: Some(clock) }
+    }
+
     /// A range that holds every sample.
     fn range(&self) -> (i64, i64) {
         let end_ms = self.start_ms + (self.size.scrapes as i64 + 1) * INTERVAL_MS;
@@ -175,12 +190,12 @@ impl Course {
 fn own(
     kind: Kind,
     program: &Path,
-    course: &Course,
+    course: &Course<'_>,
     (protocol, shards): (Protocol, usize),
 ) -> Result<Round, String> {
     let requests = bodies::make(course.size, course.start_ms, protocol, shards);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|e| e.to_string())?;
-    let server = Server::start(kind, program, folder.path())?;
+    let server = Server::start(kind, program, folder.path(), course.clock)?;
     let pid = server.pid();
     let mut round = Round::new(&format!("{kind:?}"), (protocol, shards), &requests);
     let before = server::cpu_seconds(pid)?;
@@ -213,7 +228,7 @@ fn own(
 fn elsewhere(
     flags: &Flags,
     url: &str,
-    course: &Course,
+    course: &Course<'_>,
     (protocol, shards): (Protocol, usize),
 ) -> Result<Round, String> {
     let requests = bodies::make(course.size, course.start_ms, protocol, shards);

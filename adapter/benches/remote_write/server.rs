@@ -26,6 +26,31 @@ pub(crate) enum Kind {
     VictoriaMetrics,
 }
 
+/// The time that [`MovedClock`] says when a server starts: unix milliseconds of [`MOVED_TO_TEXT`].
+pub(crate) const MOVED_TO_MS: i64 = 1_767_700_800_000;
+/// In UTC, as libfaketime reads it.
+const MOVED_TO_TEXT: &str = "@2026-01-06 12:00:00";
+
+/// A server with a clock of its own, which libfaketime makes: it begins at [`MOVED_TO_MS`] and goes
+/// on from there. Only the wall clock is moved. A Go program does not ask libc for the time and
+/// cannot be moved so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MovedClock<'a> {
+    /// libfaketimeMT.so.1
+    pub(crate) library: &'a Path,
+}
+
+impl MovedClock<'_> {
+    fn apply(self, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", self.library)
+            .env("FAKETIME", MOVED_TO_TEXT)
+            .env("TZ", "UTC")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1");
+    }
+}
+
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -37,7 +62,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a program in an empty folder and waits until it takes requests.
-    pub(crate) fn start(kind: Kind, program: &Path, folder: &Path) -> Result<Server, String> {
+    pub(crate) fn start(
+        kind: Kind,
+        program: &Path,
+        folder: &Path,
+        clock: Option<MovedClock<'_>>,
+    ) -> Result<Server, String> {
         let address = free_address();
         let log = File::create(folder.join("log")).map_err(|error| error.to_string())?;
         let data = folder.join("data");
@@ -51,6 +81,9 @@ impl Server {
                 .arg(format!("-storageDataPath={}", data.display())),
         };
         without_settings(&mut command);
+        if let Some(clock) = clock {
+            clock.apply(&mut command);
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -30,10 +30,6 @@ impl Hasher for IdHasher {
         }
     }
 
-    fn write_i32(&mut self, number: i32) {
-        self.write_u64(u64::from(number.cast_unsigned()));
-    }
-
     fn write_u64(&mut self, number: u64) {
         self.0 = (self.0.rotate_left(29) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
@@ -44,13 +40,15 @@ impl Hasher for IdHasher {
     }
 }
 
-type SeriesCache = Cache<
-    (Week, SeriesId),
-    Group,
-    UnitWeighter,
-    BuildHasherDefault<IdHasher>,
-    DefaultLifecycle<(Week, SeriesId), Group>,
->;
+type SeriesCache =
+    Cache<u128, Group, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Group>>;
+
+/// A series of a week in one number, which is as unlikely to be another's as the id alone. Half of
+/// the write path's waiting for memory is for these entries, so they are kept small.
+fn key(week: Week, series: SeriesId) -> u128 {
+    let week = u128::from(week.0.cast_unsigned());
+    series.0 ^ week.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+}
 
 /// Series and groups that are known to be in the index, by week.
 #[derive(Debug)]
@@ -75,13 +73,13 @@ impl KnownSeries {
 
     /// The group of a series that is known in a week.
     pub(super) fn group_of(&self, week: Week, series: SeriesId) -> Option<Group> {
-        self.series.get(&(week, series))
+        self.series.get(&key(week, series))
     }
 
     /// Rows are durable: their series are known from now on.
     pub(super) fn learn(&self, series: &[(Week, SeriesId, Group)]) {
         for (week, series, group) in series {
-            self.series.insert((*week, *series), *group);
+            self.series.insert(key(*week, *series), *group);
         }
     }
 
@@ -103,7 +101,7 @@ impl KnownSeries {
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
                     for (series, _) in known {
-                        self.series.insert((week, series), group);
+                        self.series.insert(key(week, series), group);
                     }
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
