@@ -1,6 +1,6 @@
 # Two commands: `make run` shows the product on this machine, `make test` runs every test. `make` lists the rest.
 # What each does is in scripts/; all can be run twice, leave the host's own services alone, and end on Ctrl-C.
-.PHONY: help run test check soak fuzz
+.PHONY: help run test check soak fuzz bench
 
 help:
 	@echo 'make run    installs what is missing, builds, and shows live guest figures through exporter, Prometheus and adapter'
@@ -8,6 +8,7 @@ help:
 	@echo 'make check  formatting, lints and the tests that need no services; quick, installs nothing'
 	@echo 'make soak   all tests, with 200 rounds of killing the adapter under load, then ten minutes of each fuzz target'
 	@echo 'make fuzz   damaged requests to decoders and use cases, 15 s a target'
+	@echo 'make bench  what a sample costs the adapter and VictoriaMetrics: CPU, memory, disk; docs/benchmarks.md'
 
 run:
 	@scripts/run
@@ -24,3 +25,6 @@ soak:
 
 fuzz:
 	@scripts/fuzz
+
+bench:
+	@scripts/bench

@@ -96,3 +96,6 @@ pub fn rows_of_hour(series: &[Series], family: Family, hour: Hour) -> Vec<Row> {
 fn minute_of(unix_ms: i64) -> i64 {
     unix_ms.div_euclid(MINUTE_MS) * MINUTE_MS
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,13 +107,13 @@ pub enum Answer {
 /// Reads a request; `now_ms` stands for a `timestamp_to` that is null.
 pub fn parse(body: &[u8], door: Door, now_ms: i64) -> Result<Request, NotJson> {
     let (envelope, body) = match serde_json::from_slice(body)? {
-        Value::Array(frames) => match <[Value; 3]>::try_from(frames) {
-            Ok([msg_type, uuid, body]) => (Envelope::Frames(msg_type, uuid), body),
-            Err(_) => {
+        Value::Array(frames) => {
+            let Ok([msg_type, uuid, body]) = <[Value; 3]>::try_from(frames) else {
                 let text = "an array must have three elements: msg_type, uuid and the request";
                 return Ok(Request { envelope: Envelope::Object, call: Err(text.to_owned()) });
-            }
-        },
+            };
+            (Envelope::Frames(msg_type, uuid), body)
+        }
         body => (Envelope::Object, body),
     };
     let call = match body {

@@ -15,6 +15,11 @@ use crate::ledger::Row;
 const COMMIT_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
 
+/// How a query or a report can end.
+const OUTCOMES: [&str; 2] = [ANSWERED, FAILED];
+const ANSWERED: &str = "answered";
+const FAILED: &str = "failed";
+
 /// What a row of the ledger may carry.
 const FLAGS: [&str; 4] = ["gap", "dip", "column", "overlap"];
 
@@ -68,6 +73,11 @@ pub enum Reason {
     Exemplar,
 }
 
+impl Reason {
+    const ALL: [Reason; 5] =
+        [Reason::InvalidSeries, Reason::TooOld, Reason::Ahead, Reason::Histogram, Reason::Exemplar];
+}
+
 impl EncodeLabelValue for Reason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let text = match self {
@@ -94,13 +104,15 @@ impl Metrics {
         registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
         let queries = Family::default();
         registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
-        let reports = Family::default();
-        let help = "Usage reports and lists that billing asked for, by outcome";
-        registry.register("reports", help, reports.clone());
-        let flagged = Family::default();
-        let help =
-            "Minutes in answers to billing that carry a flag, by flag; each answer counts anew";
-        registry.register("flagged_minutes", help, flagged.clone());
+        let (reports, flagged) = register_billing(registry);
+        // All are there from the start: a counter that appears with its first event has no increase.
+        for reason in Reason::ALL {
+            drop(refused.get_or_create(&Refused { reason }));
+        }
+        for outcome in OUTCOMES {
+            drop(queries.get_or_create(&Queries { outcome }));
+            drop(reports.get_or_create(&Queries { outcome }));
+        }
         for flag in FLAGS {
             drop(flagged.get_or_create(&Flagged { flag }));
         }
@@ -184,18 +196,18 @@ impl Metrics {
 
     /// A query was answered with so many series.
     pub fn answered(&self, series: usize) {
-        self.queries.get_or_create(&Queries { outcome: "answered" }).inc();
+        self.queries.get_or_create(&Queries { outcome: ANSWERED }).inc();
         self.read_series.inc_by(series as u64);
     }
 
     /// A query was refused or failed.
     pub fn unanswered(&self) {
-        self.queries.get_or_create(&Queries { outcome: "failed" }).inc();
+        self.queries.get_or_create(&Queries { outcome: FAILED }).inc();
     }
 
     /// Billing was answered, or was not.
     pub fn report(&self, answered: bool) {
-        let outcome = if answered { "answered" } else { "failed" };
+        let outcome = if answered { ANSWERED } else { FAILED };
         self.reports.get_or_create(&Queries { outcome }).inc();
     }
 
@@ -218,4 +230,16 @@ impl Metrics {
     pub fn expired(&self, count: usize) {
         self.expired.inc_by(count as u64);
     }
+}
+
+fn register_billing(
+    registry: &mut Registry,
+) -> (Family<Queries, Counter>, Family<Flagged, Counter>) {
+    let reports = Family::default();
+    let help = "Usage reports and lists that billing asked for, by outcome";
+    registry.register("reports", help, reports.clone());
+    let flagged = Family::default();
+    let help = "Minutes in answers to billing that carry a flag, by flag; each answer counts anew";
+    registry.register("flagged_minutes", help, flagged.clone());
+    (reports, flagged)
 }

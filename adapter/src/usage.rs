@@ -117,9 +117,8 @@ impl Usage {
         let slot = self.slots.acquire().await?;
         let minutes = Minutes { from_ms: asked.from_ms, to_ms: asked.to_ms };
         let mut grouping = Grouping::new(asked.statistic, asked.period_minutes);
-        let guest = match self.guest(&asked.id, &[asked.family], minutes).await? {
-            Some(guest) => guest,
-            None => return Ok(grouping.finish()),
+        let Some(guest) = self.guest(&asked.id, &[asked.family], minutes).await? else {
+            return Ok(grouping.finish());
         };
         let mut slices = self.slices(guest, asked.family, minutes, slot);
         while let Some(rows) = slices.next().await? {

@@ -7,6 +7,7 @@ pub(crate) mod cpu;
 pub(crate) mod domain;
 pub(crate) mod interface;
 pub(crate) mod memory;
+pub(crate) mod node;
 pub(crate) mod scrape;
 pub(crate) mod vcpu;
 
@@ -31,6 +32,7 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.0.as_ref();
         scrape::encode(snapshot, &mut encoder)?;
+        node::encode(snapshot, &mut encoder)?;
         domain::encode(snapshot, &mut encoder)?;
         let guests = snapshot.guests.as_deref().unwrap_or_default();
         cpu::encode(guests, &mut encoder)?;

@@ -40,6 +40,7 @@ pub(crate) struct LibvirtError {
 enum Call {
     Open,
     Version,
+    Node,
     Stats,
     GuestStats,
     Lookup,
@@ -47,9 +48,10 @@ enum Call {
 }
 
 impl Call {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Open, "open"),
         (Self::Version, "version"),
+        (Self::Node, "node"),
         (Self::Stats, "stats"),
         (Self::GuestStats, "guest_stats"),
         (Self::Lookup, "lookup"),
@@ -105,7 +107,7 @@ pub(crate) struct Connection {
     connect: Connect,
     counts: Arc<CallCounts>,
     /// Versions, asked once a connection: they change only when libvirtd restarts.
-    pub(crate) host: Host,
+    versions: Host,
 }
 
 impl Connection {
@@ -115,12 +117,27 @@ impl Connection {
         virt::error::clear_error_callback();
         let connect = counts.count(Call::Open, Connect::open_read_only(Some(uri)))?;
         let asked = |result| counts.count(Call::Version, result).ok().map(version);
-        let host = Host {
+        let versions = Host {
             hypervisor_running: asked(connect.hyp_version()),
             libvirtd_running: asked(connect.lib_version()),
             libvirt_library: Connect::version().ok().map(version),
+            ..Host::default()
         };
-        Ok(Self { connect, counts, host })
+        Ok(Self { connect, counts, versions })
+    }
+
+    /// The host as it is now: its processors change while it runs, as some are taken offline. Its size is left out where
+    /// libvirt does not tell it.
+    pub(crate) fn host(&self) -> Host {
+        let node = self.counts.count(Call::Node, self.connect.node_info());
+        let node = node
+            .inspect_err(|error| tracing::warn!(error = error.to_string(), "host's size not known"))
+            .ok();
+        Host {
+            cpus: node.as_ref().map(|node| u64::from(node.cpus)),
+            memory_kib: node.map(|node| node.memory),
+            ..self.versions.clone()
+        }
     }
 
     /// Every guest with its state and interfaces.

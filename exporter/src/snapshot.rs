@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct Snapshot {
     /// Whether libvirtd answered; one guest's trouble never changes it.
     pub up: bool,
-    /// Versions, once a connection was made.
+    /// Versions and size of the host, once a connection was made.
     pub host: Option<Host>,
     /// Every guest that libvirtd knows, running or not; `None` where it did not answer and none was ever seen.
     pub guests: Option<Vec<Guest>>,
@@ -16,7 +16,7 @@ pub struct Snapshot {
     pub scrape: Scrape,
 }
 
-/// Versions as libvirt's own tools print them (`9.0.0`).
+/// The host: versions as libvirt's own tools print them (`9.0.0`), and what it can give to guests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// The hypervisor that runs the guests (QEMU), by virConnectGetVersion.
@@ -25,6 +25,10 @@ pub struct Host {
     pub libvirtd_running: Option<String>,
     /// The client library in this process, by virGetVersion.
     pub libvirt_library: Option<String>,
+    /// Processors that are online, by virNodeGetInfo.
+    pub cpus: Option<u64>,
+    /// Memory of the machine in KiB, by virNodeGetInfo.
+    pub memory_kib: Option<u64>,
 }
 
 /// One guest. `name` and `uuid` never change in its life.

@@ -207,7 +207,7 @@ impl Reader {
     fn basic(&mut self) -> Result<(Host, Vec<Guest>), LibvirtError> {
         if let Some(connection) = &self.connection {
             match connection.basic() {
-                Ok(guests) => return Ok((connection.host.clone(), guests)),
+                Ok(guests) => return Ok((connection.host(), guests)),
                 Err(error) => {
                     tracing::warn!(error = error.to_string(), "connecting to libvirt anew");
                     self.connection = None;
@@ -216,7 +216,7 @@ impl Reader {
         }
         let connection = Connection::open(&self.uri, Arc::clone(&self.counts))?;
         let guests = connection.basic()?;
-        let host = connection.host.clone();
+        let host = connection.host();
         self.connection = Some(connection);
         Ok((host, guests))
     }

@@ -69,9 +69,13 @@ impl<'e> Batch<'e> {
     }
 
     fn place(&mut self, week: Week, series: SeriesId, labels: &[(&str, &str)]) -> Group {
+        // A series' group never changes within a week, as the layout does not.
+        if let Some(group) = self.known.group_of(week, series) {
+            return group;
+        }
         let row_key = self.layouts.rule(week).row_key(|name| value_of(labels, name));
         let group = row_key.group_of(series);
-        if !self.known.contains(week, series) && self.pending.insert((week, series)) {
+        if self.pending.insert((week, series)) {
             self.unknown.push(index::row(week, series, row_key, labels, &self.encoded));
         }
         group

@@ -1,8 +1,11 @@
 //! Which series the index knows already, so that a known series costs no index row.
 //! A bounded cache in front of the store; forgetting an entry costs a repeated row, nothing else.
 
+use std::hash::{BuildHasherDefault, Hasher};
+
 use bytes::Bytes;
-use quick_cache::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -12,29 +15,71 @@ use crate::model::time::Week;
 use crate::store::rows::IndexRow;
 use crate::store::{Store, StoreError};
 
+/// Ids are hashes already: mixing their parts once more is all that a table needs.
+#[derive(Clone, Copy, Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(29) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is a hash, too")]
+    fn write_u128(&mut self, number: u128) {
+        self.write_u64(number as u64);
+    }
+}
+
+type SeriesCache =
+    Cache<u128, Group, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Group>>;
+
+/// A series of a week in one number, which is as unlikely to be another's as the id alone. Half of
+/// the write path's waiting for memory is for these entries, so they are kept small.
+fn key(week: Week, series: SeriesId) -> u128 {
+    let week = u128::from(week.0.cast_unsigned());
+    series.0 ^ week.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+}
+
 /// Series and groups that are known to be in the index, by week.
 #[derive(Debug)]
 pub(super) struct KnownSeries {
-    series: Cache<(Week, SeriesId), ()>,
+    series: SeriesCache,
     groups: Cache<(Week, Group), ()>,
 }
 
 impl KnownSeries {
     pub(super) fn new() -> KnownSeries {
         KnownSeries {
-            series: Cache::new(limits::SEEN_SERIES_MAX),
+            series: Cache::with(
+                limits::SEEN_SERIES_MAX,
+                limits::SEEN_SERIES_MAX as u64,
+                UnitWeighter,
+                BuildHasherDefault::default(),
+                DefaultLifecycle::default(),
+            ),
             groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
         }
     }
 
-    pub(super) fn contains(&self, week: Week, series: SeriesId) -> bool {
-        self.series.get(&(week, series)).is_some()
+    /// The group of a series that is known in a week.
+    pub(super) fn group_of(&self, week: Week, series: SeriesId) -> Option<Group> {
+        self.series.get(&key(week, series))
     }
 
     /// Rows are durable: their series are known from now on.
-    pub(super) fn learn(&self, series: &[(Week, SeriesId)]) {
-        for key in series {
-            self.series.insert(*key, ());
+    pub(super) fn learn(&self, series: &[(Week, SeriesId, Group)]) {
+        for (week, series, group) in series {
+            self.series.insert(key(*week, *series), *group);
         }
     }
 
@@ -56,7 +101,7 @@ impl KnownSeries {
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
                     for (series, _) in known {
-                        self.series.insert((week, series), ());
+                        self.series.insert(key(week, series), group);
                     }
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
@@ -65,7 +110,7 @@ impl KnownSeries {
             }
             self.groups.insert((week, group), ());
         }
-        rows.retain(|row| !self.contains(row.week, row.series));
+        rows.retain(|row| self.group_of(row.week, row.series).is_none());
         Ok(())
     }
 }

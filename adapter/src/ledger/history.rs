@@ -259,10 +259,12 @@ impl History {
             Some(cpu) => {
                 hosts.len() < 2
                     || cpu.sufficiency(first, last, loaded_from) == Sufficiency::Enough
-                        && hosts.iter().all(|host| self.starts.known_since(host, loaded_from))
+                        && hosts
+                            .iter()
+                            .all(|host| self.starts.known_within(host, loaded_from, first))
             }
             None => {
-                hosts.iter().all(|host| self.starts.known_since(host, loaded_from))
+                hosts.iter().all(|host| self.starts.known_within(host, loaded_from, first))
                     && Source::ALL.into_iter().all(|source| match self.tracks(source) {
                         Tracks::Counters(tracks) => {
                             self.have_predecessors(tracks, source, (first, last), loaded_from)

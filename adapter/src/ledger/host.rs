@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Series;
 use super::family::{CPU_TIME, Family, START_TIME, Source};
-use super::track::{START_TOLERANCE_MS, host_of, whole};
+use super::track::{START_TOLERANCE_MS, host_of, is_plausible, whole};
 use crate::model::labels::METRIC_NAME;
 use crate::model::time::Hour;
 
@@ -33,10 +33,12 @@ impl HostStarts {
             let of_host = starts.0.entry(host_of(&one.labels).to_owned()).or_default();
             let mut last = None;
             for sample in &one.samples {
-                let own = sample.start_ms.map(i64::from).filter(|_| cpu);
-                let published =
-                    (gauge && sample.value.is_finite()).then(|| whole(sample.value * 1e3));
-                let Some(start_ms) = own.or(published) else { continue };
+                let own = sample.start_ms.map(i64::from).filter(|_| cpu && sample.value >= 0.0);
+                let published = gauge.then(|| whole(sample.value * 1e3));
+                let known = own.or(published).filter(|start_ms| {
+                    sample.value.is_finite() && is_plausible(*start_ms, sample.timestamp_ms)
+                });
+                let Some(start_ms) = known else { continue };
                 let seen = (Hour::of(sample.timestamp_ms).0, start_ms);
                 // Most samples repeat the one before.
                 if last != Some(seen) {
@@ -49,9 +51,10 @@ impl HostStarts {
         starts
     }
 
-    /// Whether a start time of this host was seen from this hour on.
-    pub(super) fn known_since(&self, host: &str, hour: Hour) -> bool {
-        self.0.get(host).is_some_and(|hours| hours.range(hour.0..).next().is_some())
+    /// Whether a start time of this host was seen in these hours, both included.
+    pub(super) fn known_within(&self, host: &str, from: Hour, to: Hour) -> bool {
+        let seen = |hours: &BTreeMap<i32, _>| hours.range(from.0..=to.0).next().is_some();
+        from <= to && self.0.get(host).is_some_and(seen)
     }
 
     /// The hosts as they are known in an hour.

@@ -84,6 +84,11 @@ pub(super) fn host_of(labels: &Labels) -> &str {
     row_key::host(&|name: &str| labels.get(name))
 }
 
+/// Whether a start time can be that of a sample: one from a clock that is ahead says nothing.
+pub(super) fn is_plausible(start_ms: i64, t_ms: i64) -> bool {
+    start_ms <= t_ms.saturating_add(START_TOLERANCE_MS)
+}
+
 /// The nearest whole number; beyond 64 bits, the last one.
 #[expect(clippy::cast_possible_truncation, reason = "saturates, as a counter of that size must")]
 pub(super) fn whole(value: f64) -> i64 {
@@ -164,9 +169,7 @@ fn tracks<'s, V>(
             let value = sample.value.is_finite().then(|| value(sample.value)).flatten()?;
             let t_ms = sample.timestamp_ms;
             let start_ms = sample.start_ms.map(i64::from).or_else(|| starts.at(copy, t_ms));
-            // One from a clock that is ahead says nothing.
-            let start_ms =
-                start_ms.filter(|start_ms| *start_ms <= t_ms.saturating_add(START_TOLERANCE_MS));
+            let start_ms = start_ms.filter(|start_ms| is_plausible(*start_ms, t_ms));
             Some(Point { t_ms, value, start_ms })
         };
         Some(Track {

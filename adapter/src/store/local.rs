@@ -45,6 +45,11 @@ pub struct LocalSettings {
     pub sync: Sync,
 }
 
+/// Threads of fjall for flushes and compactions, of which few are ever busy. The first of them
+/// passes a compaction on until another takes it, which with no other free is a busy loop (fjall
+/// 3.1.13, `worker_pool.rs`): with the default of two on two cores it took a sixth of all CPU time.
+const WORKERS: usize = 4;
+
 /// A store in one folder of one machine; one process at a time.
 #[derive(Debug)]
 pub struct Local {
@@ -59,7 +64,7 @@ impl Local {
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
         std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
-        let database = Database::builder(&folder).open().map_err(|error| match error {
+        let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
             fjall::Error::Locked => OpenError(format!(
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",
                 folder.display()
@@ -143,7 +148,7 @@ impl Local {
                         let bytes_max = limits::HEAD_READ_BYTES_MAX;
                         return Err(StoreError::TooManyBytes { table: "head", bytes_max });
                     }
-                    rows.push(Bytes::from(payload))?;
+                    rows.push(Bytes::copy_from_slice(&payload))?;
                 }
             }
             Ok(rows.rows)
@@ -161,7 +166,7 @@ impl Local {
         let prefix = Key::of_table(Table::Series).group(group);
         self.index_rows(week, "series", (prefix, rows_max), |reader, value| {
             reader.group()?;
-            Ok((reader.series()?, value))
+            Ok((reader.series()?, Bytes::copy_from_slice(value)))
         })
         .await
     }
@@ -176,7 +181,7 @@ impl Local {
         let prefix = Key::of_table(Table::MetricSeries).text(metric);
         self.index_rows(week, "metric_series", (prefix, rows_max), |reader, value| {
             reader.text()?;
-            placed(reader.series()?, &value)
+            placed(reader.series()?, value)
         })
         .await
     }
@@ -193,7 +198,7 @@ impl Local {
             for _metric_label_value in 0..3 {
                 reader.text()?;
             }
-            placed(reader.series()?, &value)
+            placed(reader.series()?, value)
         })
         .await
     }
@@ -224,7 +229,7 @@ impl Local {
         week: Week,
         table: &'static str,
         (prefix, rows_max): (Key, usize),
-        row: fn(&mut KeyReader<'_>, Bytes) -> Result<T, StoreError>,
+        row: fn(&mut KeyReader<'_>, &[u8]) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         self.read(move |keyspaces| {
             let mut rows = Bounded::new(table, rows_max);
@@ -234,7 +239,7 @@ impl Local {
                     Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
                 let mut reader = KeyReader::new(&key, table);
                 reader.tag()?;
-                rows.push(row(&mut reader, Bytes::from(value))?)?;
+                rows.push(row(&mut reader, &value)?)?;
             }
             Ok(rows.rows)
         })
@@ -320,9 +325,8 @@ impl<T> Bounded<T> {
     }
 }
 
-fn placed(series: SeriesId, group: &Bytes) -> Result<Placed, StoreError> {
+fn placed(series: SeriesId, group: &[u8]) -> Result<Placed, StoreError> {
     let group = group
-        .as_ref()
         .try_into()
         .map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
     Ok(Placed { group: Group(u64::from_be_bytes(group)), series })

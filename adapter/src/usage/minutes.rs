@@ -36,6 +36,7 @@ pub struct Title<'p> {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a line of a page: each is a column of its own")]
 struct Line<'r> {
     start: String,
     end: String,

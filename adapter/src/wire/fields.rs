@@ -37,14 +37,41 @@ impl<'a> Fields<'a> {
     /// the methods below before the next call.
     #[inline]
     pub(super) fn next_key(&mut self) -> Result<Option<Key>, Malformed> {
-        if self.rest.is_empty() { Ok(None) } else { Ok(Some(decode_key(&mut self.rest)?)) }
+        match *self.rest {
+            [] => Ok(None),
+            // A small number and a known type in one byte, as almost every key is: the number is
+            // not 0, and no bit says that there are more bytes.
+            [byte @ 0x08..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                let wire_type = WireType::try_from(u64::from(byte & 7))?;
+                Ok(Some((u32::from(byte >> 3), wire_type)))
+            }
+            _ => Ok(Some(decode_key(&mut self.rest)?)),
+        }
+    }
+
+    /// How many bytes are left.
+    #[inline]
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        match *self.rest {
+            [byte @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(byte))
+            }
+            _ => Ok(decode_varint(&mut self.rest)?),
+        }
     }
 
     /// A string, bytes, embedded message or packed list.
     #[inline]
     pub(super) fn bytes(&mut self, key: Key) -> Result<&'a [u8], Malformed> {
         check_wire_type(WireType::LengthDelimited, key.1)?;
-        let length = decode_varint(&mut self.rest)?;
+        let length = self.varint()?;
         let length = usize::try_from(length).map_err(|_| Malformed::Truncated)?;
         let (value, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
         self.rest = rest;
@@ -55,7 +82,7 @@ impl<'a> Fields<'a> {
     #[inline]
     pub(super) fn int64(&mut self, key: Key) -> Result<i64, Malformed> {
         check_wire_type(WireType::Varint, key.1)?;
-        Ok(decode_varint(&mut self.rest)?.cast_signed())
+        Ok(self.varint()?.cast_signed())
     }
 
     /// A `uint32`. Protobuf cuts a longer number to its low 32 bits.
@@ -104,6 +131,6 @@ impl<'a> Fields<'a> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "protobuf's rule for a 32-bit field")]
     fn varint32(&mut self) -> Result<u32, Malformed> {
-        Ok(decode_varint(&mut self.rest)? as u32)
+        Ok(self.varint()? as u32)
     }
 }

@@ -183,7 +183,7 @@ impl Chain {
             });
             let Some((range, billed, rounds)) = same else { panic!("{last}") };
             assert!(billed.iter().all(|bytes| *bytes > 0), "{last}");
-            assert_eq!(billed[1], rounds as u64 * written_mib << 20, "{rounds} rounds; {last}");
+            assert_eq!(billed[1], (rounds as u64 * written_mib) << 20, "{rounds} rounds; {last}");
             self.check_parts_and_names(number, range, billed);
             self.check_billing_program(&uuid, range, billed);
         }

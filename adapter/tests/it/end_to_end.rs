@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::libvirtd::{Libvirtd, missing, skip, wait_for};
+use crate::panels;
 use crate::part::{Part, free_port};
 
 const GUESTS: [u32; 2] = [41, 42];
@@ -62,6 +63,7 @@ fn guests_to_prometheus_to_the_adapter_and_back() {
     for guest in GUESTS {
         libvirtd.busy_guest(guest);
     }
+    panels::start_working_guest(&libvirtd);
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let mut command = Command::new(&exporter_binary);
@@ -84,16 +86,16 @@ fn program(route: &Route) -> Option<PathBuf> {
 }
 
 /// A Prometheus under test.
-struct Prometheus {
+pub(crate) struct Prometheus {
     _part: Part,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Prometheus {
     fn start(name: &str, folder: &Path, binary: &Path, config: &str) -> Prometheus {
         let port = free_port();
         let file = folder.join(format!("{name}.yml"));
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, config.replace("OWN_ADDRESS", &format!("127.0.0.1:{port}"))).unwrap();
         let mut command = Command::new(binary);
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.join(name).display()));
@@ -120,7 +122,7 @@ impl Prometheus {
         answer["data"].take()
     }
 
-    fn range(&self, query: &str, (start, end): (u64, u64)) -> BTreeMap<String, Value> {
+    pub(crate) fn range(&self, query: &str, (start, end): (u64, u64)) -> BTreeMap<String, Value> {
         let parameters = [
             ("query", query.to_owned()),
             ("start", start.to_string()),
@@ -136,7 +138,7 @@ impl Prometheus {
         answer
     }
 
-    fn instant(&self, query: &str) -> Vec<(Value, String)> {
+    pub(crate) fn instant(&self, query: &str) -> Vec<(Value, String)> {
         let mut data = self.ask("query", &[("query", query.to_owned())]);
         let Value::Array(series) = data["result"].take() else { panic!("{data}") };
         series
@@ -160,7 +162,7 @@ impl Prometheus {
     }
 }
 
-fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -182,6 +184,8 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
          scrape_configs:\n\
          - {{job_name: libvirt, static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]}}\n\
          - {{job_name: kanyun-adapter, static_configs: [{{targets: ['127.0.0.1:{adapter_port}']}}]}}\n\
+         - {{job_name: prometheus, static_configs: [{{targets: [OWN_ADDRESS]}}],\n\
+         \x20  metric_relabel_configs: [{{source_labels: [__name__], regex: prometheus_remote_storage_.+, action: keep}}]}}\n\
          remote_write: [{{url: '{adapter_url}/api/v1/write'{message}, queue_config: {{batch_send_deadline: 1s, max_shards: 1}}}}]\n"
     );
     let reader_config =
@@ -200,6 +204,11 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
     });
     alike(&writer, &reader, range);
     counters_are_libvirts(libvirtd, &reader);
+    for prometheus in [&writer, &reader] {
+        panels::boards_show_real_data(prometheus);
+        panels::rules_find_real_data(prometheus);
+    }
+    panels::boards_are_drawn(&writer);
     let dropped = ureq::get(format!("{}/metrics", writer.url))
         .call()
         .unwrap()

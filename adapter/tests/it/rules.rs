@@ -7,12 +7,12 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::dashboards::check;
 use crate::libvirtd::skip;
 use crate::metrics_reference::Reference;
+use crate::promql::{self, Recorded};
 
-const RULES: &str = "rules/kanyun.yml";
-const TESTS: &str = "rules/tests/kanyun_test.yml";
+/// One file a subject; rules/tests/ has one for each.
+const SUBJECTS: [&str; 4] = ["adapter", "exporter", "guests", "hosts"];
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
 /// The sections of a runbook, in this order.
 const SECTIONS: [&str; 3] = ["## What it means", "## What to look at", "## What to do"];
@@ -28,10 +28,12 @@ struct Group {
 }
 
 #[derive(Deserialize)]
-struct Rule {
-    record: Option<String>,
-    alert: Option<String>,
-    expr: String,
+pub(crate) struct Rule {
+    pub(crate) record: Option<String>,
+    pub(crate) alert: Option<String>,
+    pub(crate) expr: String,
+    #[serde(default, rename = "for")]
+    duration: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -74,26 +76,55 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-fn rules() -> Vec<Rule> {
-    read::<Rules>(RULES).groups.into_iter().flat_map(|group| group.rules).collect()
+/// Every rule, with the file that it is in.
+pub(crate) fn rules() -> Vec<(String, Rule)> {
+    let mut rules = Vec::new();
+    for file in SUBJECTS.map(|subject| format!("rules/{subject}.yml")) {
+        let groups = read::<Rules>(&file).groups;
+        rules.extend(groups.into_iter().flat_map(|one| one.rules).map(|rule| (file.clone(), rule)));
+    }
+    rules
+}
+
+#[test]
+fn every_file_is_read() {
+    let names = |folder: &str, suffix: &str| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| Some(name.strip_suffix(suffix)?.to_owned())).collect()
+    };
+    let subjects: BTreeSet<String> = SUBJECTS.map(str::to_owned).into();
+    assert_eq!(names("rules", ".yml"), subjects);
+    assert_eq!(names("rules/tests", "_test.yml"), subjects);
 }
 
 #[test]
 fn every_rule_asks_for_what_the_binaries_have() {
     let reference = Reference::load();
-    let rules = rules();
-    let recorded = rules.iter().filter_map(|rule| rule.record.as_deref()).collect();
-    for rule in &rules {
+    let mut recorded = Recorded::new();
+    for (_, rule) in &rules() {
         let name = rule.record.as_ref().or(rule.alert.as_ref()).unwrap();
-        check(&reference, &recorded, &rule.expr, name);
+        let labels = promql::check(&reference, &recorded, &rule.expr, name);
+        if rule.record.is_some() {
+            assert!(recorded.insert(name.clone(), labels).is_none(), "{name} is recorded twice");
+            continue;
+        }
+        // What the texts name must be on the alert.
+        for text in rule.annotations.values() {
+            for used in text.split("$labels.").skip(1) {
+                let end = used.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap();
+                assert!(labels.contains(&used[..end]), "{name} has no label {}", &used[..end]);
+            }
+        }
     }
 }
 
 #[test]
 fn every_alert_has_a_severity_texts_and_a_runbook() {
     let mut pages = BTreeSet::new();
-    for rule in rules() {
+    for (_, rule) in rules() {
         let Some(alert) = rule.alert else { continue };
+        assert!(!rule.duration.is_empty(), "{alert} fires at once: it has no 'for'");
         let severity = rule.labels.get("severity").map(String::as_str).unwrap_or_default();
         assert!(SEVERITIES.contains(&severity), "{alert} has the severity '{severity}'");
         for text in ["summary", "description"] {
@@ -117,21 +148,24 @@ fn every_alert_has_a_severity_texts_and_a_runbook() {
 
 #[test]
 fn every_rule_is_tried() {
-    let tests = read::<Tests>(TESTS).tests;
-    let alerts: Vec<&AlertTest> = tests.iter().flat_map(|case| &case.alert_rule_test).collect();
-    let exprs: Vec<&ExprTest> = tests.iter().flat_map(|case| &case.promql_expr_test).collect();
-    for rule in rules() {
-        if let Some(alert) = rule.alert {
-            let of_it: Vec<_> = alerts.iter().filter(|test| test.alertname == alert).collect();
-            assert!(
-                of_it.iter().any(|t| !t.exp_alerts.is_empty()),
-                "{alert} never fires in a test"
-            );
-            assert!(of_it.iter().any(|t| t.exp_alerts.is_empty()), "{alert} is never silent");
-        }
-        if let Some(record) = rule.record {
-            let tried = exprs.iter().any(|t| t.expr == record && !t.exp_samples.is_empty());
-            assert!(tried, "{record} is never computed in a test");
+    for subject in SUBJECTS {
+        let tests = read::<Tests>(&format!("rules/tests/{subject}_test.yml")).tests;
+        let alerts: Vec<&AlertTest> = tests.iter().flat_map(|case| &case.alert_rule_test).collect();
+        let exprs: Vec<&ExprTest> = tests.iter().flat_map(|case| &case.promql_expr_test).collect();
+        let file = format!("rules/{subject}.yml");
+        for (_, rule) in rules().into_iter().filter(|(of, _)| *of == file) {
+            if let Some(alert) = rule.alert {
+                let of_it = || alerts.iter().filter(|test| test.alertname == alert);
+                assert!(of_it().any(|t| !t.exp_alerts.is_empty()), "{alert} never fires");
+                assert!(of_it().any(|t| t.exp_alerts.is_empty()), "{alert} is never silent");
+            }
+            if let Some(record) = rule.record {
+                let tried = exprs.iter().any(|test| {
+                    let name = test.expr.split('{').next().unwrap();
+                    name == record && !test.exp_samples.is_empty()
+                });
+                assert!(tried, "{record} is never computed in a test");
+            }
         }
     }
 }
@@ -144,11 +178,15 @@ fn both_generations_of_promtool_pass_them() {
             skip(&format!("{variable} names no binary (scripts/tools install makes it)"));
             continue;
         };
-        for args in [["check", "rules", RULES], ["test", "rules", TESTS]] {
-            let output = Command::new(&promtool).args(args).current_dir(root()).output().unwrap();
+        let files = SUBJECTS.map(|subject| format!("rules/{subject}.yml"));
+        let tests = SUBJECTS.map(|subject| format!("rules/tests/{subject}_test.yml"));
+        for (verb, files) in [("check", files), ("test", tests)] {
+            let mut command = Command::new(&promtool);
+            let output =
+                command.args([verb, "rules"]).args(files).current_dir(root()).output().unwrap();
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said);
-            assert!(output.status.success(), "{variable}: {args:?}:\n{said}");
+            assert!(output.status.success(), "{variable}: {verb}:\n{said}");
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) fn snapshot() -> Snapshot {
             hypervisor_running: some("7.2.22"),
             libvirtd_running: some("9.0.0"),
             libvirt_library: some("9.0.0"),
+            cpus: Some(16),
+            memory_kib: Some(65_536_000),
         }),
         guests: Some(vec![busy(), hostile(), silent(), shut_off()]),
         scrape: Scrape {

@@ -91,6 +91,7 @@ fn guests_of_a_real_libvirtd() {
     for guest in &guests {
         same_as_virsh(&libvirtd, &exporter, guest);
     }
+    the_hosts_size(&libvirtd, &exporter);
     formats(&exporter);
     a_hung_guest_hurts_only_itself(&libvirtd, &exporter, &guests);
 
@@ -135,6 +136,19 @@ fn same_as_virsh(libvirtd: &Libvirtd, exporter: &Exporter, guest: &str) {
     });
     let page = samples(&exporter.metrics());
     cpu_and_identity(&page, &label);
+}
+
+/// What virsh says of the host: `CPU(s):  2` and `Memory size:  8123456 KiB`.
+fn the_hosts_size(libvirtd: &Libvirtd, exporter: &Exporter) {
+    let text = libvirtd.virsh(&["nodeinfo"]).unwrap();
+    let said = |field: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim_end_matches("KiB").trim().parse().unwrap()
+    };
+    let page = samples(&exporter.metrics());
+    assert_eq!(value(&page, "libvirt_node_cpus", &[]), Some(said("CPU(s):")));
+    let memory = value(&page, "libvirt_node_memory_bytes", &[]);
+    assert_eq!(memory, Some(said("Memory size:") * 1024.0));
 }
 
 fn cpu_and_identity(page: &Samples, label: &str) {

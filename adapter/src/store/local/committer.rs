@@ -1,7 +1,7 @@
 //! The one thread that writes: it merges the commits that wait into one batch and one fdatasync.
 //! fjall blocks its callers (fsync under a lock, back-pressure), so nothing else may write.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,8 @@ use super::keys::{Key, Table};
 use super::keyspaces::{Keyspaces, META_LAYOUT};
 use super::{Sync, trouble_of};
 use crate::limits;
-use crate::model::time::Day;
+use crate::model::row_key::Group;
+use crate::model::time::{Day, Week};
 use crate::store::StoreError;
 use crate::store::rows::{IndexRow, LayoutRow, Rows};
 
@@ -66,6 +67,13 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.fail("the committer has ended".to_owned());
     }
+}
+
+/// What a batch names already: a thousand new series share few metrics and few guests.
+#[derive(Default)]
+struct Named<'r> {
+    metrics: HashSet<(Week, &'r str)>,
+    row_keys: HashSet<(Week, &'r str, Group)>,
 }
 
 pub(super) struct Committer {
@@ -175,9 +183,10 @@ impl Committer {
         let arrived = Day::of(self.clock.now_ms());
         let mut new_days = BTreeSet::new();
         let mut batch = self.batch();
+        let mut named = Named::default();
         for rows in all {
             for row in &rows.index {
-                self.insert_index(&mut batch, row)?;
+                self.insert_index(&mut batch, row, &mut named)?;
             }
             for row in &rows.head {
                 let sampled = Day::of(row.hour.start_ms());
@@ -187,7 +196,7 @@ impl Committer {
                 }
                 let key = Key::default().group(row.group).hour(row.hour);
                 let key = key.millisecond(row.first_ms).hash(row.hash);
-                batch.insert(&keyspace, key.0, row.payload.clone());
+                batch.insert(&keyspace, key.0, &row.payload[..]);
             }
         }
         self.commit(batch)?;
@@ -199,13 +208,22 @@ impl Committer {
 
     /// The series row last: within a batch the order does not matter, as it is atomic, but the
     /// contract is the same for every store.
-    fn insert_index(&self, batch: &mut OwnedWriteBatch, row: &IndexRow) -> Result<(), StoreError> {
+    fn insert_index<'r>(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        row: &'r IndexRow,
+        named: &mut Named<'r>,
+    ) -> Result<(), StoreError> {
         let keyspace = self.keyspaces.index_for(row.week)?;
         let group = row.group.0.to_be_bytes();
-        let metric = Key::of_table(Table::Metrics).text(&row.metric);
-        batch.insert(&keyspace, metric.0, Vec::new());
-        let row_key = Key::of_table(Table::RowKeys).text(&row.row_key).group(row.group);
-        batch.insert(&keyspace, row_key.0, Vec::new());
+        if named.metrics.insert((row.week, &row.metric)) {
+            let metric = Key::of_table(Table::Metrics).text(&row.metric);
+            batch.insert(&keyspace, metric.0, Vec::new());
+        }
+        if named.row_keys.insert((row.week, &row.row_key, row.group)) {
+            let row_key = Key::of_table(Table::RowKeys).text(&row.row_key).group(row.group);
+            batch.insert(&keyspace, row_key.0, Vec::new());
+        }
         let of_metric = Key::of_table(Table::MetricSeries).text(&row.metric).series(row.series);
         batch.insert(&keyspace, of_metric.0, &group[..]);
         for (label, value) in &row.postings {
@@ -217,7 +235,7 @@ impl Committer {
             batch.insert(&keyspace, posting.0, &group[..]);
         }
         let series = Key::of_table(Table::Series).group(row.group).series(row.series);
-        batch.insert(&keyspace, series.0, row.labels.clone());
+        batch.insert(&keyspace, series.0, &row.labels[..]);
         Ok(())
     }
 

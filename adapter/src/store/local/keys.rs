@@ -17,6 +17,9 @@ pub(super) enum Table {
     Series = b's',
 }
 
+/// What usually follows a text in its key: the end of the text, a series and a group.
+const KEY_END_BYTES: usize = 32;
+
 /// A key under construction, or the prefix of some.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Key(pub(super) Vec<u8>);
@@ -58,11 +61,12 @@ impl Key {
 
     /// A zero byte becomes 0x00 0xff, and 0x00 0x00 ends the text: shorter texts sort first.
     pub(super) fn text(mut self, text: &str) -> Key {
-        for byte in text.bytes() {
-            self.0.push(byte);
-            if byte == 0 {
-                self.0.push(0xff);
+        self.0.reserve(text.len() + KEY_END_BYTES);
+        for (place, part) in text.split('\0').enumerate() {
+            if place > 0 {
+                self.0.extend_from_slice(&[0, 0xff]);
             }
+            self.0.extend_from_slice(part.as_bytes());
         }
         self.0.extend_from_slice(&[0, 0]);
         self

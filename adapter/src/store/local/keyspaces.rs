@@ -2,9 +2,10 @@
 //! Old days and weeks are dropped whole, which deletes files instead of writing tombstones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::compaction::Leveled;
+use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
@@ -202,17 +203,24 @@ impl std::fmt::Debug for Keyspaces {
     }
 }
 
-// One guest's rows repeat its series' ids; in blocks of 32 KiB LZ4 sees the repetition.
+// One guest's rows repeat its series' ids; in blocks of 32 KiB LZ4 sees the repetition. A head is
+// only ever read by ranges, for which filters are no use; and it is short-lived and written in the
+// order of time, so that every compaction rewrites all of it: there are fewer of them, and a read
+// looks into a few tables more.
 fn head() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(32 << 20)
+        .filter_policy(FilterPolicy::disabled())
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(8)))
         .data_block_size_policy(BlockSizePolicy::all(32 << 10))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }
 
+// Read by ranges, too.
 fn index() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(16 << 20)
+        .filter_policy(FilterPolicy::disabled())
         .data_block_size_policy(BlockSizePolicy::all(16 << 10))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }
