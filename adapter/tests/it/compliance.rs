@@ -104,7 +104,7 @@ fn exchanges(output: &str) -> Vec<Exchange> {
             let test = test.strip_suffix("/adapter").expect(test).to_owned();
             exchanges.push(Exchange { test, status: status.parse().unwrap(), body: String::new() });
         } else if let Some((_, body)) = line.split_once(": Response body from \"adapter\": ") {
-            exchanges.last_mut().unwrap().body = body.to_owned();
+            body.clone_into(&mut exchanges.last_mut().unwrap().body);
         }
     }
     assert_eq!(exchanges.len(), REQUESTS);
