@@ -254,25 +254,14 @@ impl History {
         }
         let hosts: BTreeSet<&str> =
             Source::ALL.into_iter().flat_map(|source| self.tracks(source).hosts()).collect();
-        let enough = match &self.cpu {
-            // Where a guest has one host, a gauge asks for nothing but its own minute.
-            Some(cpu) => {
-                hosts.len() < 2
-                    || cpu.sufficiency(first, last, loaded_from) == Sufficiency::Enough
-                        && hosts
-                            .iter()
-                            .all(|host| self.starts.known_within(host, loaded_from, first))
-            }
-            None => {
-                hosts.iter().all(|host| self.starts.known_within(host, loaded_from, first))
-                    && Source::ALL.into_iter().all(|source| match self.tracks(source) {
-                        Tracks::Counters(tracks) => {
-                            self.have_predecessors(tracks, source, (first, last), loaded_from)
-                        }
-                        Tracks::Deltas(_) | Tracks::Gauges(_) => true,
-                    })
-            }
-        };
+        // Of two names, older start times can say that they are one host, or one with a third.
+        let enough = hosts.len() < 2
+            && Source::ALL.into_iter().all(|source| match self.tracks(source) {
+                Tracks::Counters(tracks) => {
+                    self.have_predecessors(tracks, source, (first, last), loaded_from)
+                }
+                Tracks::Deltas(_) | Tracks::Gauges(_) => true,
+            });
         if enough { Sufficiency::Enough } else { Sufficiency::NeedsMore }
     }
 

@@ -51,12 +51,6 @@ impl HostStarts {
         starts
     }
 
-    /// Whether a start time of this host was seen in these hours, both included.
-    pub(super) fn known_within(&self, host: &str, from: Hour, to: Hour) -> bool {
-        let seen = |hours: &BTreeMap<i32, _>| hours.range(from.0..=to.0).next().is_some();
-        from <= to && self.0.get(host).is_some_and(seen)
-    }
-
     /// The hosts as they are known in an hour.
     pub(super) fn hosts(&self, hour: Hour) -> Hosts<'_> {
         let latest = self.0.iter().filter_map(|(name, hours)| {
