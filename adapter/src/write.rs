@@ -215,9 +215,13 @@ impl Judged<'_> {
     }
 }
 
-/// Whether a name is less than the next. The first byte decides it for almost all, without a call.
+/// Whether a name is less than the next. The first byte decides it for almost all, without a call;
+/// and to call memcmp with an empty text, whose address is none, costs as much as everything else
+/// here: it loads under an empty mask, which the processor finishes in microcode.
 fn comes_before(one: &str, two: &str) -> bool {
     match (one.as_bytes().first(), two.as_bytes().first()) {
+        (None, second) => second.is_some(),
+        (Some(_), None) => false,
         (Some(first), Some(second)) if first != second => first < second,
         _ => one < two,
     }

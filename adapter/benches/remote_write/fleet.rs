@@ -233,11 +233,10 @@ fn step(course: Course, state: u64, random: u64) -> u64 {
     // One scrape in eight finds a guest idle.
     let idle = random.is_multiple_of(8);
     match course {
-        Course::Constant(_) | Course::Clock => state,
         Course::Counter(most) | Course::Nanoseconds(most) if !idle => state + (random >> 8) % most,
-        Course::Counter(_) | Course::Nanoseconds(_) => state,
+        Course::Counter(_) | Course::Nanoseconds(_) | Course::Constant(_) | Course::Clock => state,
         Course::Seldom => state + u64::from(random.is_multiple_of(200)),
-        Course::Memory(most) => (state + ((random >> 8) % (4 << 20)) & !0xfff) % most,
+        Course::Memory(most) => ((state + (random >> 8) % (4 << 20)) & !0xfff) % most,
         Course::Percent => (state + 9_900 + (random >> 8) % 201) % 10_000,
     }
 }
