@@ -5,8 +5,10 @@
 
 Ask some minutes after the end of the range, so that all senders have delivered; adjacent ranges add up exactly.
 """
+import base64
 import csv
 import json
+import os
 import sys
 import urllib.request
 
@@ -16,8 +18,15 @@ METRICS = ["nic_incoming", "nic_outgoing", "blk_read", "blk_write", "vmnetwork"]
 def call(url, method, **args):
     """The `data` of an answer. A failure is a code in the body: the HTTP status is 200."""
     body = json.dumps({"method": method, "args": args}).encode()
-    with urllib.request.urlopen(urllib.request.Request(url + "/", body), timeout=120) as answer:
-        answer = json.load(answer)
+    request = urllib.request.Request(url.rstrip("/") + "/", body)
+    # Where the adapter has users: BILL_USER=name:password. A certificate of your own: SSL_CERT_FILE=cert.pem.
+    if user := os.environ.get("BILL_USER"):
+        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            answer = json.load(answer)
+    except OSError as error:
+        raise SystemExit(f"{url} does not answer: {error}") from error
     if answer["code"] != 200:
         raise SystemExit(f"{method} {args}: {answer['message']}")
     return answer["data"]
