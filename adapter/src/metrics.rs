@@ -20,8 +20,9 @@ const OUTCOMES: [&str; 2] = [ANSWERED, FAILED];
 const ANSWERED: &str = "answered";
 const FAILED: &str = "failed";
 
+type Carries = fn(Flags) -> bool;
 /// What a row of the ledger may carry.
-const FLAGS: [(&str, fn(Flags) -> bool); 4] = [
+const FLAGS: [(&str, Carries); 4] = [
     ("gap", |flags| flags.gap),
     ("dip", |flags| flags.dip),
     ("column", |flags| flags.column),

@@ -161,8 +161,9 @@ fn the_samples_of_a_range_are_those_of_its_minutes() {
 #[tokio::test]
 async fn days_without_samples_lie_between_two_that_have_some() {
     let begin = (NOW_MS - 20 * DAY_MS) / DAY_MS * DAY_MS;
-    let samples: Vec<(i64, f64)> =
-        [0, 1, 3, 4, 10, 11].map(|day| (begin + day * DAY_MS, 100.0 * day as f64)).to_vec();
+    let samples: Vec<(i64, f64)> = [0, 1, 3, 4, 10, 11]
+        .map(|day| (begin + i64::from(day) * DAY_MS, 100.0 * f64::from(day)))
+        .to_vec();
     let usage = usage(&[received(&[("uuid", "u"), ("instance", "a:1")], &samples)]).await;
     // From day 4 to day 10 is no more than six days, and billed.
     assert_eq!(sum(&usage, "u", (begin - 60_000, NOW_MS)).await.unwrap(), 1_100);
