@@ -32,6 +32,7 @@ mod panels;
 mod part;
 mod process;
 mod promql;
+mod prose;
 mod re2;
 mod remote;
 mod rules;

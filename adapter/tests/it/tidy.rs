@@ -10,14 +10,14 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const HEADER_LINES_MAX: usize = 8;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every Rust file that git tracks or would track, with its text.
-fn sources() -> Vec<(String, String)> {
+/// Every file that git tracks or would track and whose name fits, with its text.
+pub(crate) fn files(pattern: &str) -> Vec<(String, String)> {
     let list = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", pattern])
         .current_dir(root())
         .output()
         .unwrap();
@@ -28,9 +28,13 @@ fn sources() -> Vec<(String, String)> {
     );
     let names = String::from_utf8(list.stdout).unwrap();
     let existing = names.lines().filter(|name| root().join(name).exists());
-    let sources: Vec<_> = existing
+    existing
         .map(|name| (name.to_owned(), std::fs::read_to_string(root().join(name)).unwrap()))
-        .collect();
+        .collect()
+}
+
+fn sources() -> Vec<(String, String)> {
+    let sources = files("*.rs");
     assert!(sources.len() > 30, "only {} files found", sources.len());
     sources
 }
