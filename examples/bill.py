@@ -36,7 +36,7 @@ def main(url, begin, end):
     out = csv.writer(sys.stdout)
     out.writerow(["guest", "metric", "bytes"])
     for metric in METRICS:
-        for guest in call(url, "list_instance", metric=metric):
+        for guest in call(url, "list_instance", metric=metric, timestamp_from=begin, timestamp_to=end):
             periods = call(
                 url, "query_usage_report", id=guest, metric=metric, metric_param="total",
                 statistic="sum", period=60, timestamp_from=begin, timestamp_to=end,

@@ -7,6 +7,7 @@ mod family;
 pub mod guest;
 mod history;
 mod host;
+pub mod past;
 mod track;
 
 use crate::model::labels::Labels;

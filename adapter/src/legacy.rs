@@ -46,8 +46,9 @@ pub enum Envelope {
 pub enum Call {
     /// `query_usage_report`.
     UsageReport(UsageReport),
-    /// `list_instance`: who has data in a family.
-    ListInstance(Family),
+    /// `list_instance`: who has data in a family, in a range (unix milliseconds, from and to) or at
+    /// all. Kanyun's had no range; a bill of a range should ask for those who have data in it.
+    ListInstance(Family, Option<(i64, i64)>),
     /// A method without effect: `update_alert_policy`, or one that is not known.
     Nothing,
     /// A body without method or args, which is answered `{}`.
@@ -134,7 +135,7 @@ fn call(body: &Map<String, Value>, door: Door, now_ms: i64) -> Result<Call, Stri
     };
     match method {
         "query_usage_report" => usage_report(args, now_ms).map(Call::UsageReport),
-        "list_instance" => family(args).map(Call::ListInstance),
+        "list_instance" => Ok(Call::ListInstance(family(args)?, list_range(args, now_ms)?)),
         // Silence would be taken for no data.
         "get_data" => Err("get_data is not served; ask for a usage report".to_owned()),
         _ => Ok(Call::Nothing),
@@ -150,6 +151,8 @@ fn usage_report(args: &Map<String, Value>, now_ms: i64) -> Result<UsageReport, S
             device => Devices::One(device),
         },
     };
+    let from_ms = time(args, "timestamp_from")?.ok_or("timestamp_from is missing")?;
+    let (from_ms, to_ms) = range(from_ms, time(args, "timestamp_to")?.unwrap_or(now_ms))?;
     Ok(UsageReport {
         id: text(args, "id")?,
         family: family(args)?,
@@ -157,9 +160,26 @@ fn usage_report(args: &Map<String, Value>, now_ms: i64) -> Result<UsageReport, S
         statistic: Statistic::named(&statistic)
             .ok_or_else(|| format!("statistic {statistic:?} is none of sum, max, min, avg, sam"))?,
         period_minutes: period(args)?,
-        from_ms: time(args, "timestamp_from")?.ok_or("timestamp_from is missing")?,
-        to_ms: time(args, "timestamp_to")?.unwrap_or(now_ms),
+        from_ms,
+        to_ms,
     })
+}
+
+fn list_range(args: &Map<String, Value>, now_ms: i64) -> Result<Option<(i64, i64)>, String> {
+    match (time(args, "timestamp_from")?, time(args, "timestamp_to")?) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err("timestamp_from is missing".to_owned()),
+        (Some(from_ms), to_ms) => range(from_ms, to_ms.unwrap_or(now_ms)).map(Some),
+    }
+}
+
+/// A range that holds nothing is a slip of whoever asks, not a bill of nothing.
+fn range(from_ms: i64, to_ms: i64) -> Result<(i64, i64), String> {
+    if from_ms < to_ms {
+        Ok((from_ms, to_ms))
+    } else {
+        Err("timestamp_from is not before timestamp_to".to_owned())
+    }
 }
 
 fn family(args: &Map<String, Value>) -> Result<Family, String> {
@@ -332,6 +352,8 @@ mod tests {
             ("timestamp_from", Value::Null, "timestamp_from is missing"),
             ("timestamp_from", "yesterday".into(), "is no time"),
             ("timestamp_to", Value::Bool(true), "timestamp_to is no time"),
+            ("timestamp_to", 0.into(), "timestamp_from is not before timestamp_to"),
+            ("timestamp_from", "2012-03-28T02:00:00".into(), "is not before"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(error.contains(text), "{error}");
@@ -346,7 +368,11 @@ mod tests {
     #[test]
     fn other_methods_and_bodies() {
         let list = r#"{"method": "list_instance", "args": {"metric": "cpu"}}"#;
-        assert_eq!(call_of(list, Door::Any), Ok(Call::ListInstance(Family::Cpu)));
+        assert_eq!(call_of(list, Door::Any), Ok(Call::ListInstance(Family::Cpu, None)));
+        let list =
+            r#"{"method": "list_instance", "args": {"metric": "cpu", "timestamp_from": 60}}"#;
+        let since = Ok(Call::ListInstance(Family::Cpu, Some((60_000, NOW))));
+        assert_eq!(call_of(list, Door::Any), since);
         for body in
             [r#"{"method": "update_alert_policy", "args": {}}"#, r#"{"method": "x", "args": null}"#]
         {

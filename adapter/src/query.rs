@@ -90,3 +90,39 @@ impl Drop for Waiting<'_> {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn some_run_some_wait_and_the_rest_are_sent_away() {
+        let slots = Arc::new(Slots::new(1, 1));
+        let running = slots.acquire().await.unwrap();
+        let waiter = Arc::clone(&slots);
+        let waiting = tokio::spawn(async move { waiter.acquire().await.map(drop) });
+        while slots.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(slots.acquire().await, Err(QueryError::TryAgain(_))));
+        drop(running);
+        assert!(waiting.await.unwrap().is_ok());
+        assert!(slots.acquire().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_leaves_the_queue() {
+        let slots = Arc::new(Slots::new(1, 1));
+        let running = slots.acquire().await.unwrap();
+        let waiter = Arc::clone(&slots);
+        let waiting = tokio::spawn(async move { waiter.acquire().await.map(drop) });
+        while slots.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(slots.waiting.load(Ordering::SeqCst), 0);
+        drop(running);
+        assert!(slots.acquire().await.is_ok());
+    }
+}

@@ -97,13 +97,15 @@ impl Selection<'_> {
             weeks.try_next().await.map_err(|error: SelectError| error)?
         {
             for (placed, labels) in series {
-                bytes +=
-                    labels.iter().map(|(name, value)| name.len() + value.len() + 48).sum::<usize>();
-                found
-                    .entry(placed.series)
-                    .or_insert_with(|| (labels, Vec::new()))
-                    .1
-                    .push((week, placed.group));
+                let (_, places) = found.entry(placed.series).or_insert_with(|| {
+                    // Once a series, however many weeks it lives.
+                    bytes += labels
+                        .iter()
+                        .map(|(name, value)| name.len() + value.len() + 48)
+                        .sum::<usize>();
+                    (labels, Vec::new())
+                });
+                places.push((week, placed.group));
             }
             bound("series", found.len(), limits::QUERY_SERIES_MAX)?;
             bound("bytes of labels", bytes, limits::QUERY_BYTES_MAX)?;

@@ -1,6 +1,7 @@
 //! Billing's doors: the 2012 API by its own body shapes, and a guest's minutes as a page.
 //! Judges parameters; what is counted, `usage` knows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,14 +13,14 @@ use serve::routes::Routes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{FRAMES_WAITING_MAX, refusal};
-use crate::ledger::Family;
+use super::refusal;
+use crate::ledger::{Family, Row};
 use crate::legacy::{Devices, Door};
 use crate::limits;
 use crate::model::instant;
 use crate::query::QueryError;
 use crate::usage::minutes::{Form, Page, Title};
-use crate::usage::{Minutes, Slices, Usage};
+use crate::usage::{Asked, Minutes, Slices, Usage};
 
 /// Adds billing's routes.
 pub(super) fn routes(routes: Routes, usage: &Arc<Usage>) -> Routes {
@@ -54,7 +55,7 @@ async fn legacy(usage: &Arc<Usage>, call: Call, door: Door) -> Result<Answer, Re
 
 /// What a page was asked for.
 #[derive(Debug)]
-struct Asked {
+struct Wanted {
     id: String,
     families: Vec<Family>,
     devices: Devices,
@@ -65,47 +66,59 @@ struct Asked {
 /// A guest's minutes. Everything that can be judged before the first rows is a status; a fault
 /// after them aborts the connection, so that nobody takes a part for the whole.
 async fn page(usage: Arc<Usage>, call: Call) -> Result<Answer, Refusal> {
-    let asked = asked(&call, usage.now_ms())?;
-    let page = Page::new(asked.form, usage.settled_until_ms());
+    let wanted = wanted(&call, usage.now_ms())?;
+    let page = Page::new(wanted.form, usage.settled_until_ms());
     let first = async {
-        let slot = usage.slot().await?;
-        let guest = usage.guest(&asked.id, &asked.families, asked.minutes).await?;
-        let title = Title { guest: guest.as_ref(), minutes: asked.minutes };
+        let guest = usage.guest(&wanted.id, &wanted.families, wanted.minutes).await?;
+        let (minutes, kept_from_ms) = (wanted.minutes, usage.kept_from_ms());
+        let title = Title { guest: guest.as_ref(), minutes, kept_from_ms };
         let begin = page.begin(&title).map_err(|error| QueryError::Damaged(error.to_string()))?;
-        let (Some(guest), Some(family)) = (guest, asked.families.first()) else {
-            return Ok((begin, None));
+        let mut all = Vec::new();
+        if let Some(guest) = guest {
+            for &family in &wanted.families {
+                let (guest, devices) = (guest.clone(), wanted.devices.clone());
+                let asked = Asked { guest, family, devices, minutes };
+                all.push((family, Slices::new(&usage, asked)));
+            }
+        }
+        // The first day tells whether the rest can be expected to go well.
+        let rows = match all.first_mut() {
+            Some((_, slices)) => slices.next().await?,
+            None => None,
         };
-        let mut slices = usage.slices(guest, *family, asked.minutes, slot);
-        let rows = slices.next().await?;
-        Ok((begin, rows.map(|rows| (slices, rows))))
+        Ok((begin, rows, all))
     };
     let late = || QueryError::TryAgain("the first day took too long".to_owned());
     let first = timeout(limits::REPORT_DEADLINE, first).await.unwrap_or_else(|_| Err(late()));
-    let (begin, rest) = first.map_err(|error| {
+    let (begin, rows, all) = first.map_err(|error| {
         usage.reported(false);
         refusal(error)
     })?;
-    let content_type = match asked.form {
+    let content_type = match wanted.form {
         Form::Json => "application/json",
         Form::Csv => "text/csv; charset=utf-8",
     };
-    let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
+    let (sender, receiver) = mpsc::channel(DAYS_WAITING_MAX);
     tokio::spawn(async move {
-        let whole = async {
-            sender.send(Ok(Bytes::from(begin))).await.map_err(|_| Stopped::Gone)?;
-            send(page, asked, rest, &sender).await
+        let whole = send(page, begin, (rows, all), &sender);
+        let ended = tokio::select! {
+            ended = timeout(limits::ANSWER_DEADLINE, whole) => {
+                ended.unwrap_or_else(|_| Err(Stopped::Fault("it took too long".to_owned())))
+            }
+            // Days without rows send nothing, and would not notice it.
+            () = sender.closed() => Err(Stopped::Gone),
         };
-        let ended = timeout(limits::ANSWER_DEADLINE, whole).await;
-        let ended = ended.unwrap_or_else(|_| Err(Stopped::Fault("it took too long".to_owned())));
         usage.reported(ended.is_ok());
         if let Err(Stopped::Fault(why)) = ended {
+            // The sender goes without its last word, which aborts the connection.
             tracing::error!(%why, "a page of minutes was given up after its begin");
-            // Nobody may be listening any more.
-            drop(sender.send(Err(Aborted)).await);
         }
     });
     Ok(Answer::stream(StatusCode::OK, content_type, receiver))
 }
+
+/// Days of rows that wait for a slow reader.
+const DAYS_WAITING_MAX: usize = 2;
 
 /// Why a page does not go on.
 enum Stopped {
@@ -120,93 +133,91 @@ type Sender = mpsc::Sender<Result<Bytes, Aborted>>;
 /// Sends all families' rows, one family after another, and the end of the page.
 async fn send(
     mut page: Page,
-    asked: Asked,
-    first: Option<(Slices, Vec<crate::ledger::Row>)>,
+    begin: Vec<u8>,
+    (mut rows, all): (Option<Vec<Row>>, Vec<(Family, Slices)>),
     sender: &Sender,
 ) -> Result<(), Stopped> {
     let fault = |error: &dyn std::fmt::Display| Stopped::Fault(error.to_string());
-    if let Some((mut slices, rows)) = first {
-        let mut rows = Some(rows);
-        for (index, family) in asked.families.into_iter().enumerate() {
-            if index > 0 {
-                slices = slices.of(family);
-                rows = slices.next().await.map_err(|error| fault(&error))?;
-            }
-            while let Some(mut of_slice) = rows {
-                of_slice.retain(|row| asked.devices.hold(&row.column));
-                let bytes = page.rows(family, &of_slice).map_err(|error| fault(&error))?;
-                // An empty frame would end the stream.
-                if !bytes.is_empty() {
-                    sender.send(Ok(Bytes::from(bytes))).await.map_err(|_| Stopped::Gone)?;
-                }
-                rows = slices.next().await.map_err(|error| fault(&error))?;
-            }
+    send_part(begin, sender).await?;
+    for (family, mut slices) in all {
+        loop {
+            let of_day = match rows.take() {
+                Some(rows) => Some(rows),
+                None => slices.next().await.map_err(|error| fault(&error))?,
+            };
+            let Some(of_day) = of_day else { break };
+            let part = page.rows(family, &of_day).map_err(|error| fault(&error))?;
+            send_part(part, sender).await?;
         }
     }
-    let end = page.end();
-    if !end.is_empty() {
-        sender.send(Ok(Bytes::from(end))).await.map_err(|_| Stopped::Gone)?;
-    }
+    send_part(page.end(), sender).await?;
     sender.send(end_of_stream()).await.map_err(|_| Stopped::Gone)
 }
 
-/// Judges the parameters.
-fn asked(call: &Call, now_ms: i64) -> Result<Asked, Refusal> {
-    let wrong = |text: String| Refusal::client(StatusCode::BAD_REQUEST, text);
-    let (mut id, mut from, mut to, mut families) = (None, None, None, Vec::new());
-    let mut devices = Devices::Total;
-    let mut form = match call.header(ACCEPT) {
-        Some(accept) if accept.contains("text/csv") => Form::Csv,
-        _ => Form::Json,
-    };
-    let time = |name: &str, value: &str| {
-        instant::parse(value).map(Some).map_err(|error| wrong(format!("{name}: {error}")))
-    };
-    for (name, value) in form_urlencoded::parse(call.query().unwrap_or_default().as_bytes()) {
-        match &*name {
-            "id" => id = Some(value.into_owned()),
-            "metric" => families.extend(named(&value).map_err(wrong)?),
-            "device" => devices = Devices::One(value.into_owned()),
-            "from" => from = time("from", &value)?,
-            "to" => to = time("to", &value)?,
-            "format" => {
-                form = match &*value {
-                    "json" => Form::Json,
-                    "csv" => Form::Csv,
-                    other => {
-                        return Err(wrong(format!("format {other:?} is neither json nor csv")));
-                    }
-                }
-            }
-            other => {
-                let text = "parameter {} is none of id, metric, device, from, to, format";
-                return Err(wrong(text.replace("{}", &format!("{other:?}"))));
-            }
-        }
+async fn send_part(part: Vec<u8>, sender: &Sender) -> Result<(), Stopped> {
+    // An empty frame would end the stream.
+    if part.is_empty() {
+        return Ok(());
     }
-    if families.is_empty() {
-        families.extend(Family::ALL);
-    }
-    let missing = |name: &str| wrong(format!("parameter {name} is missing"));
-    Ok(Asked {
-        id: id.filter(|id| !id.is_empty()).ok_or_else(|| missing("id"))?,
-        families,
-        devices,
-        minutes: Minutes {
-            from_ms: from.ok_or_else(|| missing("from"))?,
-            to_ms: to.unwrap_or(now_ms),
-        },
-        form,
-    })
+    sender.send(Ok(Bytes::from(part))).await.map_err(|_| Stopped::Gone)
 }
 
-/// The families of a list of names, with commas between them.
+/// Judges the parameters.
+fn wanted(call: &Call, now_ms: i64) -> Result<Wanted, Refusal> {
+    let wrong = |text: String| Refusal::client(StatusCode::BAD_REQUEST, text);
+    let mut given: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(call.query().unwrap_or_default().as_bytes()) {
+        if !PARAMETERS.contains(&&*name) {
+            let known = PARAMETERS.join(", ");
+            return Err(wrong(format!("parameter {name:?} is none of {known}")));
+        }
+        if given.insert(name.to_string(), value.into_owned()).is_some() {
+            return Err(wrong(format!("parameter {name} came more than once")));
+        }
+    }
+    let mut text = |name: &str| given.remove(name).filter(|value| !value.is_empty());
+    let missing = |name: &str| wrong(format!("parameter {name} is missing"));
+    let time = |name: &str, value: String| {
+        instant::parse(&value).map_err(|error| wrong(format!("{name}: {error}")))
+    };
+    let id = text("id").ok_or_else(|| missing("id"))?;
+    let from = text("from").ok_or_else(|| missing("from"))?;
+    let minutes = Minutes {
+        from_ms: time("from", from)?,
+        to_ms: text("to").map_or(Ok(now_ms), |to| time("to", to))?,
+    };
+    if minutes.from_ms >= minutes.to_ms {
+        return Err(wrong("from is not before to".to_owned()));
+    }
+    let csv_accepted = call.header(ACCEPT).is_some_and(|accept| accept.contains("text/csv"));
+    let form = match text("format").as_deref() {
+        Some("csv") => Form::Csv,
+        Some("json") => Form::Json,
+        Some(other) => return Err(wrong(format!("format {other:?} is neither json nor csv"))),
+        None if csv_accepted => Form::Csv,
+        None => Form::Json,
+    };
+    let families = text("metric").map_or(Ok(Family::ALL.to_vec()), |names| named(&names));
+    let devices = text("device").map_or(Devices::Total, Devices::One);
+    Ok(Wanted { id, families: families.map_err(wrong)?, devices, minutes, form })
+}
+
+/// What a page may be asked for, each once.
+const PARAMETERS: [&str; 6] = ["id", "metric", "device", "from", "to", "format"];
+
+/// The families of a list of names with commas between them. One that is named twice, by an alias
+/// perhaps, would be summed twice.
 fn named(names: &str) -> Result<Vec<Family>, String> {
-    let one = |name: &str| {
-        Family::named(name).ok_or_else(|| {
+    let mut families = Vec::new();
+    for name in names.split(',').map(str::trim) {
+        let family = Family::named(name).ok_or_else(|| {
             let known: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
             format!("metric {name:?} is none of {}", known.join(", "))
-        })
-    };
-    names.split(',').map(|name| one(name.trim())).collect()
+        })?;
+        if families.contains(&family) {
+            return Err(format!("metric {name:?} names {} a second time", family.name()));
+        }
+        families.push(family);
+    }
+    Ok(families)
 }

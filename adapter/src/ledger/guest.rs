@@ -64,35 +64,41 @@ pub fn domain_at_host(name: &str) -> Option<(&str, &str)> {
     name.rsplit_once('@').filter(|(domain, host)| !domain.is_empty() && !host.is_empty())
 }
 
-/// Which guest a name means, among the series that may be meant: a uuid, a domain, or
-/// `domain@host`. A name that fits one uuid, and also guests without one on that uuid's hosts, means
-/// the uuid.
+/// All guests that a name fits among the series that may be meant: by uuid, by domain, or by
+/// `domain@host`.
+pub fn fitting(name: &str, candidates: &[Labels]) -> BTreeSet<Guest> {
+    let fitting = candidates.iter().filter_map(|labels| {
+        let guest = Guest::of(labels)?;
+        let is_uuid = matches!(&guest, Guest::Uuid(uuid) if uuid == name);
+        (is_uuid || is_named(name, labels)).then_some(guest)
+    });
+    fitting.collect()
+}
+
+fn is_named(name: &str, labels: &Labels) -> bool {
+    let domain = labels.get("domain");
+    domain == name || domain_at_host(name) == Some((domain, host_of(labels)))
+}
+
+/// Which guest a name means among the series that may be meant. A uuid means its guest; a name that
+/// fits one uuid, and also guests without one on that uuid's hosts, means the uuid.
 pub fn resolve(name: &str, candidates: &[Labels]) -> Resolution {
-    let asked = domain_at_host(name);
-    let mut uuids: BTreeSet<Guest> = BTreeSet::new();
-    let mut hosts: BTreeSet<&str> = BTreeSet::new();
-    let mut names: BTreeSet<Guest> = BTreeSet::new();
-    for labels in candidates {
-        let (domain, host) = (labels.get("domain"), host_of(labels));
-        let named = domain == name || asked == Some((domain, host));
-        match Guest::of(labels) {
-            Some(Guest::Uuid(uuid)) if uuid == name => return Resolution::One(Guest::Uuid(uuid)),
-            Some(guest @ Guest::Uuid(_)) if named => {
-                uuids.insert(guest);
-                hosts.insert(host);
-            }
-            Some(guest @ Guest::Name { .. }) if named => {
-                names.insert(guest);
-            }
-            _ => {}
-        }
+    let fitting = fitting(name, candidates);
+    let itself = Guest::Uuid(name.to_owned());
+    if fitting.contains(&itself) {
+        return Resolution::One(itself);
     }
-    if uuids.len() == 1 {
-        let elsewhere = |guest: &Guest| match guest {
+    let (uuids, mut names): (Vec<Guest>, Vec<Guest>) =
+        fitting.into_iter().partition(|guest| matches!(guest, Guest::Uuid(_)));
+    if let [uuid] = &uuids[..] {
+        let of_uuid = candidates
+            .iter()
+            .filter(|labels| is_named(name, labels) && Guest::of(labels).as_ref() == Some(uuid));
+        let hosts: BTreeSet<&str> = of_uuid.map(host_of).collect();
+        names.retain(|guest| match guest {
             Guest::Name { host, .. } => !host.is_empty() && !hosts.contains(host.as_str()),
             Guest::Uuid(_) => true,
-        };
-        names.retain(elsewhere);
+        });
     }
     let mut guests: Vec<Guest> = uuids.into_iter().chain(names).collect();
     match guests.pop() {

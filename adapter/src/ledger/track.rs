@@ -172,23 +172,31 @@ fn tracks<'s, V>(
             let start_ms = start_ms.filter(|start_ms| is_plausible(*start_ms, t_ms));
             Some(Point { t_ms, value, start_ms })
         };
-        Some(Track {
+        let track = Track {
             column: column.to_owned(),
             host: host_of(&series.labels).to_owned(),
             copy,
             points: series.samples.iter().filter_map(point).collect(),
-        })
+        };
+        Some((track, &series.labels))
     });
-    let mut tracks: Vec<Track<V>> = tracks.collect();
-    tracks.sort_by_key(|track| track.copy);
-    tracks
+    // Labels beside the copy: two series of one copy must not depend on the order they came in.
+    let mut tracks: Vec<(Track<V>, &Labels)> = tracks.collect();
+    tracks.sort_by(|(left, one), (right, other)| (left.copy, *one).cmp(&(right.copy, *other)));
+    tracks.into_iter().map(|(track, _)| track).collect()
 }
 
 /// The differences of two gauges where one copy has both at one timestamp.
 fn joined<'s>(minuends: impl Iterator<Item = &'s Series>, subtrahends: &[&Series]) -> Vec<Series> {
+    let mut by_copy: HashMap<SeriesId, &Series> = HashMap::new();
+    for &other in subtrahends {
+        let kept = by_copy.entry(copy_id(&other.labels)).or_insert(other);
+        if other.labels < kept.labels {
+            *kept = other;
+        }
+    }
     let joined = minuends.filter_map(|minuend| {
-        let copy = copy_id(&minuend.labels);
-        let other = subtrahends.iter().find(|other| copy_id(&other.labels) == copy)?;
+        let other = by_copy.get(&copy_id(&minuend.labels))?;
         let difference = |sample: &Sample| {
             let key = |sample: &Sample| sample.timestamp_ms;
             let found = other.samples.binary_search_by_key(&sample.timestamp_ms, key).ok()?;

@@ -18,13 +18,23 @@ pub struct NoTime(String);
 pub fn parse(text: &str) -> Result<i64, NoTime> {
     let text = text.trim();
     let no_time = || NoTime(text.chars().take(64).collect());
+    // 2012 and 20120328 mean a year and a day to whoever writes them, seconds of 1970 to us. A zone
+    // in brackets would be dropped.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && matches!(text.len(), 4 | 8) || text.contains('[') {
+        return Err(no_time());
+    }
     if let Ok(seconds) = text.parse::<f64>() {
         return of_unix_seconds(seconds).ok_or_else(no_time);
     }
     let with_offset = text.parse::<Timestamp>();
     let timestamp = with_offset.or_else(|_| {
         let civil: DateTime = text.parse()?;
-        TimeZone::UTC.to_timestamp(civil)
+        // The last day of the year 9999 stands for ever, and is beyond what can be converted.
+        let ever = civil.year() == 9999;
+        TimeZone::UTC
+            .to_timestamp(civil)
+            .or_else(|error| if ever { Ok(Timestamp::MAX) } else { Err(error) })
     });
     let timestamp = timestamp.map_err(|_| no_time())?;
     i64::try_from(timestamp.as_nanosecond().div_euclid(1_000_000)).map_err(|_| no_time())
@@ -71,6 +81,8 @@ mod tests {
         assert_eq!(parse("1332896400.5"), Ok(hour + 500));
         assert_eq!(parse("2012-03-28"), Ok(hour - 3_600_000));
         assert_eq!(parse("-0.5"), Ok(-500));
+        assert_eq!(parse("0"), Ok(0));
+        assert!(parse("9999-12-31T23:59:59").unwrap() > parse("9999-01-01").unwrap());
     }
 
     #[test]

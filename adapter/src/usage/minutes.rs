@@ -12,7 +12,8 @@ use crate::usage::Minutes;
 /// The form of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// One object: the guest, the range, whether all is settled, and the rows.
+    /// One object: the guest, the range, since when samples are kept, whether all is settled, and the
+    /// rows.
     Json,
     /// One line a row below a line of names.
     Csv,
@@ -33,6 +34,8 @@ pub struct Title<'p> {
     pub guest: Option<&'p Guest>,
     /// The range that was asked for.
     pub minutes: Minutes,
+    /// From when on samples are kept; unix milliseconds.
+    pub kept_from_ms: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +89,7 @@ impl Page {
             "guest": guest,
             "from": instant::format(title.minutes.from_ms),
             "to": instant::format(title.minutes.to_ms),
+            "kept_from": instant::format(title.kept_from_ms),
             "settled": title.minutes.to_ms <= self.settled_until_ms,
         });
         let mut text = head.to_string();
@@ -153,7 +157,11 @@ mod tests {
     fn page(form: Form) -> String {
         let mut page = Page::new(form, 120_000);
         let guest = Guest::Uuid("u".to_owned());
-        let title = Title { guest: Some(&guest), minutes: Minutes { from_ms: 0, to_ms: 180_000 } };
+        let title = Title {
+            guest: Some(&guest),
+            minutes: Minutes { from_ms: 0, to_ms: 180_000 },
+            kept_from_ms: -86_400_000,
+        };
         let row = |minute_ms, value, flags| Row {
             column: "a,\"b".to_owned(),
             minute_ms,
@@ -191,6 +199,7 @@ mod tests {
         assert_eq!(page["guest"], "u");
         assert_eq!(page["to"], "1970-01-01T00:03:00Z");
         assert_eq!(page["settled"], false);
+        assert_eq!(page["kept_from"], "1969-12-31T00:00:00Z");
         let rows = page["rows"].as_array().unwrap();
         assert_eq!(rows.len(), 2);
         for column in COLUMNS {
@@ -200,7 +209,8 @@ mod tests {
         assert_eq!(rows[0]["settled"], true);
         assert_eq!(rows[1]["settled"], false);
         let empty = Page::new(Form::Json, 0);
-        let title = Title { guest: None, minutes: Minutes { from_ms: 0, to_ms: 0 } };
+        let title =
+            Title { guest: None, minutes: Minutes { from_ms: 0, to_ms: 0 }, kept_from_ms: 0 };
         let text = [empty.begin(&title).unwrap(), empty.end()].concat();
         let page: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(page["rows"], serde_json::json!([]));

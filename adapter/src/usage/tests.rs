@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::tests::{NOW_MS, engine, sample, write};
-use crate::model::time::{DAY_MS, Week};
+use crate::model::time::{DAY_MS, HOUR_MS, Week};
 use crate::report::{Amount, Statistic};
 
 type Sent = (Labels, Vec<Sample>);
@@ -77,9 +77,9 @@ async fn a_guest_by_uuid_by_name_and_by_name_and_host() {
     assert!(
         matches!(&error, QueryError::Client(text) if text.contains("u1") && text.contains("u2"))
     );
-    let guests = usage.guests(Family::NicIncoming).await.unwrap();
+    let guests = usage.guests(Family::NicIncoming, Minutes::ALL).await.unwrap();
     assert_eq!(guests.iter().map(Guest::to_string).collect::<Vec<_>>(), ["u1", "u2"]);
-    assert!(usage.guests(Family::Cpu).await.unwrap().is_empty());
+    assert!(usage.guests(Family::Cpu, Minutes::ALL).await.unwrap().is_empty());
 }
 
 /// The index knows weeks; two guests of one name in one week are told apart by their samples.
@@ -97,6 +97,76 @@ async fn a_name_that_changed_hands_within_a_week() {
     assert_eq!(sum(&usage, "i-1", (day, day + DAY_MS)).await.unwrap(), 7);
     assert_eq!(sum(&usage, "i-1", (next - DAY_MS, next + DAY_MS)).await.unwrap(), 100);
     assert!(sum(&usage, "i-1", (day, next + DAY_MS)).await.is_err());
+}
+
+/// Who moves from an exporter without uuids to one with them is two guests by name, and one of them
+/// at any time.
+#[tokio::test]
+async fn everybody_who_is_listed_is_billed_once() {
+    let (before, after) = (NOW_MS - 40 * DAY_MS, NOW_MS - DAY_MS);
+    let nameless: &[_] = &[("domain", "i-1"), ("instance", "a:9177")];
+    let with_uuid: &[_] = &[("uuid", "u1"), ("domain", "i-1"), ("instance", "a:9177")];
+    let usage = usage(&[
+        received(nameless, &[(before, 1.0), (before + 60_000, 31.0)]),
+        received(with_uuid, &[(after, 1.0), (after + 60_000, 101.0)]),
+    ])
+    .await;
+    for (range, listed, billed) in [
+        ((before - DAY_MS, before + DAY_MS), "i-1@a", 30),
+        ((after - DAY_MS, NOW_MS), "u1", 100),
+        ((before - DAY_MS, NOW_MS), "u1", 100),
+    ] {
+        let minutes = Minutes { from_ms: range.0, to_ms: range.1 };
+        let guests = usage.guests(Family::NicIncoming, minutes).await.unwrap();
+        let names: Vec<String> = guests.iter().map(Guest::to_string).collect();
+        assert_eq!(names, [listed]);
+        assert_eq!(sum(&usage, listed, range).await.unwrap(), billed);
+        assert_eq!(sum(&usage, "i-1@a", range).await.unwrap(), billed);
+    }
+    let all = usage.guests(Family::NicIncoming, Minutes::ALL).await.unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+}
+
+/// A guest whose name was given away within the minutes at a border is not in the range.
+#[tokio::test]
+async fn a_name_that_changed_hands_at_the_border_of_a_range() {
+    let border = (NOW_MS - DAY_MS) / HOUR_MS * HOUR_MS;
+    let u1: &[_] = &[("uuid", "u1"), ("domain", "i-1"), ("instance", "a:1")];
+    let u2: &[_] = &[("uuid", "u2"), ("domain", "i-1"), ("instance", "a:1")];
+    let usage = usage(&[
+        received(u1, &[(border - 80_000, 5.0), (border - 20_000, 12.0)]),
+        received(u2, &[(border + 20_000, 1.0), (border + 80_000, 101.0)]),
+    ])
+    .await;
+    assert_eq!(sum(&usage, "i-1", (border, border + HOUR_MS)).await.unwrap(), 100);
+    assert_eq!(sum(&usage, "i-1", (border - HOUR_MS, border)).await.unwrap(), 7);
+}
+
+#[test]
+fn the_samples_of_a_range_are_those_of_its_minutes() {
+    let samples = |from_ms, to_ms| {
+        let range = Minutes { from_ms, to_ms }.samples()?;
+        Some((range.start_ms, range.end_ms))
+    };
+    assert_eq!(samples(0, 120_000), Some((0, 119_999)));
+    assert_eq!(samples(59_000, 119_000), Some((60_000, 119_999)));
+    assert_eq!(samples(58_999, 118_999), Some((0, 59_999)));
+    assert_eq!(samples(59_000, 118_999), None);
+    assert_eq!(samples(5, 5), None);
+    assert!(Minutes::ALL.samples().is_some());
+}
+
+/// What a slice depends on is carried to the next: restarts of a walk at each day's begin would
+/// lose what lies between.
+#[tokio::test]
+async fn days_without_samples_lie_between_two_that_have_some() {
+    let begin = (NOW_MS - 20 * DAY_MS) / DAY_MS * DAY_MS;
+    let samples: Vec<(i64, f64)> = [0, 1, 3, 4, 10, 11]
+        .map(|day| (begin + i64::from(day) * DAY_MS, 100.0 * f64::from(day)))
+        .to_vec();
+    let usage = usage(&[received(&[("uuid", "u"), ("instance", "a:1")], &samples)]).await;
+    // From day 4 to day 10 is no more than six days, and billed.
+    assert_eq!(sum(&usage, "u", (begin - 60_000, NOW_MS)).await.unwrap(), 1_100);
 }
 
 /// The sample before a range is found however far back it lies, up to seven days.

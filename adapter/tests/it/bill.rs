@@ -227,7 +227,7 @@ impl Chain {
 
     /// The minutes behind the bill, and who can be billed.
     fn check_other_doors(&self, begun: u64) {
-        let list = json!({"method": "list_instance", "args": {"metric": "nic_outgoing"}});
+        let list = json!({"method": "list_instance", "args": {"metric": "nic_outgoing", "timestamp_from": begun}});
         let uuids: Vec<String> =
             GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
         assert_eq!(self.post("/", &list)["data"], json!(uuids));

@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 use super::guest::{Arrival, any_guest, stored};
 use super::oracle;
 use crate::ledger::{
-    Family, History, LOOKBACK_MS, MINUTE_MS, Row, Series, Sufficiency, rows_of_hour,
+    Family, History, LOOKBACK_MS, MINUTE_MS, Row, Series, Sufficiency, past, rows_of_hour,
 };
 use crate::model::time::{HOUR_MS, Hour};
 
@@ -92,6 +92,31 @@ proptest! {
                     rows_of_hour(&needed, family, hour),
                     "all (left) and what is needed, {} of {:?}", family.name(), hour
                 );
+            }
+        }
+    }
+
+    /// As reports read: hour after hour, with the past thinned behind them, and read in two parts.
+    #[test]
+    fn a_thinned_past_gives_the_same_rows(arrived in any_guest()) {
+        let series = stored(&arrived);
+        for family in Family::ALL {
+            let mut past: Vec<Series> = Vec::new();
+            let mut next = i64::MIN;
+            for hour in hours(&series) {
+                let mut part = cut(&series, next, hour.start_ms());
+                past::thin(&mut part, hour);
+                next = hour.start_ms() + HOUR_MS;
+                let current = cut(&series, hour.start_ms(), next);
+                past = past::join(past::join(past, part), current);
+                let oldest = Hour::of(hour.start_ms() - LOOKBACK_MS);
+                past::forget(&mut past, oldest);
+                prop_assert_eq!(
+                    rows_of_hour(&series, family, hour),
+                    rows_of_hour(&past, family, hour),
+                    "all (left) and with a thin past, {} of {:?}", family.name(), hour
+                );
+                past::thin(&mut past, Hour(hour.0 + 1));
             }
         }
     }

@@ -4,7 +4,7 @@ use adapter::wire::negotiate::Protocol;
 use serde_json::{Value, json};
 
 use crate::adapter_process::{AdapterProcess, now_ms};
-use crate::http_client::{self, Answer};
+use crate::http_client::{self, Answer, Connection};
 use crate::remote::series;
 
 const WRITTEN: &str = "libvirt_domain_block_stats_write_bytes_total";
@@ -112,6 +112,7 @@ fn faults_are_codes_inside_status_200() {
         ("metric", json!("disk"), "metric \"disk\" is none of"),
         ("timestamp_from", json!("soon"), "is no time"),
         ("period", json!(0), "at least 1"),
+        ("timestamp_to", json!(0), "timestamp_from is not before timestamp_to"),
     ] {
         let mut args = args(minute, "u1");
         args[name] = value;
@@ -148,13 +149,35 @@ fn what_is_no_json_is_400() {
 
 #[test]
 fn who_can_be_billed() {
-    let (adapter, _) = adapter_with_guests();
+    let (adapter, minute) = adapter_with_guests();
     let list = |metric: &str| {
         let call = json!({"method": "list_instance", "args": {"metric": metric}});
         answered(&adapter, "/", &call)["data"].clone()
     };
     assert_eq!(list("blk_write"), json!(["u1", "u2"]));
     assert_eq!(list("blk_read"), json!([]));
+    let call = |from: i64| {
+        let args = json!({"metric": "blk_write", "timestamp_from": from});
+        answered(&adapter, "/", &json!({"method": "list_instance", "args": args}))
+    };
+    assert_eq!(call(minute / 1000)["data"], json!(["u1", "u2"]));
+    assert_eq!(call(now_ms() / 1000 + 10)["code"], 500, "a range that ends before it begins");
+}
+
+/// Four readers that take nothing are as many reports as run at once, and keep nobody waiting.
+#[test]
+fn a_client_that_reads_nothing_or_goes_away_holds_nobody_up() {
+    let (adapter, minute) = adapter_with_guests();
+    let begin = || {
+        let line = "GET /api/v1/usage?id=u1&from=0&device=none";
+        Connection::begin(adapter.address(), line, &[]).unwrap()
+    };
+    let idle: Vec<Connection> = (0..6).map(|_| begin()).collect();
+    (0..6).for_each(|_| drop(begin()));
+    let key = format!("{}.0", minute / 1000);
+    let report = answered(&adapter, "/query_usage_report", &args(minute, "u1"));
+    assert_eq!(report["data"], json!({key: 780}));
+    drop(idle);
 }
 
 #[test]
@@ -167,6 +190,7 @@ fn a_page_of_minutes() {
     let page: Value = serde_json::from_str(answer.text()).unwrap();
     assert_eq!(page["guest"], "u1");
     assert_eq!(page["settled"], true);
+    assert!(page["kept_from"].as_str().unwrap() < page["from"].as_str().unwrap(), "{page}");
     let row = |row: &Value| (row["device"].clone(), row["value"].clone(), row["samples"].clone());
     let rows: Vec<_> = page["rows"].as_array().unwrap().iter().map(row).collect();
     let expected = [("vda", 700, 2), ("vdb", 50, 1), ("vda", 30, 1)];
@@ -200,6 +224,9 @@ fn parameters_of_a_page_are_judged() {
         ("?id=&from=0", "parameter id is missing"),
         ("?id=u1&from=yesterday", "from: \"yesterday\" is no time"),
         ("?id=u1&from=0&metric=cpu,disk", "metric \"disk\" is none of"),
+        ("?id=u1&from=0&metric=nic_incoming,nic_read", "names nic_incoming a second time"),
+        ("?id=u1&from=0&metric=cpu&metric=cpu", "parameter metric came more than once"),
+        ("?id=u1&from=9999-01-01T00:00:00", "from is not before to"),
         ("?id=u1&from=0&format=xml", "neither json nor csv"),
         ("?id=u1&from=0&until=1", "parameter \"until\" is none of"),
         ("?id=instance-0000000a&from=0", "fits several guests in this range: u1, u2"),

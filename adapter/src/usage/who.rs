@@ -1,0 +1,124 @@
+//! Which guest a name means in a range, and who can be billed in it: by the labels of the index,
+//! and by samples where the index cannot tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Minutes, Usage, any_of, labels_of, matchers, metrics_of};
+use crate::ledger::Family;
+use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
+use crate::model::labels::Labels;
+use crate::model::time::{DAY_MS, TimeRange};
+use crate::query::QueryError;
+
+impl Usage {
+    /// The guest that a name means among those with samples of these families in a range; an error
+    /// of the client's where it fits several.
+    pub async fn guest(
+        &self,
+        name: &str,
+        families: &[Family],
+        minutes: Minutes,
+    ) -> Result<Option<Guest>, QueryError> {
+        let Some(range) = minutes.samples() else { return Ok(None) };
+        let _slot = self.slots.acquire().await?;
+        let metrics = metrics_of(families);
+        let mut candidates = Vec::new();
+        let domain = domain_at_host(name).map(|(domain, _)| ("domain", domain));
+        let asked = [("uuid", name), ("instance_id", name), ("domain", name)];
+        for (label, value) in asked.into_iter().chain(domain) {
+            candidates.extend(self.engine.series(range, &matchers(&metrics, label, value)?).await?);
+        }
+        let fitting = fitting(name, &candidates);
+        if fitting.len() > 1 {
+            // The index knows weeks, a range may be minutes: who has no sample in it is not meant.
+            let present = self.present(fitting, &metrics, range).await?;
+            candidates.retain(|labels| Guest::of(labels).is_some_and(|of| present.contains(&of)));
+        }
+        match resolve(name, &candidates) {
+            Resolution::Nobody => Ok(None),
+            Resolution::One(guest) => Ok(Some(guest)),
+            Resolution::Several(guests) => {
+                let names: Vec<String> = guests.iter().map(Guest::to_string).collect();
+                Err(QueryError::Client(format!(
+                    "{name:?} fits several guests in this range: {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Those of some guests who have a sample in a range.
+    async fn present(
+        &self,
+        guests: BTreeSet<Guest>,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let mut present = BTreeSet::new();
+        for guest in guests {
+            if self.has_samples(&guest, metrics, range).await? {
+                present.insert(guest);
+            }
+        }
+        Ok(present)
+    }
+
+    /// Looks day by day, the newest first, and no further than to the first sample.
+    async fn has_samples(
+        &self,
+        guest: &Guest,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<bool, QueryError> {
+        let Some(range) = self.engine.stored_range(range) else { return Ok(false) };
+        let mut end_ms = range.end_ms;
+        while end_ms >= range.start_ms {
+            let day = TimeRange { start_ms: range.start_ms.max(end_ms - DAY_MS + 1), end_ms };
+            for (label, value) in labels_of(guest) {
+                let matchers = matchers(metrics, label, value)?;
+                let found = self.engine.select(day, &matchers, &|_| ((), 0)).await?;
+                if found.iter().any(|(labels, ())| Guest::of(labels).as_ref() == Some(guest)) {
+                    return Ok(true);
+                }
+            }
+            end_ms -= DAY_MS;
+        }
+        Ok(false)
+    }
+
+    /// Everybody who has data of a family in a range, each by a name that means them there: to ask
+    /// for the report of each bills nobody twice.
+    pub async fn guests(
+        &self,
+        family: Family,
+        minutes: Minutes,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let Some(range) = minutes.samples() else { return Ok(BTreeSet::new()) };
+        let series = {
+            let _slot = self.slots.acquire().await?;
+            self.engine.series(range, &[any_of(&family.metrics())?]).await?
+        };
+        let mut by_domain: BTreeMap<&str, Vec<&Labels>> = BTreeMap::new();
+        let mut guests = BTreeSet::new();
+        for labels in series.iter().filter(|labels| family.is_fed_by(labels)) {
+            by_domain.entry(labels.get("domain")).or_default().push(labels);
+            guests.extend(Guest::of(labels));
+        }
+        let mut listed = BTreeSet::new();
+        for guest in guests {
+            let Guest::Name { domain, .. } = &guest else {
+                listed.insert(guest);
+                continue;
+            };
+            // Only a guest with a uuid, of the same domain, can take a name away.
+            let name = guest.to_string();
+            let others = by_domain.get(domain.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let contested =
+                others.iter().any(|labels| matches!(Guest::of(labels), Some(Guest::Uuid(_))));
+            if !contested || self.guest(&name, &[family], minutes).await?.as_ref() == Some(&guest) {
+                listed.insert(guest);
+            }
+        }
+        Ok(listed)
+    }
+}
