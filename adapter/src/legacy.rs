@@ -206,17 +206,19 @@ fn period(args: &Map<String, Value>) -> Result<u32, String> {
 }
 
 fn time(args: &Map<String, Value>, name: &str) -> Result<Option<i64>, String> {
-    let wrong = || format!("{name} is no time; write ISO 8601 or unix seconds");
+    let wrong = |value: &Value| {
+        format!("{name}: {value} is no time; write ISO 8601 or unix seconds, not milliseconds")
+    };
     match args.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(seconds)) => {
+        Some(value @ Value::Number(seconds)) => {
             let seconds = seconds.as_f64().and_then(instant::of_unix_seconds);
-            seconds.map(Some).ok_or_else(wrong)
+            seconds.map(Some).ok_or_else(|| wrong(value))
         }
         Some(Value::String(text)) => {
             instant::parse(text).map(Some).map_err(|error| format!("{name}: {error}"))
         }
-        Some(_) => Err(wrong()),
+        Some(other) => Err(wrong(other)),
     }
 }
 
@@ -351,7 +353,7 @@ mod tests {
             ("period", "1.5".into(), "whole number of minutes"),
             ("timestamp_from", Value::Null, "timestamp_from is missing"),
             ("timestamp_from", "yesterday".into(), "is no time"),
-            ("timestamp_to", Value::Bool(true), "timestamp_to is no time"),
+            ("timestamp_to", Value::Bool(true), "timestamp_to: true is no time"),
             ("timestamp_to", 0.into(), "timestamp_from is not before timestamp_to"),
             ("timestamp_from", "2012-03-28T02:00:00".into(), "is not before"),
         ] {

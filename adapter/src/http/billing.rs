@@ -178,6 +178,8 @@ fn wanted(call: &Call, now_ms: i64) -> Result<Wanted, Refusal> {
     let mut text = |name: &str| given.remove(name).filter(|value| !value.is_empty());
     let missing = |name: &str| wrong(format!("parameter {name} is missing"));
     let time = |name: &str, value: String| {
+        // In a query a plus that is not written %2B means a space: 2026-11-01T00:00:00+08:00.
+        let value = if value.contains('T') { value.replace(' ', "+") } else { value };
         instant::parse(&value).map_err(|error| wrong(format!("{name}: {error}")))
     };
     let id = text("id").ok_or_else(|| missing("id"))?;

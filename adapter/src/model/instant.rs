@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 /// A text that is no time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no time; write 2012-03-28T01:00:00, with or without a fraction and an offset (UTC without one), or unix seconds"
+    "{0:?} is no time; write 2012-03-28T01:00:00, with or without a fraction and an offset (UTC without one), or unix seconds, not milliseconds"
 )]
 pub struct NoTime(String);
 

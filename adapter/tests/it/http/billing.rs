@@ -204,6 +204,14 @@ fn a_page_of_minutes() {
     let lines: Vec<&str> = csv.text().lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains(",blk_write,vdb,50,bytes,1,0,false,"), "{lines:?}");
+    // The same range in a zone of its own, with the plus as people type it.
+    let zoned = |seconds: i64| {
+        adapter::model::instant::format((seconds + 8 * 3600) * 1000).replace('Z', "+08:00")
+    };
+    let (from, until) = (zoned(minute / 1000), zoned(to));
+    let path_zoned =
+        format!("/api/v1/usage?id=u1&metric=blk_write&from={from}&to={until}&format=csv");
+    assert_eq!(adapter.get(&path_zoned).text().lines().count(), 4);
     let headers = [("accept", "text/csv")];
     let accepted = http_client::request(adapter.address(), &format!("GET {path}"), &headers, b"");
     assert!(accepted.unwrap().text().starts_with("start,end,metric,"));
