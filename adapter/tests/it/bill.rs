@@ -227,13 +227,14 @@ impl Chain {
 
     /// The minutes behind the bill, and who can be billed.
     fn check_other_doors(&self, begun: u64) {
-        let list = json!({"method": "list_instance", "args": {"metric": "nic_outgoing", "timestamp_from": begun}});
+        // The minute under way, too: without it a short run holds no whole minute.
+        let (from, to) = (begun - 60, unix_seconds() + 60);
+        let args = json!({"metric": "nic_outgoing", "timestamp_from": from, "timestamp_to": to});
+        let list = json!({"method": "list_instance", "args": args});
         let uuids: Vec<String> =
             GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
         assert_eq!(self.post("/", &list)["data"], json!(uuids));
-        // The minute under way, too.
-        let to = unix_seconds() + 60;
-        let query = format!("/api/v1/usage?id={}&from={}&to={to}", uuids[0], begun - 60);
+        let query = format!("/api/v1/usage?id={}&from={from}&to={to}", uuids[0]);
         let page: Value = serde_json::from_str(&self.get(&query)).unwrap();
         let rows = page["rows"].as_array().unwrap();
         for family in
