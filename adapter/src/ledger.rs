@@ -13,7 +13,7 @@ mod track;
 use crate::model::labels::Labels;
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, HOUR_MS, Hour};
-pub use family::{Family, TOTAL};
+pub use family::{Family, NoFamily, TOTAL};
 pub use history::{History, Sufficiency};
 
 /// Milliseconds in a minute.

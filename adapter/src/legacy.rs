@@ -184,10 +184,7 @@ fn range(from_ms: i64, to_ms: i64) -> Result<(i64, i64), String> {
 
 fn family(args: &Map<String, Value>) -> Result<Family, String> {
     let metric = text(args, "metric")?;
-    Family::named(&metric).ok_or_else(|| {
-        let known: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
-        format!("metric {metric:?} is none of {}", known.join(", "))
-    })
+    Family::named(&metric).map_err(|error| error.to_string())
 }
 
 fn text(args: &Map<String, Value>, name: &str) -> Result<String, String> {

@@ -95,8 +95,8 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn some_run_some_wait_and_the_rest_are_sent_away() {
+    /// A slot for one, which is taken, and one who waits.
+    async fn full() -> (Arc<Slots>, Slot, tokio::task::JoinHandle<Result<(), QueryError>>) {
         let slots = Arc::new(Slots::new(1, 1));
         let running = slots.acquire().await.unwrap();
         let waiter = Arc::clone(&slots);
@@ -104,6 +104,12 @@ mod tests {
         while slots.waiting.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
+        (slots, running, waiting)
+    }
+
+    #[tokio::test]
+    async fn some_run_some_wait_and_the_rest_are_sent_away() {
+        let (slots, running, waiting) = full().await;
         assert!(matches!(slots.acquire().await, Err(QueryError::TryAgain(_))));
         drop(running);
         assert!(waiting.await.unwrap().is_ok());
@@ -112,13 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_waiting_leaves_the_queue() {
-        let slots = Arc::new(Slots::new(1, 1));
-        let running = slots.acquire().await.unwrap();
-        let waiter = Arc::clone(&slots);
-        let waiting = tokio::spawn(async move { waiter.acquire().await.map(drop) });
-        while slots.waiting.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
+        let (slots, running, waiting) = full().await;
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         assert_eq!(slots.waiting.load(Ordering::SeqCst), 0);

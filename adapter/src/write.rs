@@ -18,7 +18,8 @@ use crate::wire::snappy;
 use crate::wire::write::{DecodeLimits, Series, WriteRequest, decode};
 use refusals::Refusals;
 
-const DECODE_LIMITS: DecodeLimits = DecodeLimits {
+/// What one request may hold (`limits.rs`).
+pub const DECODE_LIMITS: DecodeLimits = DecodeLimits {
     series: limits::REQUEST_SERIES_MAX,
     samples: limits::REQUEST_SAMPLES_MAX,
     labels: limits::REQUEST_LABELS_MAX,

@@ -8,7 +8,8 @@ use adapter::limits;
 use adapter::model::sample::Sample;
 use adapter::wire::messages::{self, v2};
 use adapter::wire::negotiate::Protocol;
-use adapter::wire::write::{self, DecodeError, DecodeLimits};
+use adapter::wire::write::{self, DecodeError};
+use adapter::write::DECODE_LIMITS;
 use prost::Message;
 
 use crate::{NOW_MS, RETENTION};
@@ -16,15 +17,6 @@ use crate::{NOW_MS, RETENTION};
 type Labels = Vec<(String, String)>;
 /// Stored samples by labels and time.
 pub type Found = BTreeMap<Labels, BTreeMap<i64, Sample>>;
-
-const LIMITS: DecodeLimits = DecodeLimits {
-    series: limits::REQUEST_SERIES_MAX,
-    samples: limits::REQUEST_SAMPLES_MAX,
-    labels: limits::REQUEST_LABELS_MAX,
-    labels_per_series: limits::SERIES_LABELS_MAX,
-    expanded_label_bytes: limits::REQUEST_LABEL_BYTES_MAX,
-    symbols: limits::REQUEST_SYMBOLS_MAX,
-};
 
 /// A series as it came; no labels where they cannot be told.
 struct Sent {
@@ -41,7 +33,7 @@ pub(crate) fn check_stored(protocol: Protocol, message: &[u8], found: &Found) {
         Protocol::V2 => v2::Request::decode(message).map(|request| sent_v2(&request)),
     };
     let Ok(sent) = sent else { return };
-    match write::decode(protocol, message, &LIMITS) {
+    match write::decode(protocol, message, &DECODE_LIMITS) {
         Ok(_) => assert_eq!(found, &stored(&sent)),
         Err(DecodeError::Malformed(error)) => panic!("prost decodes it, and we say: {error}"),
         Err(_) => assert!(found.is_empty(), "{found:?}"),

@@ -212,10 +212,7 @@ const PARAMETERS: [&str; 6] = ["id", "metric", "device", "from", "to", "format"]
 fn named(names: &str) -> Result<Vec<Family>, String> {
     let mut families = Vec::new();
     for name in names.split(',').map(str::trim) {
-        let family = Family::named(name).ok_or_else(|| {
-            let known: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
-            format!("metric {name:?} is none of {}", known.join(", "))
-        })?;
+        let family = Family::named(name).map_err(|error| error.to_string())?;
         if families.contains(&family) {
             return Err(format!("metric {name:?} names {} a second time", family.name()));
         }

@@ -62,6 +62,11 @@ pub const TOTAL: &str = "total";
 /// Labels that name a device or an address within a guest, and so no copy of its series.
 pub(super) const DEVICE_LABELS: [&str; 3] = ["target_device", "ip", "direction"];
 
+/// A name that no family has.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("metric {0:?} is none of {names}", names = Family::ALL.map(Family::name).join(", "))]
+pub struct NoFamily(String);
+
 impl Source {
     pub(super) const ALL: [Source; 3] = [Source::Exporter, Source::Worker, Source::Imported];
 
@@ -115,15 +120,16 @@ impl Family {
     }
 
     /// The family of a name in a request; Kanyun's API documented `network`, `nic_read` and
-    /// `nic_write` besides, which nothing ever wrote.
-    pub fn named(name: &str) -> Option<Family> {
+    /// `nic_write` besides, which nothing ever wrote. The error is for whoever asked.
+    pub fn named(name: &str) -> Result<Family, NoFamily> {
         let canonical = match name {
             "network" => "vmnetwork",
             "nic_read" => "nic_incoming",
             "nic_write" => "nic_outgoing",
             name => name,
         };
-        Family::ALL.into_iter().find(|family| family.name() == canonical)
+        let found = Family::ALL.into_iter().find(|family| family.name() == canonical);
+        found.ok_or_else(|| NoFamily(name.to_owned()))
     }
 
     /// The unit of its values.
@@ -239,12 +245,12 @@ mod tests {
     #[test]
     fn names_and_aliases() {
         for family in Family::ALL {
-            assert_eq!(Family::named(family.name()), Some(family));
+            assert_eq!(Family::named(family.name()), Ok(family));
         }
-        assert_eq!(Family::named("network"), Some(Family::Vmnetwork));
-        assert_eq!(Family::named("nic_read"), Some(Family::NicIncoming));
-        assert_eq!(Family::named("nic_write"), Some(Family::NicOutgoing));
-        assert_eq!(Family::named("CPU"), None);
+        assert_eq!(Family::named("network"), Ok(Family::Vmnetwork));
+        assert_eq!(Family::named("nic_read"), Ok(Family::NicIncoming));
+        assert_eq!(Family::named("nic_write"), Ok(Family::NicOutgoing));
+        assert_eq!(Family::named("CPU"), Err(NoFamily("CPU".to_owned())));
     }
 
     #[test]

@@ -38,10 +38,16 @@ pub struct Slices {
     asked: Asked,
     next: Hour,
     last: Hour,
-    /// Samples before `next`, thinned.
-    past: Vec<Series>,
-    /// From which hour on everything is in `past`.
-    past_from: Hour,
+    past: Past,
+}
+
+/// What is known of the guest so far.
+#[derive(Debug)]
+struct Past {
+    /// Thinned, but for the hours that are counted now.
+    series: Vec<Series>,
+    /// From which hour on everything that matters is in them.
+    from: Hour,
 }
 
 impl Slices {
@@ -51,7 +57,7 @@ impl Slices {
         let (next, last) = range
             .map_or((Hour(1), Hour(0)), |range| (Hour::of(range.start_ms), Hour::of(range.end_ms)));
         let usage = Arc::clone(usage);
-        Slices { usage, asked, next, last, past: Vec::new(), past_from: next }
+        Slices { usage, asked, next, last, past: Past::unknown(next) }
     }
 
     /// The next rows, sorted by minute and device; `None` at the end. Takes a slot for as long as
@@ -65,16 +71,19 @@ impl Slices {
         let hours = self.last.0 - self.next.0 + 1;
         let span = (self.next, hours.min(limits::REPORT_SLICE_HOURS));
         let (current, last) = self.read(span).await?;
-        let mut series = join(std::mem::take(&mut self.past), current);
+        // Who asks again after a fault begins without a past, and reads it anew.
+        let mut past = std::mem::replace(&mut self.past, Past::unknown(self.next));
+        past.series = join(past.series, current);
         let mut rows = loop {
-            let (counted, rows) = self.count(series, last).await?;
-            series = counted;
+            let (counted, rows) = self.count(past, last).await?;
+            past = counted;
             match rows {
                 Some(rows) => break rows,
-                None => series = self.further_back(series).await?,
+                None => past = self.further_back(past).await?,
             }
         };
-        self.carry(series, Hour(last.0 + 1));
+        self.next = Hour(last.0 + 1);
+        self.past = past.before(self.next);
         let Asked { devices, minutes, .. } = &self.asked;
         rows.retain(|row| minutes.hold(row.minute_ms) && devices.hold(&row.column));
         self.usage.metrics.minutes(&rows);
@@ -98,30 +107,25 @@ impl Slices {
 
     /// The rows from `next` to `last`, where the past is enough for them. On a thread of its own: a
     /// guest of many devices takes a while.
-    async fn count(
-        &self,
-        series: Vec<Series>,
-        last: Hour,
-    ) -> Result<(Vec<Series>, Option<Vec<Row>>), QueryError> {
-        let (family, first, past_from) = (self.asked.family, self.next, self.past_from);
+    async fn count(&self, past: Past, last: Hour) -> Result<(Past, Option<Vec<Row>>), QueryError> {
+        let (family, first) = (self.asked.family, self.next);
         let counted = tokio::task::spawn_blocking(move || {
-            let history = History::new(family, &series);
-            let is_enough = first.0 - past_from.0 >= LOOKBACK_HOURS_MAX
-                || history.sufficiency(first, last, past_from) == Sufficiency::Enough;
+            let history = History::new(family, &past.series);
+            let is_enough = first.0 - past.from.0 >= LOOKBACK_HOURS_MAX
+                || history.sufficiency(first, last, past.from) == Sufficiency::Enough;
             let rows = is_enough
                 .then(|| (first.0..=last.0).flat_map(|hour| history.rows(Hour(hour))).collect());
-            (series, rows)
+            (past, rows)
         });
         counted.await.map_err(|error| QueryError::TryAgain(error.to_string()))
     }
 
-    /// Reads the next part of the past, from where it is known.
-    async fn further_back(&mut self, series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
-        let known = self.next.0 - self.past_from.0;
-        let wanted = LOOKBACK_HOURS.into_iter().find(|hours| *hours > known);
-        let end = self.past_from;
-        let mut next = Hour(self.next.0 - wanted.unwrap_or(LOOKBACK_HOURS_MAX));
-        self.past_from = next;
+    /// Reads the next part of the past, up to where it is known.
+    async fn further_back(&self, known: Past) -> Result<Past, QueryError> {
+        let Past { series, from: end } = known;
+        let wanted = LOOKBACK_HOURS.into_iter().find(|hours| *hours > self.next.0 - end.0);
+        let from = Hour(self.next.0 - wanted.unwrap_or(LOOKBACK_HOURS_MAX));
+        let mut next = from;
         let mut earlier = Vec::new();
         while next < end {
             let hours = (end.0 - next.0).min(limits::REPORT_SLICE_HOURS);
@@ -130,16 +134,21 @@ impl Slices {
             thin(&mut part, next);
             earlier = join(earlier, part);
         }
-        Ok(join(earlier, series))
+        Ok(Past { series: join(earlier, series), from })
+    }
+}
+
+impl Past {
+    /// Nothing of what lies before an hour.
+    fn unknown(next: Hour) -> Past {
+        Past { series: Vec::new(), from: next }
     }
 
-    /// Keeps what the rows from an hour on can depend on.
-    fn carry(&mut self, mut series: Vec<Series>, next: Hour) {
+    /// What the rows from an hour on can depend on.
+    fn before(mut self, next: Hour) -> Past {
         let oldest = Hour(next.0 - LOOKBACK_HOURS_MAX);
-        forget(&mut series, oldest);
-        thin(&mut series, next);
-        self.past = series;
-        self.past_from = self.past_from.max(oldest);
-        self.next = next;
+        forget(&mut self.series, oldest);
+        thin(&mut self.series, next);
+        Past { series: self.series, from: self.from.max(oldest) }
     }
 }

@@ -10,18 +10,16 @@ use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load::{self, METRIC, Samples, Sender};
 
 const SENDERS: u64 = 6;
+/// `KANYUN_CRASH_ROUNDS` sets another number, as `make soak` does.
 const ROUNDS: usize = 6;
-/// With `KANYUN_SOAK`, as `make soak` sets it; `KANYUN_CRASH_ROUNDS` sets any number.
-const ROUNDS_OF_SOAK: usize = 100;
 /// A store that was killed so often makes way for a new one: each round reads all of it.
 const ROUNDS_OF_FOLDER: usize = 10;
 
 #[test]
 fn acknowledged_samples_survive_kill_9() {
-    let is_soak = std::env::var_os("KANYUN_SOAK").is_some();
     let rounds = match std::env::var("KANYUN_CRASH_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("KANYUN_CRASH_ROUNDS is a number"),
-        Err(_) => [ROUNDS, ROUNDS_OF_SOAK][usize::from(is_soak)],
+        Err(_) => ROUNDS,
     };
     let seed = u64::try_from(now_ms()).unwrap();
     println!("seed {seed}, {rounds} rounds");
