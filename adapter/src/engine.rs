@@ -5,6 +5,7 @@ mod batch;
 mod commit;
 mod index;
 pub mod layout;
+mod memo;
 pub mod pack;
 mod select;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, TimeRange, Week};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
+pub use memo::Known;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
@@ -165,14 +167,14 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
-        let Batch { placements, mut unknown, .. } = batch;
+        let Batch { placements, mut unknown, lessons, .. } = batch;
         let stored = async {
             if !unknown.is_empty() {
                 self.known.drop_known(&self.store, &mut unknown).await?;
             }
             let (answer, answered) = oneshot::channel();
             let Ticket { arriving, memory, .. } = ticket;
-            let request = Request { placements, index: unknown, answer, memory };
+            let request = Request { placements, index: unknown, lessons, answer, memory };
             self.queue(request)?;
             drop(arriving);
             answered

@@ -8,14 +8,15 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, NoMemory, Ticket, Window};
+use crate::engine::{Engine, Known, NoMemory, Ticket, Window};
 use crate::limits;
 use crate::metrics::{Metrics, Reason};
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::Sample;
+use crate::model::time::TimeRange;
 use crate::wire::negotiate::Protocol;
 use crate::wire::snappy;
-use crate::wire::write::{DecodeLimits, Series, WriteRequest, decode};
+use crate::wire::write::{DecodeError, DecodeLimits, Pair, Series, WriteRequest, decode};
 use refusals::Refusals;
 
 /// What one request may hold (`limits.rs`).
@@ -28,8 +29,8 @@ pub const DECODE_LIMITS: DecodeLimits = DecodeLimits {
     symbols: limits::REQUEST_SYMBOLS_MAX,
 };
 
-/// Memory of one decoded label pair, bytes.
-const LABEL_BYTES: usize = 40;
+/// Memory of one series while its request is judged, and of what its commit teaches, bytes.
+const SERIES_BYTES: usize = 250;
 /// Memory of one sample from its decoding to the end of its commit, bytes.
 const SAMPLE_BYTES: usize = 150;
 
@@ -92,7 +93,7 @@ impl Writer {
             Ok(request) => request,
             Err(error) => return refused(error.to_string()),
         };
-        let pools = request.labels.len() * LABEL_BYTES + request.samples.len() * SAMPLE_BYTES;
+        let pools = request.series.len() * SERIES_BYTES + request.samples.len() * SAMPLE_BYTES;
         if let Err(why) = ticket.grow(pools) {
             return no_memory(why);
         }
@@ -103,7 +104,9 @@ impl Writer {
             batch: self.engine.batch(),
             window: self.engine.window(),
         };
-        judged.all(&request);
+        if let Err(error) = judged.all(&request) {
+            return refused(error.to_string());
+        }
         let Judged { refusals, batch, .. } = judged;
         if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
             self.metrics.request_ahead();
@@ -147,6 +150,14 @@ fn try_again(text: String, after: Duration) -> Verdict {
     Verdict { samples_written: 0, outcome: Outcome::TryAgain(text, after) }
 }
 
+/// Space that is used again for each series of a request.
+#[derive(Default)]
+struct Scratch<'a> {
+    sent: Vec<Pair<'a>>,
+    labels: Vec<Pair<'a>>,
+    kept: Vec<Sample>,
+}
+
 struct Judged<'e> {
     refusals: Refusals,
     batch: crate::engine::Batch<'e>,
@@ -154,22 +165,41 @@ struct Judged<'e> {
 }
 
 impl Judged<'_> {
-    fn all(&mut self, request: &WriteRequest<'_>) {
-        let mut labels = Vec::new();
-        let mut samples = Vec::new();
-        for series in &request.series {
-            self.one(request, series, (&mut labels, &mut samples));
+    /// An error refuses the whole request; nothing of it is stored then.
+    fn all(&mut self, request: &WriteRequest<'_>) -> Result<(), DecodeError> {
+        let mut scratch = Scratch::default();
+        let known = self.batch.recall(request.series.iter().map(|series| series.fingerprint));
+        for (series, known) in request.series.iter().zip(known) {
+            let samples = request.samples_of(series);
+            match known {
+                Some(known) if self.is_plain(series, samples, &known) => {
+                    self.batch.add_known(&known, samples);
+                }
+                _ => self.one(request, series, &mut scratch)?,
+            }
         }
+        Ok(())
+    }
+
+    /// Whether nothing of a known series can be refused or is new.
+    fn is_plain(&self, series: &Series<'_>, samples: &[Sample], known: &Known) -> bool {
+        let Window { oldest_ms, latest_ms } = self.window;
+        let times = known.times().within(TimeRange { start_ms: oldest_ms, end_ms: latest_ms });
+        series.fault.is_none()
+            && series.histograms == 0
+            && series.exemplars == 0
+            && times.is_some_and(|times| samples.iter().all(|s| times.contains(s.timestamp_ms)))
     }
 
     /// Judges one series; the scratch space is reused over a request.
     fn one<'a>(
         &mut self,
         request: &WriteRequest<'a>,
-        series: &Series,
-        (labels, kept): (&mut Vec<(&'a str, &'a str)>, &mut Vec<Sample>),
-    ) {
-        let sent = request.labels_of(series);
+        series: &Series<'a>,
+        scratch: &mut Scratch<'a>,
+    ) -> Result<(), DecodeError> {
+        let Scratch { sent, labels, kept } = scratch;
+        let fault = request.labels_of(series, sent)?;
         self.refusals.add(
             Reason::Histogram,
             u64::from(series.histograms),
@@ -183,14 +213,14 @@ impl Judged<'_> {
             sent,
         );
         let samples = request.samples_of(series);
-        let fault = match series.fault {
+        let fault = match fault {
             Some(fault) => Err(fault.to_string()),
             None => canonical(sent, labels).map_err(str::to_owned),
         };
         if let Err(fault) = fault {
             // A series without samples still counts as one thing refused.
             self.refusals.add(Reason::InvalidSeries, samples.len().max(1) as u64, &fault, sent);
-            return;
+            return Ok(());
         }
         kept.clear();
         let (mut old, mut ahead) = (0, 0);
@@ -211,8 +241,9 @@ impl Judged<'_> {
             sent,
         );
         if !kept.is_empty() {
-            self.batch.add(labels, kept);
+            self.batch.add(series.fingerprint, labels, kept);
         }
+        Ok(())
     }
 }
 

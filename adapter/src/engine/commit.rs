@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::Placement;
 use super::index::KnownSeries;
+use super::memo::Lesson;
 use super::pack::{Point, pack};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ use crate::store::{Store, StoreError};
 pub(super) struct Request {
     pub(super) placements: Vec<Placement>,
     pub(super) index: Vec<IndexRow>,
+    /// What is known of its series once it is durable.
+    pub(super) lessons: Vec<Lesson>,
     pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
     /// Its share of the memory for writes, given back when the commit has ended: also where the
     /// sender did not wait for it.
@@ -120,16 +123,17 @@ impl Committer {
         let mut answers = Vec::with_capacity(gathered.len());
         let mut memory = Vec::with_capacity(gathered.len());
         let mut placements = Vec::new();
-        let mut index = Vec::new();
+        let (mut index, mut lessons) = (Vec::new(), Vec::new());
         for mut request in gathered {
             placements.append(&mut request.placements);
             index.append(&mut request.index);
+            lessons.append(&mut request.lessons);
             answers.push(request.answer);
             memory.push(request.memory);
         }
         let samples = placements.len();
         let new_series: Vec<_> =
-            index.iter().map(|row| (row.week, row.series, row.group)).collect();
+            index.iter().map(|row| (row.week, row.series)).collect();
         let rows = Rows { index, head: head_rows(placements) };
         let head_rows = rows.head.len();
         let result = self.store.append(rows).await;
@@ -137,6 +141,7 @@ impl Committer {
         match &result {
             Ok(()) => {
                 self.known.learn(&new_series);
+                self.known.memo.learn(&lessons);
                 self.metrics.committed(started.elapsed(), samples, head_rows, new_series.len());
             }
             Err(error) => {

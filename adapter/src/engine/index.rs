@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
+use super::memo::Memo;
 use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::row_key::{Group, RowKey};
@@ -41,13 +42,44 @@ impl Hasher for IdHasher {
 }
 
 type SeriesCache =
-    Cache<u128, Group, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Group>>;
+    Cache<u128, Weeks, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Weeks>>;
 
-/// A series of a week in one number, which is as unlikely to be another's as the id alone. Half of
-/// the write path's waiting for memory is for these entries, so they are kept small.
-fn key(week: Week, series: SeriesId) -> u128 {
-    let week = u128::from(week.0.cast_unsigned());
-    series.0 ^ week.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+/// The weeks in which the index knows a series: the latest, and the 32 before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Weeks {
+    latest: i32,
+    // The lowest bit is the week before the latest.
+    before: u32,
+}
+
+impl Weeks {
+    fn one(week: Week) -> Weeks {
+        Weeks { latest: week.0, before: 0 }
+    }
+
+    fn contains(self, week: Week) -> bool {
+        match i64::from(self.latest) - i64::from(week.0) {
+            0 => true,
+            age @ 1..=32 => self.before >> (age - 1) & 1 == 1,
+            _ => false,
+        }
+    }
+
+    /// With one more week; one that is too old to be held is written again when it comes again.
+    fn with(self, week: Week) -> Weeks {
+        let later = i64::from(week.0) - i64::from(self.latest);
+        let shifted = |bits: u32, by: i64| {
+            u32::try_from(by).ok().and_then(|by| bits.checked_shl(by)).unwrap_or(0)
+        };
+        match later {
+            0 => self,
+            1.. => Weeks {
+                latest: week.0,
+                before: shifted(self.before, later) | shifted(1, later - 1),
+            },
+            _ => Weeks { before: self.before | shifted(1, -later - 1), ..self },
+        }
+    }
 }
 
 /// Series and groups that are known to be in the index, by week.
@@ -55,6 +87,7 @@ fn key(week: Week, series: SeriesId) -> u128 {
 pub(super) struct KnownSeries {
     series: SeriesCache,
     groups: Cache<(Week, Group), ()>,
+    pub(super) memo: Memo,
 }
 
 impl KnownSeries {
@@ -68,18 +101,21 @@ impl KnownSeries {
                 DefaultLifecycle::default(),
             ),
             groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
+            memo: Memo::new(),
         }
     }
 
-    /// The group of a series that is known in a week.
-    pub(super) fn group_of(&self, week: Week, series: SeriesId) -> Option<Group> {
-        self.series.get(&key(week, series))
+    /// Whether a series is known in a week.
+    pub(super) fn contains(&self, week: Week, series: SeriesId) -> bool {
+        self.series.get(&series.0).is_some_and(|weeks| weeks.contains(week))
     }
 
     /// Rows are durable: their series are known from now on.
-    pub(super) fn learn(&self, series: &[(Week, SeriesId, Group)]) {
-        for (week, series, group) in series {
-            self.series.insert(key(*week, *series), *group);
+    pub(super) fn learn(&self, rows: &[(Week, SeriesId)]) {
+        for (week, series) in rows {
+            let weeks = self.series.get(&series.0);
+            let weeks = weeks.map_or(Weeks::one(*week), |weeks| weeks.with(*week));
+            self.series.insert(series.0, weeks);
         }
     }
 
@@ -100,9 +136,8 @@ impl KnownSeries {
             }
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
-                    for (series, _) in known {
-                        self.series.insert(key(week, series), group);
-                    }
+                    let known: Vec<_> = known.into_iter().map(|(series, _)| (week, series)).collect();
+                    self.learn(&known);
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
                 Err(StoreError::TooManyRows { .. }) => {}
@@ -110,7 +145,7 @@ impl KnownSeries {
             }
             self.groups.insert((week, group), ());
         }
-        rows.retain(|row| self.group_of(row.week, row.series).is_none());
+        rows.retain(|row| !self.contains(row.week, row.series));
         Ok(())
     }
 }
@@ -147,4 +182,37 @@ pub(super) fn row(
 /// Stored labels, read back; damage is an error of the store.
 pub(super) fn stored_labels(encoded: &[u8]) -> Result<Labels, StoreError> {
     Labels::decode(encoded).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn weeks_are_a_set_that_forgets_what_is_old(
+            sent in prop::collection::vec(-40..40i32, 1..20),
+        ) {
+            let mut weeks = Weeks::one(Week(sent[0]));
+            let mut expected = BTreeSet::from([sent[0]]);
+            for week in &sent {
+                weeks = weeks.with(Week(*week));
+                expected.insert(*week);
+                let oldest = expected.last().unwrap() - 32;
+                expected.retain(|week| *week >= oldest);
+            }
+            for week in -80..80 {
+                prop_assert_eq!(weeks.contains(Week(week)), expected.contains(&week), "{}", week);
+            }
+        }
+    }
+
+    #[test]
+    fn weeks_far_apart_do_not_overflow() {
+        let weeks = Weeks::one(Week(i32::MIN)).with(Week(i32::MAX)).with(Week(i32::MIN));
+        assert!(weeks.contains(Week(i32::MAX)) && !weeks.contains(Week(i32::MIN)));
+    }
 }
