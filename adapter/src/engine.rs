@@ -29,10 +29,10 @@ use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, TimeRange, Week};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
-pub use memo::Known;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
+pub use memo::Known;
 pub use select::SelectError;
 use select::Selection;
 
@@ -147,6 +147,12 @@ impl Engine {
     /// An empty batch.
     pub fn batch(&self) -> Batch<'_> {
         Batch::new(&self.layouts, &self.known)
+    }
+
+    /// Forgets what bytes on the wire mean, so that everything goes the full way.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.known.memo.forget();
     }
 
     /// The window of times for which samples are taken now.

@@ -132,8 +132,7 @@ impl Committer {
             memory.push(request.memory);
         }
         let samples = placements.len();
-        let new_series: Vec<_> =
-            index.iter().map(|row| (row.week, row.series)).collect();
+        let new_series: Vec<_> = index.iter().map(|row| (row.week, row.series)).collect();
         let rows = Rows { index, head: head_rows(placements) };
         let head_rows = rows.head.len();
         let result = self.store.append(rows).await;

@@ -136,7 +136,8 @@ impl KnownSeries {
             }
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
-                    let known: Vec<_> = known.into_iter().map(|(series, _)| (week, series)).collect();
+                    let known: Vec<_> =
+                        known.into_iter().map(|(series, _)| (week, series)).collect();
                     self.learn(&known);
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
@@ -185,34 +186,4 @@ pub(super) fn stored_labels(encoded: &[u8]) -> Result<Labels, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn weeks_are_a_set_that_forgets_what_is_old(
-            sent in prop::collection::vec(-40..40i32, 1..20),
-        ) {
-            let mut weeks = Weeks::one(Week(sent[0]));
-            let mut expected = BTreeSet::from([sent[0]]);
-            for week in &sent {
-                weeks = weeks.with(Week(*week));
-                expected.insert(*week);
-                let oldest = expected.last().unwrap() - 32;
-                expected.retain(|week| *week >= oldest);
-            }
-            for week in -80..80 {
-                prop_assert_eq!(weeks.contains(Week(week)), expected.contains(&week), "{}", week);
-            }
-        }
-    }
-
-    #[test]
-    fn weeks_far_apart_do_not_overflow() {
-        let weeks = Weeks::one(Week(i32::MIN)).with(Week(i32::MAX)).with(Week(i32::MIN));
-        assert!(weeks.contains(Week(i32::MAX)) && !weeks.contains(Week(i32::MIN)));
-    }
-}
+mod tests;

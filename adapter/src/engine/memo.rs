@@ -55,7 +55,7 @@ pub(super) struct Lesson {
 struct Slot(Option<Lesson>);
 
 /// How far from its place an entry may be.
-const PROBES: usize = 8;
+const PROBES: usize = 32;
 const SLOTS_MIN: usize = 1024;
 
 /// Entries by fingerprint, in the slot that it names or in one of the next few.
@@ -86,6 +86,11 @@ impl Memo {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         found.extend(fingerprints.map(|fingerprint| table.get(fingerprint?)));
         found
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        *self.0.write().unwrap() = Table::with_slots(SLOTS_MIN);
     }
 
     /// Takes in what is durable now.
@@ -206,7 +211,7 @@ mod tests {
         let (known, unknown) = all.split_at(60_000);
         memo.learn(known);
         // A table half full at most leaves hardly any entry without a slot near its place.
-        assert!(hits(&memo, known) > 59_900, "{}", hits(&memo, known));
+        assert!(hits(&memo, known) > 59_990, "{}", hits(&memo, known));
         assert_eq!(hits(&memo, unknown), 0);
         assert_eq!(memo.recall([None].into_iter()), [None]);
         let slots = memo.0.read().unwrap().slots.len();
@@ -232,8 +237,12 @@ mod tests {
         let living = &all[..count / 2];
         for _ in 0..20 {
             let found = memo.recall(living.iter().map(|lesson| Some(lesson.fingerprint)));
-            let lost: Vec<Lesson> =
-                living.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(l, _)| *l).collect();
+            let lost: Vec<Lesson> = living
+                .iter()
+                .zip(found)
+                .filter(|(_, found)| found.is_none())
+                .map(|(l, _)| *l)
+                .collect();
             memo.learn(&lost);
         }
         assert!(hits(&memo, living) > living.len() / 100 * 95, "{}", hits(&memo, living));
@@ -257,6 +266,9 @@ mod tests {
             let ahead = Known { ahead: true, ..known };
             assert_eq!(ahead.times().end_ms, week.end_ms());
         }
-        assert!((1..12).all(|hour| hours.get(&hour).is_some_and(|count| *count > 900)), "{hours:?}");
+        assert!(
+            (1..12).all(|hour| hours.get(&hour).is_some_and(|count| *count > 900)),
+            "{hours:?}"
+        );
     }
 }

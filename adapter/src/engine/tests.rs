@@ -30,7 +30,7 @@ pub(crate) fn sample(timestamp_ms: i64, value: f64) -> Sample {
     Sample { timestamp_ms, value, start_ms: None }
 }
 
-fn ticket(engine: &Engine) -> Ticket {
+pub(crate) fn ticket(engine: &Engine) -> Ticket {
     let mut ticket = engine.admit(1).unwrap();
     ticket.arrived(engine);
     ticket

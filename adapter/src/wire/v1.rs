@@ -74,10 +74,7 @@ fn series<'a>(message: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<(), Decode
 }
 
 /// Decodes the labels of one series.
-pub(super) fn labels<'a>(
-    message: &'a [u8],
-    into: &mut LabelPool<'a, '_>,
-) -> Result<(), Malformed> {
+pub(super) fn labels<'a>(message: &'a [u8], into: &mut LabelPool<'a, '_>) -> Result<(), Malformed> {
     let mut fields = Fields::new(message);
     let texts = leading_labels(message);
     while let Some(key) = fields.next_key()? {

@@ -1,5 +1,7 @@
 //! What is taken, what is refused and what the sender is told, on a store in memory.
 
+mod warm;
+
 use prometheus_client::registry::Registry;
 use prost::Message;
 use serve::clock::Clock;
@@ -15,11 +17,15 @@ use crate::wire::messages;
 const NOW_MS: i64 = 1_700_000_000_000;
 
 async fn writer() -> Writer {
+    writer_at(NOW_MS).await
+}
+
+async fn writer_at(now_ms: i64) -> Writer {
     let metrics = Metrics::register(&mut Registry::default());
     let layout = Layout::new(vec!["uuid".into()]);
     let retention = Duration::from_secs(400 * 86_400);
     let store = Store::Memory(Memory::new());
-    let engine = Engine::start(store, &layout, retention, Clock::fixed(NOW_MS), metrics.clone())
+    let engine = Engine::start(store, &layout, retention, Clock::fixed(now_ms), metrics.clone())
         .await
         .unwrap();
     Writer::new(Arc::new(engine), metrics)
