@@ -5,6 +5,7 @@ mod batch;
 mod commit;
 mod index;
 pub mod layout;
+mod matching;
 pub mod pack;
 mod select;
 #[cfg(test)]
