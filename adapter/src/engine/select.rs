@@ -60,6 +60,13 @@ impl Selection<'_> {
         Ok(labels)
     }
 
+    /// The groups of all series that match and have rows in the range's weeks.
+    pub(super) async fn groups(&self) -> Result<BTreeSet<Group>, SelectError> {
+        let found = self.matching().await?;
+        let places = found.into_values().flat_map(|(_, places)| places);
+        Ok(places.map(|(_, group)| group).collect())
+    }
+
     /// Every matching series that has samples in the range, with what `encode` makes of them
     /// (sorted, merged, within the range) and how many bytes that takes; sorted by labels.
     pub(super) async fn samples<T: Send>(

@@ -87,7 +87,7 @@ async fn head_rows(store: &Store, hour: Hour) {
         head_row(0, hour, b"\x00\xff\x7f"),
     ];
     for _ in 0..3 {
-        store.append(Rows { index: vec![], head: rows.clone() }).await.unwrap();
+        store.append(Rows { head: rows.clone(), ..Rows::default() }).await.unwrap();
         rows.reverse();
         rows.truncate(5);
     }
@@ -122,8 +122,8 @@ async fn index_rows(store: &Store, week: Week) {
         index_row(week, 2, &[(METRIC_NAME, "upper"), ("job", "a")]),
         index_row(Week(week.0 - 1), 2, &[(METRIC_NAME, "older"), ("job", "a")]),
     ];
-    store.append(Rows { index: rows.clone(), head: vec![] }).await.unwrap();
-    store.append(Rows { index: rows.iter().rev().cloned().collect(), head: vec![] }).await.unwrap();
+    store.append(Rows { index: rows.clone(), ..Rows::default() }).await.unwrap();
+    store.append(Rows { index: rows.iter().rev().cloned().collect(), ..Rows::default() }).await.unwrap();
     let placed = |row: &IndexRow| Placed { group: row.group, series: row.series };
 
     assert_eq!(store.metrics(week, ROWS_MAX).await.unwrap(), ["up", "upper"]);

@@ -74,7 +74,7 @@ fn head_at(unix_ms: i64, payload: &'static str) -> Rows {
         hash: 1,
         payload: Bytes::from_static(payload.as_bytes()),
     };
-    Rows { index: Vec::new(), head: vec![row] }
+    Rows { head: vec![row], ..Rows::default() }
 }
 
 #[tokio::test]
