@@ -2,6 +2,7 @@
 //! Knows rows and samples; knows no HTTP, no wire format and no particular store.
 
 mod batch;
+pub mod chunk;
 mod commit;
 mod index;
 pub mod layout;
