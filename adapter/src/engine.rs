@@ -230,6 +230,13 @@ impl Engine {
         range.within(TimeRange { start_ms: oldest, end_ms: now_ms.saturating_add(DAY_MS) })
     }
 
+    /// The part of a range that billing's minutes are kept of.
+    pub fn billed_range(&self, range: TimeRange) -> Option<TimeRange> {
+        let now_ms = self.clock.now_ms();
+        let oldest = Day::of(before(now_ms, self.keeping.ledger)).start_ms();
+        range.within(TimeRange { start_ms: oldest, end_ms: now_ms.saturating_add(DAY_MS) })
+    }
+
     /// The labels of all series that match and may have samples in the range, sorted as Prometheus
     /// sorts them.
     pub async fn series(

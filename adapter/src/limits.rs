@@ -60,6 +60,8 @@ pub const REPORTS_WAITING_MAX: usize = 256;
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
 /// Hours of a usage report that are read and counted at once.
 pub const REPORT_SLICE_HOURS: i32 = 24;
+/// Hours of a usage report that are planned at once: which of them stand in the ledger.
+pub const REPORT_PLAN_HOURS: i32 = 32 * 24;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were

@@ -17,6 +17,7 @@ use crate::model::time::{Hour, TimeRange};
 use crate::query::QueryError;
 use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
 pub use counted::{Counted, CountedHour};
+pub(crate) use standing::affected_until;
 pub use standing::{Run, Standing};
 
 /// Counts and finds minutes.

@@ -139,7 +139,7 @@ impl Committer {
         let head = head_rows(placements);
         let head_rows = head.len();
         let rows = Rows { index, late: self.late_rows(&head), head };
-        self.metrics.late(rows.late.len());
+        self.metrics.sealing().late(rows.late.len());
         let result = self.store.append(rows).await;
         drop(memory);
         match &result {

@@ -45,9 +45,9 @@ impl Sealing {
             || window.end_ms().saturating_add(self.grace_ms / 2) < now_ms
     }
 
-    /// Whether a window's samples that are in time have come.
-    pub(super) fn is_due(&self, window: Window, now_ms: i64) -> bool {
-        window.end_ms().saturating_add(self.grace_ms) < now_ms
+    /// From when on a window's samples that are in time have come.
+    fn due_ms(&self, window: Window) -> i64 {
+        window.end_ms().saturating_add(self.grace_ms)
     }
 
     fn until(&self) -> Hour {
@@ -88,7 +88,12 @@ impl Engine {
 
     /// Whether a window has ended and its grace is over.
     pub fn is_due(&self, window: Window) -> bool {
-        self.sealing.is_due(window, self.clock.now_ms())
+        self.due_ms(window) < self.clock.now_ms()
+    }
+
+    /// When a window's grace is over; unix milliseconds.
+    pub fn due_ms(&self, window: Window) -> i64 {
+        self.sealing.due_ms(window)
     }
 
     /// Samples of this window and of those before it are late from now on, whatever the clock says.

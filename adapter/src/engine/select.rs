@@ -4,18 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::layout::Layouts;
-use super::pack::unpack;
+use super::stored::Stored;
 use crate::limits;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::row_key::Group;
 use crate::model::sample::{Sample, sort_and_merge};
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, TimeRange, Week};
+use crate::model::time::{TimeRange, Week};
 use crate::store::{Store, StoreError};
 
 /// Why a query has no answer.
@@ -89,30 +88,25 @@ impl Selection<'_> {
         Ok(answer)
     }
 
-    /// Reads a unit's rows a day at a time and encodes its series.
+    /// Reads a unit's samples and encodes its series.
     async fn read<T>(
         &self,
         unit: Unit,
         encode: &impl Fn(&[Sample]) -> (T, usize),
     ) -> Result<Vec<(Labels, T, usize)>, SelectError> {
+        let stored = Stored { store: self.store, layouts: self.layouts };
+        let ids: Vec<SeriesId> = unit.series.keys().copied().collect();
         let mut samples: HashMap<SeriesId, Vec<Sample>> = HashMap::new();
         for (week, group) in &unit.places {
-            let Some((first, last)) = self.range.hours_in(*week) else { continue };
-            for hour in (first.0..=last.0).step_by(24) {
-                let mut parts = vec![(hour, last.0.min(hour + 23))];
-                while let Some((from, to)) = parts.pop() {
-                    let hours = (Hour(from), Hour(to));
-                    let rows = self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await;
-                    match rows {
-                        Ok(rows) => self.collect(&rows, &unit, &mut samples)?,
-                        Err(error) if error.is_too_much() && from < to => {
-                            let middle = i32::midpoint(from, to);
-                            parts.extend([(middle + 1, to), (from, middle)]);
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
+            let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
+            let Some(range) = self.range.within(of_week) else { continue };
+            stored
+                .samples(*group, range, &ids, &mut |series, sample| {
+                    samples.entry(series).or_default().push(sample);
+                    let before = self.collected.fetch_add(1, Ordering::Relaxed);
+                    bound("samples", before + 1, limits::QUERY_SAMPLES_MAX)
+                })
+                .await?;
         }
         let mut answer = Vec::with_capacity(samples.len());
         for (series, labels) in unit.series {
@@ -122,30 +116,6 @@ impl Selection<'_> {
             answer.push((labels, encoded, bytes));
         }
         Ok(answer)
-    }
-
-    /// Takes the unit's samples out of head rows.
-    fn collect(
-        &self,
-        rows: &[Bytes],
-        unit: &Unit,
-        samples: &mut HashMap<SeriesId, Vec<Sample>>,
-    ) -> Result<(), SelectError> {
-        for payload in rows {
-            let mut count = 0;
-            let unpacked = unpack(payload, |point| {
-                let wanted = self.range.contains(point.sample.timestamp_ms)
-                    && unit.series.contains_key(&point.series);
-                if wanted {
-                    samples.entry(point.series).or_default().push(point.sample);
-                    count += 1;
-                }
-            });
-            unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
-            let before = self.collected.fetch_add(count, Ordering::Relaxed);
-            bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
-        }
-        Ok(())
     }
 }
 

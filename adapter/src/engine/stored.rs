@@ -63,7 +63,10 @@ impl Stored<'_> {
             self.store.markers(group, windows).await?.into_iter().collect();
         if !sealed.is_empty() {
             match self.store.late(group, windows, limits::QUERY_ROWS_MAX).await {
-                Ok(late) => late.iter().for_each(|row| drop(sealed.remove(&row.window))),
+                Ok(late) => {
+                    let late: BTreeSet<Hour> = late.iter().map(|row| row.window).collect();
+                    sealed.retain(|window| !late.contains(window));
+                }
                 Err(error) if error.is_too_much() => sealed.clear(),
                 Err(error) => return Err(error.into()),
             }

@@ -290,8 +290,8 @@ impl Local {
     pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
         // Not on the committer's thread: there may be many late rows. Those that come meanwhile
         // belong to the newest day of arrival, which is never dropped.
-        let oldest_late = self.read(Keyspaces::oldest_late).await?;
-        self.ask(|answer| Work::Expire(kept, oldest_late, answer)).await
+        let late = self.read(Keyspaces::oldest_late).await?;
+        self.ask(|answer| Work::Expire(kept, late, answer)).await
     }
 
     /// See [`super::Store::newest_arrival`].

@@ -19,7 +19,7 @@ use super::rows::{
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Day, Hour, Month, Week};
+use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 
 /// Tables as ordered maps behind one lock.
 #[derive(Debug, Default)]
@@ -365,8 +365,10 @@ impl Memory {
         let heads = std::mem::take(&mut tables.head);
         let unsealed = |tables: &Tables, key: &HeadKey| tables.is_unsealed(key.0, key.1, &kept);
         tables.head = heads.into_iter().filter(|(key, _)| unsealed(tables, key)).collect();
-        let sealed_ms = kept.sealed_until.start_ms();
-        let is_kept = |week: &Week| week.end_ms() >= kept.samples_ms.min(sealed_ms);
+        let late = tables.late.iter().map(|row| row.window).min();
+        let unsealed = late.map_or(kept.sealed_until, |late| late.min(kept.sealed_until));
+        let oldest_ms = kept.samples_ms.min(unsealed.start_ms() - 2 * WEEK_MS);
+        let is_kept = |week: &Week| week.end_ms() >= oldest_ms;
         tables.series.retain(|(week, ..), _| is_kept(week));
         tables.metric_series.retain(|(week, ..), _| is_kept(week));
         tables.postings.retain(|(week, ..), _| is_kept(week));

@@ -317,8 +317,8 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
     let store = open(settings(node, "frozen")).await;
     let now_ms = Clock::system().now_ms();
     let rows = |payload: &'static [u8]| Rows {
-        index: vec![],
         head: vec![head_row(1, now_ms, Bytes::from_static(payload))],
+        ..Rows::default()
     };
     store.append(rows(b"before")).await.unwrap();
 

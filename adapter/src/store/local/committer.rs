@@ -12,7 +12,7 @@ use serve::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::keys::{Key, Table};
-use super::keyspaces::{Keyspaces, META_LAYOUT, META_SEALED_UNTIL};
+use super::keyspaces::{Keyspaces, META_LAYOUT, META_SEALED_UNTIL, OldestLate};
 use super::sealed::late_key;
 use super::{Sync, ledger_row, trouble_of};
 use crate::limits;
@@ -27,8 +27,7 @@ pub(super) enum Work {
     AddLayout(LayoutRow, oneshot::Sender<Result<bool, StoreError>>),
     Seal(Sealed, oneshot::Sender<Result<(), StoreError>>),
     SealedUntil(Hour, oneshot::Sender<Result<(), StoreError>>),
-    /// What to keep, and the arrival of the oldest late row.
-    Expire(Kept, Option<i64>, oneshot::Sender<Result<usize, StoreError>>),
+    Expire(Kept, OldestLate, oneshot::Sender<Result<usize, StoreError>>),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -171,8 +170,8 @@ impl Committer {
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
             Work::Seal(sealed, answer) => answer_with(answer, self.seal(&sealed)),
             Work::SealedUntil(hour, answer) => answer_with(answer, self.sealed_until(hour)),
-            Work::Expire(kept, oldest_late, answer) => {
-                answer_with(answer, self.keyspaces.expire(kept, oldest_late));
+            Work::Expire(kept, late, answer) => {
+                answer_with(answer, self.keyspaces.expire(kept, late));
             }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);

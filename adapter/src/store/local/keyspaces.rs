@@ -36,6 +36,15 @@ struct Open {
     ledger: BTreeMap<Month, Keyspace>,
 }
 
+/// How far back late rows reach; the end of time where there are none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OldestLate {
+    /// The oldest arrival, unix milliseconds.
+    pub(super) arrived_ms: i64,
+    /// The begin of the oldest window, unix milliseconds.
+    pub(super) window_ms: i64,
+}
+
 /// The head rows that arrived on one day, and the days of sample time that they belong to: a read
 /// looks only where its days are.
 struct Arrivals {
@@ -188,13 +197,14 @@ impl Keyspaces {
         open.heads.values().filter_map(|arrivals| arrivals.holds.first()).min().copied()
     }
 
-    /// The arrival of the head row that waits longest to be sealed again.
-    pub(super) fn oldest_late(&self) -> Result<Option<i64>, StoreError> {
-        let mut oldest: Option<i64> = None;
+    /// How far back what waits to be sealed again reaches.
+    pub(super) fn oldest_late(&self) -> Result<OldestLate, StoreError> {
+        let mut oldest = OldestLate { arrived_ms: i64::MAX, window_ms: i64::MAX };
         for guard in self.late.iter() {
             let key = guard.key().map_err(|error| damage_of("late", &error))?;
-            let arrived_ms = late_row(&key)?.arrived_ms;
-            oldest = Some(oldest.map_or(arrived_ms, |oldest| oldest.min(arrived_ms)));
+            let row = late_row(&key)?;
+            oldest.arrived_ms = oldest.arrived_ms.min(row.arrived_ms);
+            oldest.window_ms = oldest.window_ms.min(row.window.start_ms());
         }
         Ok(oldest)
     }
@@ -203,11 +213,10 @@ impl Keyspaces {
     /// kept. A sample is never later than its arrival by more than the bound on samples ahead; what
     /// came late to its window has a late row until it is sealed. The newest day stays, as more may
     /// arrive on it.
-    pub(super) fn expire(&self, kept: Kept, oldest_late: Option<i64>) -> Result<usize, StoreError> {
+    pub(super) fn expire(&self, kept: Kept, late: OldestLate) -> Result<usize, StoreError> {
         let mut dropped = 0;
         let sealed_ms = kept.sealed_until.start_ms();
-        let heads_ms = sealed_ms - limits::AHEAD_MS_MAX;
-        let heads_ms = oldest_late.map_or(heads_ms, |oldest| oldest.min(heads_ms));
+        let heads_ms = late.arrived_ms.min(sealed_ms - limits::AHEAD_MS_MAX);
         while let Some((day, keyspace)) = self.take_head_before(heads_ms) {
             self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
                 // Tried again at the next pass; until then readers find it where it was.
@@ -223,7 +232,8 @@ impl Keyspaces {
             dropped += 1;
         }
         // The index is needed to seal and to bill, which looks back by a week.
-        let index_ms = kept.samples_ms.min(sealed_ms - 2 * WEEK_MS);
+        let unsealed_ms = sealed_ms.min(late.window_ms);
+        let index_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
         dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < index_ms)?;
         let samples_ms = kept.samples_ms;
         dropped += self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
