@@ -7,6 +7,7 @@ use prost::Message;
 use serve::clock::Clock;
 
 use super::*;
+use crate::engine::tests::KEEPING;
 use crate::engine::layout::Layout;
 use crate::model::matcher::Matcher;
 use crate::model::time::{DAY_MS, TimeRange};
@@ -22,10 +23,9 @@ async fn writer() -> Writer {
 
 async fn writer_at(now_ms: i64) -> Writer {
     let metrics = Metrics::register(&mut Registry::default());
-    let layout = Layout::new(vec!["uuid".into()]);
-    let retention = Duration::from_secs(400 * 86_400);
+    let layout = Layout::new(vec!["uuid".into()], 7200);
     let store = Store::Memory(Memory::new());
-    let engine = Engine::start(store, &layout, retention, Clock::fixed(now_ms), metrics.clone())
+    let engine = Engine::start(store, &layout, KEEPING, Clock::fixed(now_ms), metrics.clone())
         .await
         .unwrap();
     Writer::new(Arc::new(engine), metrics)

@@ -92,6 +92,7 @@ fn each_library_stays_in_its_room() {
             "xxhash_rust",
             &["adapter/src/model/", "adapter/src/engine/", "adapter/src/store/cassandra/"],
         ),
+        ("pco", &["adapter/src/engine/chunk"]),
         ("quick_cache", &["adapter/src/engine/index.rs"]),
         ("roxmltree", &["exporter/src/xml"]),
         ("jiff", &["adapter/src/model/instant.rs"]),
