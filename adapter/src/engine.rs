@@ -346,11 +346,7 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 }
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
-async fn sealed_until(
-    store: &Store,
-    layouts: &Layouts,
-    clock: &Clock,
-) -> Result<Hour, StoreError> {
+async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
     if let Some(until) = store.sealed_until().await? {
         return Ok(until);
     }

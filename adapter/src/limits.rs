@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// Decompressed body of one request, judged by the declared length before anything is allocated.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Memory for a decompressed body that a thread keeps for the next one; a larger one is given back.
+pub const DECODED_KEPT_BYTES_MAX: usize = 2 << 20;
 /// Series in one write request. Prometheus sends 2,000 samples by default; vmagent 10,000.
 pub const REQUEST_SERIES_MAX: usize = 100_000;
 /// Samples in one write request.

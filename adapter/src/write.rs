@@ -5,10 +5,11 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Known, NoMemory, Ticket, Window};
+use crate::engine::{Batch, Engine, Known, NoMemory, Ticket, Window};
 use crate::limits;
 use crate::metrics::{Metrics, Reason};
 use crate::model::labels::METRIC_NAME;
@@ -55,6 +56,11 @@ pub enum Outcome {
     TryAgain(String, Duration),
 }
 
+thread_local! {
+    /// Each thread decompresses into memory of its own, one request after another.
+    static DECODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Takes write requests.
 #[derive(Debug)]
 pub struct Writer {
@@ -77,45 +83,15 @@ impl Writer {
     /// Memory is asked for before it is spent, at every step that may need much of it.
     pub async fn write(&self, protocol: Protocol, body: &[u8], mut ticket: Ticket) -> Verdict {
         ticket.arrived(&self.engine);
-        match snappy::declared_len(body, limits::DECODED_BYTES_MAX) {
-            Ok(declared) => {
-                if let Err(why) = ticket.grow(declared) {
-                    return no_memory(why);
-                }
-            }
-            Err(error) => return refused(error.to_string()),
+        let mut decoded = DECODED.take();
+        let judged = self.judge((protocol, body), &mut decoded, &mut ticket);
+        if decoded.capacity() <= limits::DECODED_KEPT_BYTES_MAX {
+            DECODED.set(decoded);
         }
-        let decoded = match snappy::decompress(body, limits::DECODED_BYTES_MAX) {
-            Ok(decoded) => decoded,
-            Err(error) => return refused(error.to_string()),
+        let (batch, refusals) = match judged {
+            Ok(judged) => judged,
+            Err(verdict) => return verdict,
         };
-        let request = match decode(protocol, &decoded, &DECODE_LIMITS) {
-            Ok(request) => request,
-            Err(error) => return refused(error.to_string()),
-        };
-        let pools = request.series.len() * SERIES_BYTES + request.samples.len() * SAMPLE_BYTES;
-        if let Err(why) = ticket.grow(pools) {
-            return no_memory(why);
-        }
-        self.metrics.metadata(request.metadata);
-
-        let mut judged = Judged {
-            refusals: Refusals::default(),
-            batch: self.engine.batch(),
-            window: self.engine.window(),
-        };
-        if let Err(error) = judged.all(&request) {
-            return refused(error.to_string());
-        }
-        let Judged { refusals, batch, .. } = judged;
-        if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
-            self.metrics.request_ahead();
-            let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
-            return try_again(text, Duration::from_secs(30));
-        }
-        if let Err(why) = ticket.grow(batch.index_bytes()) {
-            return no_memory(why);
-        }
         let samples = batch.len() as u64;
         if let Err(error) = self.engine.append(batch, ticket).await {
             // Damage of the store is not the sender's fault either, and it keeps the samples.
@@ -126,6 +102,41 @@ impl Writer {
         refusals.report(&self.metrics);
         let outcome = refusals.text(samples).map_or(Outcome::Stored, Outcome::Refused);
         Verdict { samples_written: samples, outcome }
+    }
+
+    /// What is to be stored of a request, and what is refused; or its verdict, where nothing is.
+    /// `decoded` is space for the decompressed body, which nothing of the outcome refers to.
+    fn judge(
+        &self,
+        (protocol, body): (Protocol, &[u8]),
+        decoded: &mut Vec<u8>,
+        ticket: &mut Ticket,
+    ) -> Result<(Batch<'_>, Refusals), Verdict> {
+        let refused = |error: &dyn std::error::Error| refused(error.to_string());
+        let bytes_max = limits::DECODED_BYTES_MAX;
+        let declared = snappy::declared_len(body, bytes_max).map_err(|error| refused(&error))?;
+        ticket.grow(declared).map_err(no_memory)?;
+        let decoded =
+            snappy::decompress_into(body, bytes_max, decoded).map_err(|error| refused(&error))?;
+        let request = decode(protocol, decoded, &DECODE_LIMITS).map_err(|error| refused(&error))?;
+        let pools = request.series.len() * SERIES_BYTES + request.samples.len() * SAMPLE_BYTES;
+        ticket.grow(pools).map_err(no_memory)?;
+        self.metrics.metadata(request.metadata);
+
+        let mut judged = Judged {
+            refusals: Refusals::default(),
+            batch: self.engine.batch(),
+            window: self.engine.window(),
+        };
+        judged.all(&request).map_err(|error| refused(&error))?;
+        let Judged { refusals, batch, .. } = judged;
+        if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
+            self.metrics.request_ahead();
+            let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
+            return Err(try_again(text, Duration::from_secs(30)));
+        }
+        ticket.grow(batch.index_bytes()).map_err(no_memory)?;
+        Ok((batch, refusals))
     }
 }
 
@@ -160,7 +171,7 @@ struct Scratch<'a> {
 
 struct Judged<'e> {
     refusals: Refusals,
-    batch: crate::engine::Batch<'e>,
+    batch: Batch<'e>,
     window: Window,
 }
 
@@ -168,6 +179,7 @@ impl Judged<'_> {
     /// An error refuses the whole request; nothing of it is stored then.
     fn all(&mut self, request: &WriteRequest<'_>) -> Result<(), DecodeError> {
         let mut scratch = Scratch::default();
+        self.batch.reserve(request.samples.len());
         let known = self.batch.recall(request.series.iter().map(|series| series.fingerprint));
         for (series, known) in request.series.iter().zip(known) {
             let samples = request.samples_of(series);

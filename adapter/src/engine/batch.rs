@@ -48,6 +48,11 @@ impl<'e> Batch<'e> {
         }
     }
 
+    /// Makes room for so many samples.
+    pub fn reserve(&mut self, samples: usize) {
+        self.placements.reserve(samples);
+    }
+
     /// What is known of the series of a request, in their order.
     pub fn recall(
         &self,
@@ -109,10 +114,11 @@ impl<'e> Batch<'e> {
     }
 
     fn note(&mut self, week: Week, series: SeriesId, labels: &[(&str, &str)]) -> Group {
-        let row_key = self.layouts.rule(week).row_key(|name| value_of(labels, name));
+        let rule = self.layouts.rule(week);
+        let row_key = rule.row_key(|name| value_of(labels, name));
         let group = row_key.group_of(series);
         if !self.known.contains(week, series) && self.pending.insert((week, series)) {
-            self.unknown.push(index::row(week, series, row_key, labels, &self.encoded));
+            self.unknown.push(index::row((week, series), (rule, row_key), labels, &self.encoded));
         }
         group
     }

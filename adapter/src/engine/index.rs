@@ -10,7 +10,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use super::memo::Memo;
 use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::row_key::{Group, RowKey};
+use crate::model::row_key::{Group, RowKey, RowKeyRule};
 use crate::model::series::SeriesId;
 use crate::model::time::Week;
 use crate::store::rows::IndexRow;
@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError};
 
 /// Ids are hashes already: mixing their parts once more is all that a table needs.
 #[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -29,6 +29,10 @@ impl Hasher for IdHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.write_u64(u64::from(number.cast_unsigned()));
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -151,21 +155,22 @@ impl KnownSeries {
     }
 }
 
-/// The index row of a series in a week.
+/// The index row of a series in a week. The first row-key label has no postings: a matcher that
+/// could look them up is answered from the groups that it names.
 pub(super) fn row(
-    week: Week,
-    series: SeriesId,
-    row_key: RowKey,
+    (week, series): (Week, SeriesId),
+    (rule, row_key): (&RowKeyRule, RowKey),
     labels: &[(&str, &str)],
     encoded: &[u8],
 ) -> IndexRow {
     let group = row_key.group_of(series);
+    let row_key_label = rule.labels.first();
     let mut metric = String::new();
     let mut postings = Vec::with_capacity(labels.len());
     for (name, value) in labels {
         if *name == METRIC_NAME {
             (*value).clone_into(&mut metric);
-        } else {
+        } else if row_key_label.is_none_or(|row_key_label| row_key_label != name) {
             postings.push(((*name).to_owned(), (*value).to_owned()));
         }
     }
