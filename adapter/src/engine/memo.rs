@@ -65,6 +65,7 @@ struct Table {
     slots: Vec<Slot>,
     used: usize,
     evictions: usize,
+    slots_max: usize,
 }
 
 /// The memory of all senders' series.
@@ -73,7 +74,11 @@ pub(super) struct Memo(RwLock<Table>);
 
 impl Memo {
     pub(super) fn new() -> Memo {
-        Memo(RwLock::new(Table::with_slots(SLOTS_MIN)))
+        Memo::with_slots_max(limits::MEMO_SLOTS_MAX)
+    }
+
+    fn with_slots_max(slots_max: usize) -> Memo {
+        Memo(RwLock::new(Table::with_slots(SLOTS_MIN, slots_max)))
     }
 
     /// What is known by each fingerprint, in their order. All of a request at once: nothing here
@@ -90,7 +95,7 @@ impl Memo {
 
     #[cfg(test)]
     pub(super) fn forget(&self) {
-        *self.0.write().unwrap() = Table::with_slots(SLOTS_MIN);
+        *self.0.write().unwrap() = Table::with_slots(SLOTS_MIN, limits::MEMO_SLOTS_MAX);
     }
 
     /// Takes in what is durable now.
@@ -106,8 +111,8 @@ impl Memo {
 }
 
 impl Table {
-    fn with_slots(count: usize) -> Table {
-        Table { slots: vec![Slot(None); count], used: 0, evictions: 0 }
+    fn with_slots(count: usize, slots_max: usize) -> Table {
+        Table { slots: vec![Slot(None); count], used: 0, evictions: 0, slots_max }
     }
 
     /// The slots in which an entry with this fingerprint may be, the likeliest first.
@@ -128,7 +133,7 @@ impl Table {
     }
 
     fn insert(&mut self, lesson: Lesson) {
-        if self.used * 2 >= self.slots.len() && self.slots.len() < limits::MEMO_SLOTS_MAX {
+        if self.used * 2 >= self.slots.len() && self.slots.len() < self.slots_max {
             self.grow(lesson.known.week);
         }
         let mut outdated = None;
@@ -168,7 +173,7 @@ impl Table {
 
     /// Twice as many slots, without what is from before the week that has just ended.
     fn grow(&mut self, present: Week) {
-        let wider = Table::with_slots(self.slots.len() * 2);
+        let wider = Table::with_slots(self.slots.len() * 2, self.slots_max);
         let old = std::mem::replace(self, wider);
         for lesson in old.slots.into_iter().filter_map(|slot| slot.0) {
             if lesson.known.week.0 >= present.0.saturating_sub(1) {
@@ -228,12 +233,12 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_what_is_sent_no_more_makes_room() {
-        let memo = Memo::new();
-        let count = limits::MEMO_SLOTS_MAX;
+        let count = 1 << 14;
+        let memo = Memo::with_slots_max(count);
         // Twice as many series as fit, of which half are gone for good.
         let all: Vec<Lesson> = (0..count * 2).map(|number| lesson(number, 7)).collect();
         memo.learn(&all);
-        assert_eq!(memo.0.read().unwrap().slots.len(), limits::MEMO_SLOTS_MAX);
+        assert_eq!(memo.0.read().unwrap().slots.len(), count);
         let living = &all[..count / 2];
         for _ in 0..20 {
             let found = memo.recall(living.iter().map(|lesson| Some(lesson.fingerprint)));
