@@ -159,3 +159,6 @@ fn matchers(query: &Query) -> Result<Vec<Matcher>, QueryError> {
     }
     Ok(matchers)
 }
+
+#[cfg(test)]
+mod tests;

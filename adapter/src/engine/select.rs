@@ -291,3 +291,6 @@ fn units(found: impl Iterator<Item = (SeriesId, usize, Vec<(Week, Group)>)>) -> 
 pub(super) fn bound(what: &'static str, count: usize, max: usize) -> Result<(), SelectError> {
     if count > max { Err(SelectError::TooMuch { what, max }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
