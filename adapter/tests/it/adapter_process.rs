@@ -69,6 +69,11 @@ impl AdapterProcess {
         self.address
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything on standard error so far.
     pub(crate) fn log(&self) -> String {
         self.log.so_far()
