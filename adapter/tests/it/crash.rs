@@ -54,7 +54,7 @@ fn kill_again_and_again(moments: impl Iterator<Item = u64>) {
 }
 
 /// Reads everything back, by both response types, and compares.
-fn check_everything(adapter: &AdapterProcess, senders: &[Sender]) {
+pub(crate) fn check_everything(adapter: &AdapterProcess, senders: &[Sender]) {
     let mut found = Samples::new();
     // `read` has checked that no series and no time comes twice.
     for (labels, samples) in adapter.read((i64::MIN, i64::MAX), &[("=", "__name__", METRIC)]) {
