@@ -9,7 +9,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
-use super::{damage_of, trouble_of};
+use super::{damage_of, folder, trouble_of};
 use crate::limits;
 use crate::model::time::{Day, Week};
 use crate::store::StoreError;
@@ -41,7 +41,7 @@ struct Arrivals {
 impl Keyspaces {
     /// Opens what is there.
     pub(super) fn open(database: Database) -> Result<Keyspaces, StoreError> {
-        let meta = database.keyspace("meta", small).map_err(|error| damage_of("meta", &error))?;
+        let meta = make(&database, "meta", small)?;
         let mut open = Open::default();
         for name in database.list_keyspace_names() {
             let keyspace = |options: fn() -> KeyspaceCreateOptions| {
@@ -89,7 +89,7 @@ impl Keyspaces {
             return Ok((arrivals.keyspace.clone(), arrivals.holds.contains(&sampled)));
         }
         let name = format!("head-{}", arrived.0);
-        let keyspace = self.database.keyspace(&name, head).map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &name, head)?;
         let arrivals = Arrivals { keyspace: keyspace.clone(), holds: BTreeSet::new() };
         self.write().heads.insert(arrived, arrivals);
         Ok((keyspace, false))
@@ -113,10 +113,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.index(week) {
             return Ok(keyspace);
         }
-        let keyspace = self
-            .database
-            .keyspace(&format!("index-{}", week.0), index)
-            .map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &format!("index-{}", week.0), index)?;
         Ok(self.write().index.entry(week).or_insert(keyspace).clone())
     }
 
@@ -194,6 +191,18 @@ impl Keyspaces {
     fn write(&self) -> RwLockWriteGuard<'_, Open> {
         self.open.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a keyspace, and makes it durable: what is written to it afterwards would be lost with its
+/// name, which fjall does not sync.
+fn make(
+    database: &Database,
+    name: &str,
+    options: fn() -> KeyspaceCreateOptions,
+) -> Result<Keyspace, StoreError> {
+    let keyspace = database.keyspace(name, options).map_err(|error| trouble_of(&error))?;
+    folder::sync_names_beside(keyspace.path()).map_err(|error| trouble_of(&error.into()))?;
+    Ok(keyspace)
 }
 
 impl std::fmt::Debug for Keyspaces {

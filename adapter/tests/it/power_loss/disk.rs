@@ -218,7 +218,9 @@ impl Disk {
         }
         let (folder, name) = self.place(at, path);
         if let Some(id) = self.now(folder).get(&name).copied() {
-            if set(O_TRUNC) && let Inode::File(file) = &mut self.inodes[id] {
+            if set(O_TRUNC)
+                && let Inode::File(file) = &mut self.inodes[id]
+            {
                 file.since.push(Edit::Truncate(0));
             }
             return id;
@@ -351,7 +353,9 @@ fn fate(mood: Mood, dice: &mut Dice) -> Fate {
     match mood {
         Mood::Lost => Fate::Lost,
         Mood::Kept => Fate::Kept,
-        Mood::Each => dice.pick(&[Fate::Lost, Fate::Kept, Fate::Cut, Fate::Selected, Fate::Selected]),
+        Mood::Each => {
+            dice.pick(&[Fate::Lost, Fate::Kept, Fate::Cut, Fate::Selected, Fate::Selected])
+        }
     }
 }
 

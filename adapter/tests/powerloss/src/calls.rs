@@ -64,7 +64,8 @@ impl Call {
             }
             libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 if is_watched(a as c_int) => {
                 // SAFETY: the process gives the kernel this many parts, and waits for the answer.
-                let parts = unsafe { std::slice::from_raw_parts(b as *const libc::iovec, c as usize) };
+                let parts =
+                    unsafe { std::slice::from_raw_parts(b as *const libc::iovec, c as usize) };
                 // -1 means the file's own position.
                 let at_place = self.number != libc::SYS_writev && d != u64::MAX;
                 self.write(at_place.then_some(d), parts)
@@ -225,9 +226,11 @@ impl Call {
         let watched = |fd: u64| is_watched(fd as c_int);
         let touches = match self.number {
             libc::SYS_fcntl => false,
-            libc::SYS_ioctl | libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 | libc::SYS_fallocate => {
-                watched(a)
-            }
+            libc::SYS_ioctl
+            | libc::SYS_writev
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_fallocate => watched(a),
             libc::SYS_close_range => (a..=b.min(1 << 16)).any(watched),
             libc::SYS_sendfile | libc::SYS_tee | libc::SYS_vmsplice => watched(a) || watched(b),
             libc::SYS_splice | libc::SYS_copy_file_range => watched(a) || watched(c),

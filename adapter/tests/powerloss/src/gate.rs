@@ -45,10 +45,8 @@ pub(crate) fn call(number: c_long, arguments: [u64; 6]) -> i64 {
 /// Writes all of these parts, or says how far it came by an error.
 pub(crate) fn write_all(fd: c_int, parts: &mut [libc::iovec]) -> Result<(), i64> {
     let whole: usize = parts.iter().map(|part| part.iov_len).sum();
-    let written = call(
-        libc::SYS_writev,
-        [fd as u64, parts.as_ptr() as u64, parts.len() as u64, 0, 0, 0],
-    );
+    let written =
+        call(libc::SYS_writev, [fd as u64, parts.as_ptr() as u64, parts.len() as u64, 0, 0, 0]);
     if written == whole as i64 { Ok(()) } else { Err(written) }
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct Turn(());
 pub(crate) fn begin(folder: &str, log: &str, kill_at: u64) {
     let path = CString::new(log).expect("powerloss: a path without zero bytes");
     // SAFETY: a path that ends with a zero byte.
-    let log = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC) };
+    let log =
+        unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC) };
     assert!(log >= 0, "powerloss: no log: {}", std::io::Error::last_os_error());
     assert!(WATCH.set(Watch { folder: folder.into(), log, kill_at }).is_ok());
 }
