@@ -13,8 +13,7 @@ use std::sync::Mutex;
 
 use self::dice::Dice;
 use self::disk::Disk;
-use crate::adapter_process::{self, AdapterProcess, now_ms};
-use crate::crash::check_everything;
+use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load::{self, Sender};
 
 /// `KANYUN_POWER_LOSSES` sets another number, as `make soak` does.
@@ -50,9 +49,7 @@ impl Plant {
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().canonicalize().unwrap().join("disk");
         std::fs::create_dir(&disk).unwrap();
-        let start_ms = now_ms() - 3_600_000;
-        let senders = (0..6).map(|number| Sender::new(number, start_ms)).collect();
-        Plant { dice: Dice::new(seed), disk, folder, senders }
+        Plant { dice: Dice::new(seed), disk, folder, senders: load::senders() }
     }
 
     fn run(&mut self, losses: u64) {
@@ -60,8 +57,8 @@ impl Plant {
             self.run_until_loss();
             // Not always: the next loss may come before the first has been recovered from.
             if loss == losses || self.dice.below(3) > 0 {
-                let adapter = AdapterProcess::on_folder(&self.data());
-                check_everything(&adapter, &self.senders);
+                let adapter = AdapterProcess::start(&mut load::service(&self.data()));
+                load::check_everything(&adapter, &self.senders);
                 adapter.kill();
             }
         }
@@ -79,14 +76,18 @@ impl Plant {
         std::fs::write(&log, "").unwrap();
         let mut before = Disk::of(&self.disk);
         println!("power loss at call {kill_at}");
-        match AdapterProcess::try_start(&mut self.command(&log, kill_at)) {
+        let at_call = match AdapterProcess::try_start(&mut self.command(&log, kill_at)) {
             Ok(adapter) => self.load(adapter),
             Err((status, text)) => {
                 assert_eq!(status.signal(), Some(9), "it ended by itself: {status}\n{text}");
+                true
             }
-        }
+        };
         before.replay(&log);
-        before.check_now();
+        if at_call {
+            // Else it may have been killed after a call and before its record.
+            before.check_now();
+        }
         let next = self.folder.path().join("next");
         std::fs::create_dir(&next).unwrap();
         before.lose_power(&mut self.dice, &next);
@@ -94,7 +95,8 @@ impl Plant {
         std::fs::rename(&next, &self.disk).unwrap();
     }
 
-    fn load(&mut self, adapter: AdapterProcess) {
+    /// Says whether it died at the chosen call.
+    fn load(&mut self, adapter: AdapterProcess) -> bool {
         let address = adapter.address();
         let alive = Mutex::new(Some(adapter));
         load::run(&mut self.senders, address, |acknowledged| {
@@ -102,15 +104,14 @@ impl Plant {
                 alive.lock().unwrap().take().unwrap().kill();
             }
         });
-        if let Some(adapter) = alive.into_inner().unwrap() {
-            let (status, text) = adapter.wait();
-            assert_eq!(status.signal(), Some(9), "it ended by itself: {status}\n{text}");
-        }
+        let Some(adapter) = alive.into_inner().unwrap() else { return false };
+        let (status, text) = adapter.wait();
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {status}\n{text}");
+        true
     }
 
     fn command(&self, log: &Path, kill_at: u64) -> Command {
-        let mut command = adapter_process::command();
-        command.arg("--store.path").arg(self.data());
+        let mut command = load::service(&self.data());
         command.env("LD_PRELOAD", library());
         command.env(powerloss::FOLDER, &self.disk).env(powerloss::LOG, log);
         command.env(powerloss::KILL_AT, kill_at.to_string());
