@@ -3,6 +3,7 @@
 
 mod committer;
 mod folder;
+mod journal;
 mod keys;
 mod keyspaces;
 #[cfg(test)]
@@ -64,7 +65,7 @@ impl Local {
     /// Opens or creates the folder, recovers what a crash left, and starts the committer.
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
-        folder::prepare(&folder)?;
+        folder::prepare(&folder, settings.sync)?;
         let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
             fjall::Error::Locked => OpenError(format!(
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::{Sync, journal};
 use crate::store::OpenError;
 
 /// fjall's mark of a store that was made; it is written last.
@@ -25,13 +26,14 @@ const CURRENT_BYTES: usize = 8 + 16;
 
 /// Makes the folder if it is missing, durably, and judges what is in it. An error names the file
 /// and says what to do.
-pub(super) fn prepare(folder: &Path) -> Result<(), OpenError> {
+pub(super) fn prepare(folder: &Path, sync: Sync) -> Result<(), OpenError> {
     make(folder).map_err(|error| super::unusable(folder, &error))?;
     let found = Found::read(folder).map_err(|error| super::unusable(folder, &error))?;
     if !found.is_made {
         return found.clear_unfinished(folder);
     }
-    found.judge(folder)
+    found.judge(folder)?;
+    journal::judge(found.journals, sync)
 }
 
 /// Makes the names in a folder durable: POSIX promises a new file's name only after this.
@@ -153,7 +155,7 @@ fn judge_keyspace(keyspace: &Path) -> Result<(), OpenError> {
         )),
         // fjall judges it, as it knows whether the keyspace is in use.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(super::unusable(&list, &error)),
+        Err(error) => Err(unreadable(&list, &error)),
     }
 }
 
@@ -173,9 +175,16 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-fn damaged(path: &Path, what: &str) -> OpenError {
+pub(super) fn damaged(path: &Path, what: &str) -> OpenError {
     OpenError(format!(
         "{} {what}: the store is damaged and was left as it is; restore the data folder from a backup, or choose another with --store.path",
+        path.display()
+    ))
+}
+
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> OpenError {
+    OpenError(format!(
+        "{} cannot be read: {error}; check its permissions and its disk",
         path.display()
     ))
 }
