@@ -42,8 +42,8 @@ use layout::{Layout, LayoutError, Layouts};
 pub use memo::Known;
 pub use seal::GroupWindow;
 use seal::Sealing;
-pub use select::SelectError;
 use select::Selection;
+pub use select::{Found, SelectError};
 
 /// The adapter's data, whatever the store.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub struct Engine {
     clock: Clock,
     keeping: Keeping,
     sealing: Arc<Sealing>,
+    // Parts that reads may read at once.
+    parts: Semaphore,
 }
 
 /// How long things are kept, and when they are sealed.
@@ -149,6 +151,7 @@ impl Engine {
         let committer = Mutex::new(Some(tokio::spawn(committer.run(waiting))));
         let requests = RwLock::new(Some(requests));
         let memory = Arc::new(Semaphore::new(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10));
+        let parts = Semaphore::new(store.reads_at_once() * limits::READ_PARTS_AT_ONCE);
         Ok(Engine {
             store,
             layouts,
@@ -160,6 +163,7 @@ impl Engine {
             clock,
             keeping,
             sealing,
+            parts,
         })
     }
 
@@ -258,6 +262,18 @@ impl Engine {
         }
     }
 
+    /// The series that match and may have samples in the range, ready to be read part by part.
+    pub async fn find<'e>(
+        &'e self,
+        range: TimeRange,
+        matchers: &'e [Matcher],
+    ) -> Result<Option<Found<'e>>, SelectError> {
+        match self.stored_range(range) {
+            Some(range) => self.selection(range, matchers).find().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Every series that matches and has samples in the range, with what `encode` makes of its
     /// samples (sorted by time, one a timestamp, all within the range) and the bytes that takes.
     /// Sorted by labels. Whole, or an error.
@@ -299,6 +315,7 @@ impl Engine {
             range,
             matchers,
             collected: AtomicUsize::new(0),
+            parts: &self.parts,
         }
     }
 

@@ -98,8 +98,28 @@ pub const QUERY_ROWS_MAX: usize = 1_000_000;
 pub const QUERY_SERIES_MAX: usize = 1_000_000;
 /// Samples that one query may return (Prometheus' own read limit is 50 million).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
-/// Bytes of encoded answers that one query may hold before its first frame is sent.
+/// Bytes of labels that one query may hold, and of one sampled answer, which is whole in memory.
 pub const QUERY_BYTES_MAX: usize = 128 << 20;
+/// Samples that one part of a read should have: it is read, merged and encoded at once.
+pub const READ_PART_SAMPLES: usize = 100_000;
+/// What a series has in an hour where it is scraped every 15 s.
+pub const READ_PART_HOUR_SAMPLES: usize = 240;
+/// Samples that one part of a read may have (32 MiB); where it has more it is divided.
+pub const READ_PART_SAMPLES_MAX: usize = 1_000_000;
+/// Parts of all reads that are under way at once, for each that one query has: bounds the memory
+/// of all.
+pub const READ_PARTS_AT_ONCE: usize = 2;
+/// MiB of encoded samples that one read keeps in memory until it is whole; the rest of them, and
+/// then all, wait in a temporary file.
+pub const READ_MEMORY_MIB_MAX: usize = 32;
+/// MiB that a read has in any case: without it many small runs would be written.
+pub const READ_MEMORY_MIB_MIN: usize = 4;
+/// MiB that all reads together keep in memory beyond that.
+pub const READS_MEMORY_MIB_MAX: usize = 96;
+/// MiB of temporary files of all reads; a read that needs more is 503.
+pub const READS_DISK_MIB_MAX: usize = 2_048;
+/// Bytes of encoded samples in one streamed answer: 50 million samples of the worst kind.
+pub const READ_BYTES_MAX: usize = 512 << 20;
 /// Reads of one query that are under way at once, in a cluster and on one disk.
 pub const CLUSTER_READS_AT_ONCE: usize = 32;
 /// See [`CLUSTER_READS_AT_ONCE`].

@@ -15,7 +15,7 @@ use adapter::metrics::Metrics;
 use adapter::model::matcher::Matcher;
 use adapter::model::sample::Sample;
 use adapter::model::time::TimeRange;
-use adapter::read::Reader;
+use adapter::read::{Reader, Room};
 use adapter::store::Store;
 use adapter::store::memory::Memory;
 use adapter::usage::Usage;
@@ -68,7 +68,8 @@ impl Adapter {
         let engine = Engine::start(store, &layout, KEEPING, clock.clone(), metrics.clone());
         let engine = Arc::new(runtime.block_on(engine).unwrap());
         let writer = Writer::new(Arc::clone(&engine), metrics.clone());
-        let reader = Reader::new(Arc::clone(&engine), metrics.clone());
+        let room = Room::new(std::env::temp_dir(), metrics.clone());
+        let reader = Reader::new(Arc::clone(&engine), metrics.clone(), room);
         let usage = Arc::new(Usage::new(Arc::clone(&engine), clock, metrics));
         Adapter { runtime, engine, writer, reader, usage }
     }
