@@ -23,10 +23,8 @@ pub struct Known {
 impl Known {
     /// The times for which nothing is left to do but to store a sample.
     pub fn times(&self) -> TimeRange {
-        let end_ms = match self.ahead {
-            true => self.week.end_ms(),
-            false => ahead_from_ms(self.week, self.series) - 1,
-        };
+        let end_ms =
+            if self.ahead { self.week.end_ms() } else { ahead_from_ms(self.week, self.series) - 1 };
         TimeRange { start_ms: self.week.start_ms(), end_ms }
     }
 }
@@ -37,7 +35,7 @@ impl Known {
 pub(super) fn ahead_from_ms(week: Week, series: SeriesId) -> i64 {
     let spread = u128::from(limits::INDEX_AHEAD_SPREAD_MS.cast_unsigned());
     // The low half of a hash, scaled: below the spread.
-    let jitter = (series.0 & u128::from(u64::MAX)) * spread >> 64;
+    let jitter = ((series.0 & u128::from(u64::MAX)) * spread) >> 64;
     let jitter = i64::try_from(jitter).unwrap_or(0);
     week.end_ms() - limits::INDEX_AHEAD_MS + 1 + jitter
 }
@@ -116,7 +114,6 @@ impl Table {
     }
 
     /// The slots in which an entry with this fingerprint may be, the likeliest first.
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits of a hash are one, too")]
     fn places(&self, fingerprint: Fingerprint) -> impl Iterator<Item = usize> + use<> {
         let (first, mask) = (fingerprint.bits() as usize, self.slots.len() - 1);
         (0..PROBES).map(move |step| first.wrapping_add(step) & mask)

@@ -53,7 +53,7 @@ fn fleet() -> Vec<Labels> {
 }
 
 /// A scrape of the fleet, as `write` makes a batch of it.
-fn scrape<'e>(mut batch: Batch<'e>, at_ms: i64) -> Batch<'e> {
+fn scrape(mut batch: Batch<'_>, at_ms: i64) -> Batch<'_> {
     let fleet = fleet();
     let fingerprint = |labels: &Labels| Fingerprint::of(&labels.encode(), 0);
     let known = batch.recall(fleet.iter().map(fingerprint));
@@ -85,7 +85,7 @@ async fn a_week_begins_without_index_rows_because_they_were_written_ahead() {
     let from_ms = next.start_ms() - 13 * HOUR_MS;
     assert_eq!(feed(&engine, from_ms).await, [week; 100]);
     let (mut ahead, mut most) = (0, 0);
-    for at_ms in (from_ms + STEP_MS..next.start_ms()).step_by(STEP_MS as usize) {
+    for at_ms in (from_ms + STEP_MS..next.start_ms()).step_by(usize::try_from(STEP_MS).unwrap()) {
         let rows = feed(&engine, at_ms).await;
         assert!(rows.iter().all(|row| *row == next), "{rows:?}");
         assert!(rows.is_empty() || next.start_ms() - at_ms <= limits::INDEX_AHEAD_MS);

@@ -102,10 +102,11 @@ fn as_v2(timeseries: &[messages::TimeSeries], first: &[&str]) -> Vec<u8> {
         [""].iter().chain(first).map(|text| (*text).to_owned()).collect();
     let mut place = |text: &String| {
         let known = symbols.iter().position(|symbol| symbol == text);
-        known.unwrap_or_else(|| {
+        let place = known.unwrap_or_else(|| {
             symbols.push(text.clone());
             symbols.len() - 1
-        }) as u32
+        });
+        u32::try_from(place).unwrap()
     };
     let timeseries = timeseries
         .iter()
