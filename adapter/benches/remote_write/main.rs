@@ -17,6 +17,7 @@
 )]
 
 mod bodies;
+mod chunks;
 mod disk;
 mod fleet;
 mod readback;
@@ -49,6 +50,9 @@ struct Flags {
     /// A small round against the adapter alone, to see that it works
     #[arg(long)]
     quick: bool,
+    /// Sealed chunks alone: what a sample takes in bytes and in time
+    #[arg(long)]
+    chunks: bool,
     /// Guests, 60 series each
     #[arg(long, default_value_t = 1_000)]
     guests: usize,
@@ -99,7 +103,8 @@ fn main() -> ExitCode {
         flags.scrapes = 12;
         flags.shards = vec![1, 7];
     }
-    match run(&flags) {
+    let ended = if flags.chunks { chunks::measure() } else { run(&flags) };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("bench: {why}");
