@@ -7,6 +7,7 @@ mod commit;
 mod index;
 pub mod layout;
 mod matching;
+mod memo;
 pub mod pack;
 mod seal;
 mod select;
@@ -38,6 +39,7 @@ pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
+pub use memo::Known;
 pub use seal::GroupWindow;
 use seal::Sealing;
 use select::Selection;
@@ -178,6 +180,12 @@ impl Engine {
         Batch::new(&self.layouts, &self.known)
     }
 
+    /// Forgets what bytes on the wire mean, so that everything goes the full way.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.known.memo.forget();
+    }
+
     /// The window of times for which samples are taken now.
     pub fn window(&self) -> Window {
         let now_ms = self.clock.now_ms();
@@ -195,14 +203,14 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
-        let Batch { placements, mut unknown, .. } = batch;
+        let Batch { placements, mut unknown, lessons, .. } = batch;
         let stored = async {
             if !unknown.is_empty() {
                 self.known.drop_known(&self.store, &mut unknown).await?;
             }
             let (answer, answered) = oneshot::channel();
             let Ticket { arriving, memory, .. } = ticket;
-            let request = Request { placements, index: unknown, answer, memory };
+            let request = Request { placements, index: unknown, lessons, answer, memory };
             self.queue(request)?;
             drop(arriving);
             answered
@@ -355,11 +363,7 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 }
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
-async fn sealed_until(
-    store: &Store,
-    layouts: &Layouts,
-    clock: &Clock,
-) -> Result<Hour, StoreError> {
+async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
     if let Some(until) = store.sealed_until().await? {
         return Ok(until);
     }

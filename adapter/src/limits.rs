@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// Decompressed body of one request, judged by the declared length before anything is allocated.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Memory for a decompressed body that a thread keeps for the next one; a larger one is given back.
+pub const DECODED_KEPT_BYTES_MAX: usize = 2 << 20;
 /// Series in one write request. Prometheus sends 2,000 samples by default; vmagent 10,000.
 pub const REQUEST_SERIES_MAX: usize = 100_000;
 /// Samples in one write request.
@@ -41,8 +43,17 @@ pub const COMMIT_SAMPLES_MAX: usize = 500_000;
 pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
 /// Samples in one head row: about 64 KiB, far below Cassandra's 16 MiB mutation.
 pub const HEAD_ROW_SAMPLES_MAX: usize = 2048;
-/// Entries of the cache of series that the index knows, 32 bytes each and the cache's own.
+/// Entries of the cache of series that the index knows, 32 bytes each and the cache's own. One entry
+/// holds all weeks of a series, so that a million series stay in it also when a week ends and the
+/// next one's rows are written ahead.
 pub const SEEN_SERIES_MAX: usize = 2_000_000;
+/// Entries of the memory of series by their bytes on the wire, 64 bytes each; it is twice as large
+/// as what is in it until it has so many. A million series fill half of it. A power of two.
+pub const MEMO_SLOTS_MAX: usize = 1 << 21;
+/// So long before a week ends the first index rows of the next week are written.
+pub const INDEX_AHEAD_MS: i64 = 12 * 3_600_000;
+/// And over so long they are spread: the rest is for series that are scraped seldom.
+pub const INDEX_AHEAD_SPREAD_MS: i64 = INDEX_AHEAD_MS - 30 * 60_000;
 /// A write must be durable within this time, below Prometheus' own timeout of 30 s.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(25);
 

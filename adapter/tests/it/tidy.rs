@@ -90,7 +90,12 @@ fn each_library_stays_in_its_room() {
         ("regex_syntax", &["adapter/src/model/re2"]),
         (
             "xxhash_rust",
-            &["adapter/src/model/", "adapter/src/engine/", "adapter/src/store/cassandra/"],
+            &[
+                "adapter/src/model/",
+                "adapter/src/engine/",
+                "adapter/src/store/cassandra/",
+                "adapter/src/store/local/",
+            ],
         ),
         ("pco", &["adapter/src/engine/chunk"]),
         ("quick_cache", &["adapter/src/engine/index.rs"]),
