@@ -113,13 +113,9 @@ impl Metrics {
         let commit_seconds = Histogram::new(COMMIT_SECONDS);
         let help = "Time from the begin of a group commit until it was durable";
         registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
-        let queries = Family::default();
-        registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
+        let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
         let sealing = SealingMetrics::register(registry);
-        let spilled = Counter::default();
-        let help = "Bytes of remote_read's answers that waited in temporary files";
-        registry.register_with_unit("read_spilled", help, Unit::Bytes, spilled.clone());
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -251,6 +247,14 @@ impl Metrics {
     pub fn expired(&self, count: usize) {
         self.expired.inc_by(count as u64);
     }
+}
+
+fn register_reads(registry: &mut Registry) -> (Family<Queries, Counter>, Counter) {
+    let (queries, spilled) = (Family::default(), Counter::default());
+    registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
+    let help = "Bytes of remote_read's answers that waited in temporary files";
+    registry.register_with_unit("read_spilled", help, Unit::Bytes, spilled.clone());
+    (queries, spilled)
 }
 
 fn register_billing(

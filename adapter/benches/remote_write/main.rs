@@ -17,6 +17,7 @@
 )]
 
 mod bodies;
+mod chunks;
 mod disk;
 mod fleet;
 mod readback;
@@ -46,10 +47,14 @@ use tally::{Likeness, Tally};
 
 /// Measures what a remote_write server spends on the samples of a fleet of guests
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Flags {
     /// A small round against the adapter alone, to see that it works
     #[arg(long)]
     quick: bool,
+    /// Sealed chunks alone: what a sample takes in bytes and in time
+    #[arg(long)]
+    chunks: bool,
     /// What a sample costs the adapter at 10 thousand, 100 thousand and a million series
     #[arg(long, conflicts_with_all = ["quick", "url", "moved_clock"])]
     scale: bool,
@@ -103,7 +108,8 @@ fn main() -> ExitCode {
         flags.scrapes = 12;
         flags.shards = vec![1, 7];
     }
-    match run(&flags) {
+    let ended = if flags.chunks { chunks::measure() } else { run(&flags) };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("bench: {why}");

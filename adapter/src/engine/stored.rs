@@ -14,8 +14,9 @@ use crate::model::series::SeriesId;
 use crate::model::time::{Hour, TimeRange};
 use crate::store::{Store, StoreError};
 
-/// Hours of head rows, or of windows of chunks, that are asked for at once.
-const HOURS_AT_ONCE: i32 = 24;
+/// Hours of head rows that are asked for at once: of a guest about 2 MiB.
+const HOURS_AT_ONCE: i32 = 6;
+/// Hours whose windows of chunks are asked for at once.
 const CHUNK_HOURS_AT_ONCE: i32 = 28 * 24;
 
 /// A view of what is stored.

@@ -102,17 +102,12 @@ impl Room {
             return Err(self.refused(&io::ErrorKind::StorageFull.into()));
         }
         self.metrics.spilled(bytes);
-        match spill {
-            Some(Spill { file, length, _disk: mut disk }) => {
-                disk.merge(taken);
-                Ok(Spill { file, length, _disk: disk })
-            }
-            None => {
-                let file = tempfile::tempfile_in(&self.folder);
-                let file = file.map_err(|error| self.refused(&error))?;
-                Ok(Spill { file, length: 0, _disk: taken })
-            }
+        if let Some(Spill { file, length, _disk: mut disk }) = spill {
+            disk.merge(taken);
+            return Ok(Spill { file, length, _disk: disk });
         }
+        let file = tempfile::tempfile_in(&self.folder).map_err(|error| self.refused(&error))?;
+        Ok(Spill { file, length: 0, _disk: taken })
     }
 
     /// The folder is not the client's business, and its trouble may pass.

@@ -117,13 +117,11 @@ impl Waiting {
             // Memory is for reads that have not come as far yet.
             self.spill().await?;
         }
-        Ok(match self.spilled {
-            Some(spilled) => Sorted::Spilled(Merge::new(spilled)),
-            None => {
-                self.held.pieces.sort_by_key(|piece| piece.place);
-                Sorted::Held(Memory { held: self.held, taken: 0 })
-            }
-        })
+        if let Some(spilled) = self.spilled {
+            return Ok(Sorted::Spilled(Merge::new(spilled)));
+        }
+        self.held.pieces.sort_by_key(|piece| piece.place);
+        Ok(Sorted::Held(Memory { held: self.held, taken: 0 }))
     }
 
     /// Writes what is in memory to the disk, as one more run. A read that is given up meanwhile
