@@ -66,7 +66,10 @@ impl Local {
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
         std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
-        let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
+        let database = Database::builder(&folder)
+            .worker_threads(WORKERS)
+            .max_journaling_size(limits::LOCAL_JOURNAL_BYTES_MAX);
+        let database = database.open().map_err(|error| match error {
             fjall::Error::Locked => OpenError(format!(
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",
                 folder.display()
