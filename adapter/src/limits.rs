@@ -84,8 +84,22 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 pub const HEAD_READ_BYTES_MAX: usize = 32 << 20;
 /// Bytes of chunks in one read; a range of windows that holds more is read in parts.
 pub const CHUNK_READ_BYTES_MAX: usize = 32 << 20;
-/// Values of one label that an index lookup takes from an alternation; more are filtered.
-pub const LOOKUP_VALUES_MAX: usize = 1_000;
+/// Values or beginnings of one label that an index lookup takes from an alternation; more are
+/// filtered. A lookup costs some 20 us, reading a million postings half a second.
+pub const LOOKUP_VALUES_MAX: usize = 10_000;
+/// Rows after which a list of postings is left alone while another matcher's may be shorter: first
+/// few, then more. The last bound of a list is [`QUERY_ROWS_MAX`].
+pub const SHORT_POSTINGS_MAX: [usize; 2] = [1_000, 50_000];
+/// Bytes of labels in one read of series.
+pub const SERIES_READ_BYTES_MAX: usize = 32 << 20;
+/// Groups whose series are read at once: on a disk one thread does it, so that a query of a few
+/// hundred guests keeps several busy and none for long.
+pub const SERIES_READ_GROUPS: usize = 32;
+/// Series of a group that are read one by one; of more, all of the group are, side by side.
+pub const SERIES_READ_SINGLY_MAX: usize = 8;
+/// Series of postings whose labels are not read yet: those of several metrics are gathered, as they
+/// are in the same groups.
+pub const CANDIDATES_WAITING_MAX: usize = 100_000;
 /// Body of one read request.
 pub const READ_BODY_BYTES_MAX: usize = 1 << 20;
 /// Queries in one read request; Prometheus sends one.
@@ -149,7 +163,11 @@ pub const SEAL_LATE_ROWS_MAX: usize = 100_000;
 pub const LOCAL_COMMIT_BYTES_MAX: usize = 16 << 20;
 /// With `--store.sync=interval`: how long an acknowledged write may be unsynced.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Free space below which writes are refused: a full journal (512 MiB) and one compaction.
+/// Bytes of full journals, beside the one that is written: what a start after a crash reads again,
+/// row by row. With fjall's own bound of 512 MiB that took 8 s after a million new series. It costs
+/// that keyspaces which are seldom written have smaller tables.
+pub const LOCAL_JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// Free space below which writes are refused: full journals and one compaction.
 pub const DISK_RESERVE_BYTES: u64 = 1 << 30;
 
 // Cassandra.

@@ -16,7 +16,9 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
-use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, Rows, Sealed};
+use rows::{
+    Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, Sealed, Wanted,
+};
 
 /// The closed set of stores.
 #[derive(Debug)]
@@ -111,13 +113,38 @@ impl Store {
         each_store!(self, store => store.metric_series(week, metric, rows_max).await)
     }
 
-    /// The series of a metric in a week whose label has this value, in no order.
+    /// The series of a metric in a week whose label has one of these values, in no order. A value
+    /// that is asked for twice may be answered twice.
     pub async fn postings(
         &self,
-        key: rows::PostingsKey<'_>,
+        key: PostingsKey<'_>,
+        values: &[&str],
         rows_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        each_store!(self, store => store.postings(key, rows_max).await)
+        each_store!(self, store => store.postings(key, values, rows_max).await)
+    }
+
+    /// The series of a metric in a week whose label's value begins with one of these texts, none of
+    /// which is empty or begins with another; with the values, in no order.
+    pub async fn postings_below(
+        &self,
+        key: PostingsKey<'_>,
+        prefixes: &[&str],
+        rows_max: usize,
+    ) -> Result<Vec<(String, Placed)>, StoreError> {
+        each_store!(self, store => store.postings_below(key, prefixes, rows_max).await)
+    }
+
+    /// The encoded labels of series of some groups in a week, in no order; at most
+    /// [`limits::SERIES_READ_BYTES_MAX`] of them. A series that is asked for and not there is left
+    /// out.
+    pub async fn labels(
+        &self,
+        week: Week,
+        wanted: Vec<Wanted>,
+        rows_max: usize,
+    ) -> Result<Vec<(Placed, bytes::Bytes)>, StoreError> {
+        each_store!(self, store => store.labels(week, wanted, rows_max).await)
     }
 
     /// The metric names of a week, sorted.

@@ -18,8 +18,10 @@
 
 mod bodies;
 mod chunks;
+mod churn;
 mod disk;
 mod fleet;
+mod index;
 mod readback;
 #[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../../tests/it/remote.rs"]
@@ -95,6 +97,12 @@ struct Flags {
     /// Where that server gives samples back as VictoriaMetrics' export API does
     #[arg(long, value_name = "URL", requires = "url", conflicts_with = "read_url")]
     export_url: Option<String>,
+    /// Instead: queries and starts with a million series of one metric, in so many weeks
+    #[arg(long, value_name = "WEEKS", num_args = 0..=1, default_missing_value = "5")]
+    index: Option<usize>,
+    /// Instead: memory over so many generations of guests that are gone
+    #[arg(long, value_name = "GENERATIONS", num_args = 0..=1, default_missing_value = "30")]
+    churn: Option<usize>,
     /// `cargo bench` says so
     #[arg(long, hide = true)]
     bench: bool,
@@ -133,6 +141,14 @@ fn run(flags: &Flags) -> Result<(), String> {
         }
         return Ok(());
     }
+    let adapter = Path::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 * 1_000;
+    if let Some(weeks) = flags.index {
+        return index::run(adapter, index::Size { guests: 17 * flags.guests, weeks }, now_ms);
+    }
+    if let Some(generations) = flags.churn {
+        return churn::run(adapter, 2 * flags.guests, generations, now_ms);
+    }
     let course = course(flags)?;
     let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
     let protocols =
@@ -152,7 +168,6 @@ fn run(flags: &Flags) -> Result<(), String> {
         report::line(&round, None);
         peer = Some(round);
     }
-    let adapter = Path::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
     for protocol in protocols {
         for shards in &flags.shards {
             let course = moved.as_ref().unwrap_or(&course);

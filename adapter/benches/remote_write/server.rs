@@ -208,9 +208,18 @@ pub(crate) fn cpu_seconds_when_idle(pid: u32) -> Result<f64, String> {
 
 /// Most memory that a process ever had, MiB.
 pub(crate) fn peak_mebibytes(pid: u32) -> Result<f64, String> {
+    mebibytes(pid, "VmHWM:")
+}
+
+/// Memory that a process has now, MiB.
+pub(crate) fn resident_mebibytes(pid: u32) -> Result<f64, String> {
+    mebibytes(pid, "VmRSS:")
+}
+
+fn mebibytes(pid: u32, field: &str) -> Result<f64, String> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kibibytes.map(|kibibytes| kibibytes / 1_024.0).ok_or_else(|| format!("{path} has no VmHWM"))
+    kibibytes.map(|kibibytes| kibibytes / 1_024.0).ok_or_else(|| format!("{path} has no {field}"))
 }

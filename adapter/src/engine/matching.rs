@@ -1,132 +1,164 @@
 //! From matchers to series by the index: which series match, and in which weeks and groups they
-//! live. Knows nothing of samples.
+//! live. Knows nothing of samples, and leaves to `candidates` where to look.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod candidates;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::index::stored_labels;
 use super::select::{SelectError, Selection, bound};
 use crate::limits;
-use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::matcher::{Matcher, all_accept};
-use crate::model::row_key::{Group, RowKey};
+use crate::model::labels::{Labels, LabelsDamaged, decode_pairs};
+use crate::model::matcher::{Matcher, all_accept_pairs};
+use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::Week;
-use crate::store::rows::{Placed, PostingsKey};
+use crate::store::StoreError;
+use crate::store::rows::{Placed, Wanted};
+
+/// Matching series with their labels and their places.
+pub(super) type Matching = HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>;
+
+/// Weeks that are looked at together: each holds its candidates in memory.
+const WEEKS_AT_ONCE: usize = 2;
+
+/// What a query has found so far in all its weeks.
+#[derive(Default)]
+struct Found {
+    series: Matching,
+    label_bytes: usize,
+}
 
 impl Selection<'_> {
     /// Every matching series and its places.
-    pub(super) async fn matching(
-        &self,
-    ) -> Result<HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>, SelectError> {
-        let mut found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)> = HashMap::new();
-        let mut bytes = 0;
-        let weeks = stream::iter(self.range.weeks())
-            .map(|week| async move { Ok((week, self.matching_in(week).await?)) });
-        let mut weeks = weeks.buffered(4);
-        while let Some((week, series)) =
-            weeks.try_next().await.map_err(|error: SelectError| error)?
-        {
-            for (placed, labels) in series {
-                let (_, places) = found.entry(placed.series).or_insert_with(|| {
-                    // Once a series, however many weeks it lives.
-                    bytes += labels
-                        .iter()
-                        .map(|(name, value)| name.len() + value.len() + 48)
-                        .sum::<usize>();
-                    (labels, Vec::new())
-                });
-                places.push((week, placed.group));
-            }
-            bound("series", found.len(), limits::QUERY_SERIES_MAX)?;
-            bound("bytes of labels", bytes, limits::QUERY_BYTES_MAX)?;
+    pub(super) async fn matching(&self) -> Result<Matching, SelectError> {
+        let found = Mutex::new(Found::default());
+        let shared = &found;
+        let mut weeks = stream::iter(self.range.weeks())
+            .map(|week| async move { self.matching_in(week, shared).await })
+            .buffer_unordered(WEEKS_AT_ONCE);
+        while weeks.try_next().await?.is_some() {}
+        drop(weeks);
+        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).series)
+    }
+
+    async fn matching_in(&self, week: Week, found: &Mutex<Found>) -> Result<(), SelectError> {
+        if let Some(row_keys) = self.named_row_keys(week) {
+            let groups = row_keys.iter().flat_map(|row_key| row_key.groups().collect::<Vec<_>>());
+            let mut groups: Vec<Group> = groups.collect();
+            groups.sort_unstable();
+            groups.dedup();
+            let wanted = groups.into_iter().map(|group| Wanted { group, series: None });
+            return self.judge(week, wanted.collect(), found).await;
         }
-        Ok(found)
-    }
-
-    async fn matching_in(&self, week: Week) -> Result<Vec<(Placed, Labels)>, SelectError> {
-        let candidates = self.candidates(week).await?;
-        let groups = stream::iter(candidates).map(|(group, wanted)| async move {
-            let mut matching = Vec::new();
-            for (series, encoded) in self.store.series(week, group, limits::QUERY_ROWS_MAX).await? {
-                if wanted.as_ref().is_none_or(|wanted| wanted.contains(&series)) {
-                    let labels = stored_labels(&encoded)?;
-                    if all_accept(self.matchers, &labels) {
-                        matching.push((Placed { group, series }, labels));
-                    }
-                }
+        let metrics = self.metrics(week).await?;
+        let mut lists = stream::iter(metrics)
+            .map(|metric| async move { self.candidates(week, &metric).await })
+            .buffer_unordered(self.store.reads_at_once().div_ceil(limits::LOCAL_READS_AT_ONCE));
+        let mut waiting: Vec<Placed> = Vec::new();
+        while let Some(mut list) = lists.try_next().await? {
+            waiting.append(&mut list);
+            if waiting.len() > limits::CANDIDATES_WAITING_MAX {
+                self.judge(week, by_group(std::mem::take(&mut waiting)), found).await?;
             }
-            Ok::<_, SelectError>(matching)
-        });
-        let parts: Vec<Vec<_>> =
-            groups.buffer_unordered(self.store.reads_at_once()).try_collect().await?;
-        Ok(parts.into_iter().flatten().collect())
+        }
+        self.judge(week, by_group(waiting), found).await
     }
 
-    /// The groups that may hold matching series; `None` stands for all series of a group.
-    async fn candidates(
+    /// Reads the labels of candidates, some groups at a time, and keeps what matches.
+    async fn judge(
         &self,
         week: Week,
-    ) -> Result<BTreeMap<Group, Option<BTreeSet<SeriesId>>>, SelectError> {
-        if let Some(row_keys) = self.named_row_keys(week) {
-            return Ok(row_keys
-                .iter()
-                .flat_map(RowKey::groups)
-                .map(|group| (group, None))
-                .collect());
+        mut wanted: Vec<Wanted>,
+        found: &Mutex<Found>,
+    ) -> Result<(), SelectError> {
+        let mut parts = Vec::with_capacity(wanted.len() / limits::SERIES_READ_GROUPS + 1);
+        while !wanted.is_empty() {
+            let rest = wanted.len().saturating_sub(limits::SERIES_READ_GROUPS);
+            parts.push(wanted.split_off(rest));
         }
-        let mut metrics = match self.lookup(METRIC_NAME) {
-            Some(metrics) => metrics.into_iter().map(str::to_owned).collect(),
-            None => self.store.metrics(week, limits::QUERY_ROWS_MAX).await?,
+        let mut reads = stream::iter(parts)
+            .map(|part| async move { self.labels(week, part).await })
+            .buffer_unordered(self.store.reads_at_once().min(limits::LOCAL_READS_AT_ONCE));
+        while let Some(rows) = reads.try_next().await? {
+            // Held for this one step, which cannot panic half way.
+            found.lock().unwrap_or_else(PoisonError::into_inner).take(
+                week,
+                &rows,
+                self.matchers,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The labels of some groups' series; group by group where they are too much for one read.
+    async fn labels(
+        &self,
+        week: Week,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<(Placed, Bytes)>, SelectError> {
+        let several = (wanted.len() > 1).then(|| wanted.clone());
+        let read = self.store.labels(week, wanted, limits::QUERY_ROWS_MAX).await;
+        let (error, several) = match (read, several) {
+            (Err(error), Some(several)) if error.is_too_much() => (error, several),
+            (read, _) => return Ok(read?),
         };
-        let names: Vec<&Matcher> =
-            self.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME).collect();
-        metrics.retain(|metric| names.iter().all(|matcher| matcher.accepts(metric)));
-        let mut candidates: BTreeMap<Group, Option<BTreeSet<SeriesId>>> = BTreeMap::new();
-        for metric in &metrics {
-            for placed in self.candidates_of(week, metric).await? {
-                candidates
-                    .entry(placed.group)
-                    .or_insert_with(|| Some(BTreeSet::new()))
-                    .as_mut()
-                    .map(|ids| ids.insert(placed.series));
+        tracing::debug!(%error, groups = several.len(), "labels are read group by group");
+        let mut rows = Vec::new();
+        for wanted in several {
+            rows.append(&mut self.store.labels(week, vec![wanted], limits::QUERY_ROWS_MAX).await?);
+        }
+        Ok(rows)
+    }
+}
+
+impl Found {
+    /// Keeps those of the read series that match. A series' labels never change, so one that was
+    /// found in another week is not looked at again.
+    fn take(
+        &mut self,
+        week: Week,
+        rows: &[(Placed, Bytes)],
+        matchers: &[Matcher],
+    ) -> Result<(), SelectError> {
+        for (placed, encoded) in rows {
+            let place = (week, placed.group);
+            match self.series.entry(placed.series) {
+                Entry::Occupied(known) => known.into_mut().1.push(place),
+                Entry::Vacant(unknown) => {
+                    let pairs = decode_pairs(encoded).map_err(damaged)?;
+                    if !all_accept_pairs(matchers, &pairs) {
+                        continue;
+                    }
+                    let each = pairs.iter().map(|(name, value)| name.len() + value.len() + 48);
+                    self.label_bytes += each.sum::<usize>();
+                    unknown.insert((Labels::of_decoded(&pairs), vec![place]));
+                    bound("series", self.series.len(), limits::QUERY_SERIES_MAX)?;
+                    bound("bytes of labels", self.label_bytes, limits::QUERY_BYTES_MAX)?;
+                }
             }
         }
-        Ok(candidates)
+        Ok(())
     }
+}
 
-    /// The series of a metric, narrowed by every label that must have one value.
-    async fn candidates_of(&self, week: Week, metric: &str) -> Result<Vec<Placed>, SelectError> {
-        let mut narrowed: Option<BTreeSet<Placed>> = None;
-        for matcher in self.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME) {
-            let Some(values) = matcher.values(limits::LOOKUP_VALUES_MAX) else { continue };
-            let mut list = BTreeSet::new();
-            for value in values {
-                let key = PostingsKey { week, metric, label: &matcher.name, value };
-                list.extend(self.store.postings(key, limits::QUERY_ROWS_MAX).await?);
-            }
-            narrowed = Some(match narrowed {
-                None => list,
-                Some(narrowed) => narrowed.intersection(&list).copied().collect(),
-            });
-        }
-        match narrowed {
-            Some(narrowed) => Ok(narrowed.into_iter().collect()),
-            None => Ok(self.store.metric_series(week, metric, limits::QUERY_ROWS_MAX).await?),
-        }
-    }
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+fn damaged(error: LabelsDamaged) -> SelectError {
+    StoreError::Damaged(error.to_string()).into()
+}
 
-    /// The row keys that all matching series have: a series that has the first row-key label is in
-    /// the group of its value. (One that has a later row-key label may have the first one, too.)
-    fn named_row_keys(&self, week: Week) -> Option<Vec<RowKey>> {
-        let label = self.layouts.rule(week).labels.first()?;
-        self.lookup(label).map(|values| values.into_iter().map(RowKey::guest).collect())
-    }
-
-    /// The values of a label that an index can look up.
-    fn lookup(&self, label: &str) -> Option<Vec<&str>> {
-        let mut of_label = self.matchers.iter().filter(|matcher| matcher.name == label);
-        of_label.find_map(|matcher| matcher.values(limits::LOOKUP_VALUES_MAX))
-    }
+/// Candidates as they are read: by group, each series once.
+fn by_group(mut candidates: Vec<Placed>) -> Vec<Wanted> {
+    candidates.sort_unstable();
+    candidates.dedup();
+    let groups = candidates.chunk_by(|one, other| one.group == other.group);
+    let wanted = groups.filter_map(|of_group| {
+        let group = of_group.first()?.group;
+        Some(Wanted { group, series: Some(of_group.iter().map(|of| of.series).collect()) })
+    });
+    wanted.collect()
 }

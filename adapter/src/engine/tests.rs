@@ -129,6 +129,9 @@ fn any_matcher() -> impl Strategy<Value = Matcher> {
         Just("cpu"),
         Just("a|b"),
         Just("cpu.*"),
+        Just("a.*"),
+        Just("b.+|a.*|none"),
+        Just("a[^c]*b"),
         Just(".+"),
         Just("|a")
     ];

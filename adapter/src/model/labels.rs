@@ -55,12 +55,14 @@ impl Labels {
 
     /// The inverse of [`Labels::encode`]. An error names what is wrong with the bytes: they come
     /// from a store, where it means damage.
-    pub fn decode(mut encoded: &[u8]) -> Result<Labels, LabelsDamaged> {
-        let mut pairs = Vec::new();
-        while !encoded.is_empty() {
-            pairs.push((take_text(&mut encoded)?, take_text(&mut encoded)?));
-        }
-        Ok(Labels(pairs))
+    pub fn decode(encoded: &[u8]) -> Result<Labels, LabelsDamaged> {
+        Ok(Labels::of_decoded(&decode_pairs(encoded)?))
+    }
+
+    /// The set of pairs that [`decode_pairs`] gave.
+    pub fn of_decoded(pairs: &[(&str, &str)]) -> Labels {
+        let owned = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Labels(owned.collect())
     }
 
     /// The series with these labels.
@@ -68,6 +70,18 @@ impl Labels {
         SeriesId::of_encoded(&self.encode())
     }
 }
+
+/// The pairs of a canonical encoding, borrowed: for who judges many series and keeps few.
+pub fn decode_pairs(mut encoded: &[u8]) -> Result<Vec<(&str, &str)>, LabelsDamaged> {
+    let mut pairs = Vec::with_capacity(LABELS_MOSTLY);
+    while !encoded.is_empty() {
+        pairs.push((take_text(&mut encoded)?, take_text(&mut encoded)?));
+    }
+    Ok(pairs)
+}
+
+/// Most series have no more labels.
+const LABELS_MOSTLY: usize = 16;
 
 /// Stored labels that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,12 +108,12 @@ fn push_text(text: &str, encoded: &mut Vec<u8>) {
     encoded.extend_from_slice(text.as_bytes());
 }
 
-fn take_text(encoded: &mut &[u8]) -> Result<String, LabelsDamaged> {
+fn take_text<'a>(encoded: &mut &'a [u8]) -> Result<&'a str, LabelsDamaged> {
     let length = varint::take(encoded).and_then(|length| usize::try_from(length).ok());
     let split = length.and_then(|length| encoded.split_at_checked(length));
     let (text, rest) = split.ok_or(LabelsDamaged::Truncated)?;
     *encoded = rest;
-    String::from_utf8(text.to_vec()).map_err(|_| LabelsDamaged::NotText)
+    str::from_utf8(text).map_err(|_| LabelsDamaged::NotText)
 }
 
 impl fmt::Debug for Labels {

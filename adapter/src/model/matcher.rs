@@ -71,6 +71,23 @@ impl Matcher {
         let all_present = values.iter().all(|value| !value.is_empty());
         (all_present && values.len() <= values_max).then_some(values)
     }
+
+    /// What every value that satisfies it begins with, where that is known and not nothing: any of
+    /// these, sorted, none of which begins with another. Not the empty value satisfies it then.
+    /// `None` where there are more than `prefixes_max`.
+    pub fn prefixes(&self, prefixes_max: usize) -> Option<&[String]> {
+        let Comparison::Matches(pattern) = &self.comparison else { return None };
+        let prefixes = pattern.prefixes();
+        (!prefixes.is_empty() && prefixes.len() <= prefixes_max).then_some(prefixes)
+    }
+}
+
+/// Whether a series with these pairs, sorted by name, satisfies all matchers.
+pub fn all_accept_pairs(matchers: &[Matcher], pairs: &[(&str, &str)]) -> bool {
+    matchers.iter().all(|matcher| {
+        let found = pairs.binary_search_by(|(name, _)| (*name).cmp(&matcher.name));
+        matcher.accepts(found.ok().and_then(|at| pairs.get(at)).map_or("", |(_, value)| value))
+    })
 }
 
 /// Whether a series satisfies all matchers.
@@ -84,6 +101,8 @@ mod tests {
 
     fn check(matcher: &Matcher, present: Option<&str>, wanted: bool) {
         let labels = Labels::new(present.map(|value| ("a", value)));
+        let pairs: Vec<(&str, &str)> = labels.iter().collect();
+        assert_eq!(all_accept_pairs(std::slice::from_ref(matcher), &pairs), wanted, "{matcher:?}");
         assert_eq!(
             all_accept(std::slice::from_ref(matcher), &labels),
             wanted,
@@ -114,6 +133,20 @@ mod tests {
         }
         assert_eq!(Matcher::equal("a", "").values(9), None);
         assert_eq!(Matcher::not_equal("a", "x").values(9), None);
+    }
+
+    #[test]
+    fn what_a_value_must_begin_with() {
+        let prefixes = |pattern: &str, max| {
+            Matcher::matching("a", pattern).unwrap().prefixes(max).map(<[String]>::to_vec)
+        };
+        assert_eq!(prefixes("ab.*", 9), Some(vec!["ab".to_owned()]));
+        assert_eq!(prefixes("b.*|a.+|ab.*", 9), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(prefixes("a.*|b.*", 1), None);
+        for pattern in ["", ".*", ".+", "a.*|.*b", "(?:a.*)?", "|a.*", "a*"] {
+            assert_eq!(prefixes(pattern, 9), None, "{pattern}");
+        }
+        assert_eq!(Matcher::not_matching("a", "b.*").unwrap().prefixes(9), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ const LITERALS_MAX: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Pattern {
     matcher: Matcher,
-    prefix: String,
+    prefixes: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ pub fn compile(pattern: &str) -> Result<Pattern, PatternError> {
             }
             other => invalid(other.to_string()),
         })?;
-    Ok(Pattern { matcher: Matcher::Regex(regex), prefix: common_prefix(&literals) })
+    Ok(Pattern { matcher: Matcher::Regex(regex), prefixes: prefixes_of(&literals) })
 }
 
 impl Pattern {
@@ -117,23 +117,16 @@ impl Pattern {
         }
     }
 
-    /// What every text that matches begins with; empty where nothing is known.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
+    /// What every text that matches begins with, one of these: sorted, none begins with another,
+    /// and none is empty. None at all where nothing is known, or all texts are listed.
+    pub fn prefixes(&self) -> &[String] {
+        &self.prefixes
     }
 
     fn of_literals(mut texts: Vec<String>) -> Self {
         texts.sort_unstable();
         texts.dedup();
-        // Sorted, so what the first and the last share is shared by all.
-        let prefix = match (texts.first(), texts.last()) {
-            (Some(first), Some(last)) => {
-                let shared = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
-                shared.map(|(character, _)| character).collect()
-            }
-            _ => String::new(),
-        };
-        Self { matcher: Matcher::Literals(texts), prefix }
+        Self { matcher: Matcher::Literals(texts), prefixes: Vec::new() }
     }
 }
 
@@ -161,11 +154,25 @@ fn exact_texts(parsed: &regex_syntax::hir::Hir, literals: &Seq) -> Option<Vec<St
     texts.map(|literal| String::from_utf8(literal.as_bytes().to_vec()).ok()).collect()
 }
 
-fn common_prefix(literals: &Seq) -> String {
-    let bytes = literals.longest_common_prefix().unwrap_or_default();
-    // Two characters may share their first bytes only.
-    let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    text.to_owned()
+fn prefixes_of(literals: &Seq) -> Vec<String> {
+    let Some(literals) = literals.literals() else { return Vec::new() };
+    let texts = literals.iter().map(|literal| {
+        // It may end within a character.
+        let text = literal.as_bytes().utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        text.to_owned()
+    });
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort_unstable();
+    shortest(texts)
+}
+
+/// Those of sorted texts that do not begin with another of them; none where one is empty.
+fn shortest(mut texts: Vec<String>) -> Vec<String> {
+    if texts.first().is_some_and(String::is_empty) {
+        return Vec::new();
+    }
+    texts.dedup_by(|next, kept| next.starts_with(kept.as_str()));
+    texts
 }
 
 #[cfg(test)]

@@ -21,13 +21,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use scylla::client::session::Session;
 use scylla::value::{CqlValue, Row};
 use serve::clock::Clock;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows};
+use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows, Wanted};
 use super::{OpenError, StoreError};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -185,14 +186,78 @@ impl Cassandra {
     pub async fn postings(
         &self,
         key: PostingsKey<'_>,
+        values: &[&str],
         rows_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        let [metric, label, value] = [key.metric, key.label, key.value].map(Arc::<str>::from);
-        let keys = self.shards().map(|shard| {
+        let [metric, label] = [key.metric, key.label].map(Arc::<str>::from);
+        let values: Vec<Arc<str>> = values.iter().map(|value| Arc::from(*value)).collect();
+        let keys = values.into_iter().flat_map(|value| {
             let (metric, label) = (Arc::clone(&metric), Arc::clone(&label));
-            (key.week.0, metric, label, shard, Arc::clone(&value))
+            self.shards().map(move |shard| {
+                let (metric, label) = (Arc::clone(&metric), Arc::clone(&label));
+                (key.week.0, metric, label, shard, Arc::clone(&value))
+            })
         });
         placed(partitions(&self.shared, &self.shared.statements.postings, keys, rows_max).await?)
+    }
+
+    /// See [`super::Store::postings_below`].
+    pub async fn postings_below(
+        &self,
+        key: PostingsKey<'_>,
+        prefixes: &[&str],
+        rows_max: usize,
+    ) -> Result<Vec<(String, Placed)>, StoreError> {
+        let [metric, label] = [key.metric, key.label].map(Arc::<str>::from);
+        let ranges: Vec<[Arc<str>; 2]> =
+            prefixes.iter().map(|prefix| [(*prefix).into(), behind(prefix).into()]).collect();
+        let keys = ranges.into_iter().flat_map(|[from, to]| {
+            let (metric, label) = (Arc::clone(&metric), Arc::clone(&label));
+            self.shards().map(move |shard| {
+                let (metric, label) = (Arc::clone(&metric), Arc::clone(&label));
+                (key.week.0, metric, label, shard, Arc::clone(&from), Arc::clone(&to))
+            })
+        });
+        let select = &self.shared.statements.postings_below;
+        let rows: Vec<(String, i64, Bytes)> =
+            partitions(&self.shared, select, keys, rows_max).await?;
+        let rows = rows.into_iter().map(|(value, group, series)| {
+            let group = Group(group.cast_unsigned());
+            Ok((value, Placed { group, series: series_id(&series)? }))
+        });
+        rows.collect()
+    }
+
+    /// See [`super::Store::labels`].
+    pub async fn labels(
+        &self,
+        week: Week,
+        wanted: Vec<Wanted>,
+        rows_max: usize,
+    ) -> Result<Vec<(Placed, Bytes)>, StoreError> {
+        let reads = stream::iter(wanted).map(|wanted| async move {
+            let rows = self.series(week, wanted.group, rows_max).await?;
+            let rows = rows.into_iter().filter(|(series, _)| {
+                wanted.series.as_ref().is_none_or(|wanted| wanted.contains(series))
+            });
+            let group = wanted.group;
+            let placed = rows.map(|(series, labels)| (Placed { group, series }, labels));
+            Ok::<_, StoreError>(placed.collect::<Vec<_>>())
+        });
+        let mut reads = reads.buffer_unordered(limits::CLUSTER_READS_AT_ONCE);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(mut of_group) = reads.try_next().await? {
+            bytes += of_group.iter().map(|(_, labels)| labels.len()).sum::<usize>();
+            rows.append(&mut of_group);
+            if rows.len() > rows_max {
+                return Err(StoreError::TooManyRows { table: "series", rows_max });
+            }
+            if bytes > limits::SERIES_READ_BYTES_MAX {
+                let bytes_max = limits::SERIES_READ_BYTES_MAX;
+                return Err(StoreError::TooManyBytes { table: "series", bytes_max });
+            }
+        }
+        Ok(rows)
     }
 
     /// See [`super::Store::metrics`].
@@ -313,6 +378,20 @@ fn retention_ms(retention: Duration) -> Result<i64, OpenError> {
         )));
     }
     Ok(retention_ms)
+}
+
+/// The first text behind all that begin with this one: Cassandra compares bytes, and UTF-8's bytes
+/// sort as its characters do.
+fn behind(prefix: &str) -> String {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
+            text.push(next);
+            return text;
+        }
+    }
+    // Longer than any value.
+    char::MAX.to_string().repeat(limits::LABEL_VALUE_BYTES_MAX / char::MAX.len_utf8() + 1)
 }
 
 fn placed(rows: Vec<(i64, Bytes)>) -> Result<Vec<Placed>, StoreError> {

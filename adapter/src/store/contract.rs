@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::rows::{
-    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
-    MarkerRow, Placed, PostingsKey, Rows, Sealed,
+    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow,
+    Placed, PostingsKey, Rows, Sealed, Wanted,
 };
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -147,20 +147,76 @@ async fn index_rows(store: &Store, week: Week) {
     assert_eq!(of_up, sorted(vec![placed(&rows[0]), placed(&rows[1])]));
     assert!(store.metric_series(week, "u", ROWS_MAX).await.unwrap().is_empty());
 
-    let with = async |label: &'static str, value: &'static str| {
-        store.postings(PostingsKey { week, metric: "up", label, value }, ROWS_MAX).await.unwrap()
-    };
-    assert_eq!(with("job", "a").await, [placed(&rows[0])]);
-    assert_eq!(with("job", "ab").await, [placed(&rows[1])]);
-    assert_eq!(with("zone", "x\u{0}y").await, [placed(&rows[0])]);
-    assert!(with("zone", "x").await.is_empty());
-    assert!(with("jo", "ba").await.is_empty());
+    postings(store, week, [placed(&rows[0]), placed(&rows[1])]).await;
 
     let expected: Vec<(SeriesId, Bytes)> = sorted(vec![
         (rows[1].series, rows[1].labels.clone()),
         (rows[2].series, rows[2].labels.clone()),
     ]);
     assert_eq!(store.series(week, Group(2), ROWS_MAX).await.unwrap(), expected);
+    labels(store, week, &rows).await;
+}
+
+/// Values and their beginnings, to the byte; several of them at once.
+async fn postings(store: &Store, week: Week, [a, ab]: [Placed; 2]) {
+    let key = |label: &'static str| PostingsKey { week, metric: "up", label };
+    let with = async |label: &'static str, values: &[&str]| {
+        sorted(store.postings(key(label), values, ROWS_MAX).await.unwrap())
+    };
+    assert_eq!(with("job", &["a"]).await, [a]);
+    assert_eq!(with("job", &["ab"]).await, [ab]);
+    assert_eq!(with("job", &["ab", "none", "a"]).await, sorted(vec![a, ab]));
+    assert!(with("job", &[]).await.is_empty());
+    assert_eq!(with("zone", &["x\u{0}y"]).await, [a]);
+    assert!(with("zone", &["x"]).await.is_empty());
+    assert!(with("jo", &["ba"]).await.is_empty());
+
+    let below = async |label: &'static str, prefixes: &[&str]| {
+        sorted(store.postings_below(key(label), prefixes, ROWS_MAX).await.unwrap())
+    };
+    let [of_a, of_ab] = [("a".to_owned(), a), ("ab".to_owned(), ab)];
+    assert_eq!(below("job", &["a"]).await, [of_a, of_ab.clone()]);
+    assert_eq!(below("job", &["ab"]).await, [of_ab]);
+    assert_eq!(below("job", &["b", "a"]).await.len(), 2);
+    assert!(below("job", &["b", "aba", "A"]).await.is_empty());
+    let of_zone = [("x\u{0}y".to_owned(), a)];
+    for prefix in ["x", "x\u{0}", "x\u{0}y"] {
+        assert_eq!(below("zone", &[prefix]).await, of_zone, "{prefix:?}");
+    }
+    assert!(below("zone", &["x\u{0}\u{0}"]).await.is_empty());
+    assert!(below("zon", &["e"]).await.is_empty());
+    for (label, rows_max, fits) in [("job", 1, false), ("job", 2, true), ("zone", 1, true)] {
+        let several = store.postings(key(label), &["a", "ab", "x\u{0}y"], rows_max).await;
+        assert_eq!(several.is_ok(), fits, "{label} {rows_max}");
+        let several = store.postings_below(key(label), &["a", "x"], rows_max).await;
+        assert_eq!(several.is_ok(), fits, "{label} {rows_max}");
+    }
+}
+
+/// All series of some groups, or some of them; what is not there is left out.
+async fn labels(store: &Store, week: Week, rows: &[IndexRow]) {
+    let of = async |wanted: &[(u64, Option<&[SeriesId]>)]| {
+        let wanted = wanted.iter().map(|(group, series)| Wanted {
+            group: Group(*group),
+            series: series.map(<[SeriesId]>::to_vec),
+        });
+        sorted(store.labels(week, wanted.collect(), ROWS_MAX).await.unwrap())
+    };
+    let row = |at: usize| {
+        (Placed { group: rows[at].group, series: rows[at].series }, rows[at].labels.clone())
+    };
+    let all = of(&[(1, None), (2, None), (9, None)]).await;
+    assert_eq!(all, sorted(vec![row(0), row(1), row(2)]));
+    let ids: Vec<SeriesId> = rows.iter().map(|row| row.series).collect();
+    assert_eq!(of(&[(2, Some(&ids[1..2])), (1, Some(&ids[1..2]))]).await, [row(1)]);
+    // More than are read one by one, and all but two of them not there.
+    let others = (0..100).map(|id| SeriesId(u128::MAX / 100 * id));
+    let many: Vec<SeriesId> = others.chain(ids).collect();
+    assert_eq!(of(&[(2, Some(&many))]).await, sorted(vec![row(1), row(2)]));
+    assert!(of(&[]).await.is_empty());
+    let wanted = |group| Wanted { group: Group(group), series: None };
+    let too_many = store.labels(week, vec![wanted(1), wanted(2)], 2).await;
+    assert!(matches!(too_many, Err(StoreError::TooManyRows { rows_max: 2, .. })));
 }
 
 fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {

@@ -4,6 +4,7 @@
 mod committer;
 mod folder;
 mod journal;
+mod index;
 mod keys;
 mod keyspaces;
 mod ledger_row;
@@ -20,14 +21,13 @@ use fjall::{Database, Guard};
 use serve::clock::Clock;
 use tokio::sync::oneshot;
 
-use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows, Sealed};
+use super::rows::{Kept, LayoutRow, Rows, Sealed};
 use super::{OpenError, StoreError};
 use crate::limits;
 use crate::model::row_key::Group;
-use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
 use committer::{CLOSE_DEADLINE, Committer, Health, Work};
-use keys::{Key, KeyReader, Table};
+use keys::{Key, KeyReader};
 use keyspaces::{Keyspaces, META_LAYOUT};
 
 /// When an acknowledged write is on disk.
@@ -68,7 +68,10 @@ impl Local {
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
         folder::prepare(&folder, settings.sync)?;
-        let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
+        let database = Database::builder(&folder)
+            .worker_threads(WORKERS)
+            .max_journaling_size(limits::LOCAL_JOURNAL_BYTES_MAX);
+        let database = database.open().map_err(|error| match error {
             fjall::Error::Locked => OpenError(format!(
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",
                 folder.display()
@@ -156,96 +159,6 @@ impl Local {
                     }
                     rows.push(Bytes::copy_from_slice(&payload))?;
                 }
-            }
-            Ok(rows.rows)
-        })
-        .await
-    }
-
-    /// See [`super::Store::series`].
-    pub async fn series(
-        &self,
-        week: Week,
-        group: Group,
-        rows_max: usize,
-    ) -> Result<Vec<(SeriesId, Bytes)>, StoreError> {
-        let prefix = Key::of_table(Table::Series).group(group);
-        self.index_rows(week, "series", (prefix, rows_max), |reader, value| {
-            reader.group()?;
-            Ok((reader.series()?, Bytes::copy_from_slice(value)))
-        })
-        .await
-    }
-
-    /// See [`super::Store::metric_series`].
-    pub async fn metric_series(
-        &self,
-        week: Week,
-        metric: &str,
-        rows_max: usize,
-    ) -> Result<Vec<Placed>, StoreError> {
-        let prefix = Key::of_table(Table::MetricSeries).text(metric);
-        self.index_rows(week, "metric_series", (prefix, rows_max), |reader, value| {
-            reader.text()?;
-            placed(reader.series()?, value)
-        })
-        .await
-    }
-
-    /// See [`super::Store::postings`].
-    pub async fn postings(
-        &self,
-        key: PostingsKey<'_>,
-        rows_max: usize,
-    ) -> Result<Vec<Placed>, StoreError> {
-        let prefix =
-            Key::of_table(Table::Postings).text(key.metric).text(key.label).text(key.value);
-        self.index_rows(key.week, "postings", (prefix, rows_max), |reader, value| {
-            for _metric_label_value in 0..3 {
-                reader.text()?;
-            }
-            placed(reader.series()?, value)
-        })
-        .await
-    }
-
-    /// See [`super::Store::metrics`].
-    pub async fn metrics(&self, week: Week, rows_max: usize) -> Result<Vec<String>, StoreError> {
-        self.index_rows(week, "metrics", (Key::of_table(Table::Metrics), rows_max), |reader, _| {
-            reader.text()
-        })
-        .await
-    }
-
-    /// See [`super::Store::row_keys`].
-    pub async fn row_keys(
-        &self,
-        week: Week,
-        rows_max: usize,
-    ) -> Result<Vec<(String, Group)>, StoreError> {
-        self.index_rows(week, "row_keys", (Key::of_table(Table::RowKeys), rows_max), |reader, _| {
-            Ok((reader.text()?, reader.group()?))
-        })
-        .await
-    }
-
-    /// The rows of one index table below a prefix; `row` reads a key behind its tag, and a value.
-    async fn index_rows<T: Send + 'static>(
-        &self,
-        week: Week,
-        table: &'static str,
-        (prefix, rows_max): (Key, usize),
-        row: fn(&mut KeyReader<'_>, &[u8]) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        self.read(move |keyspaces| {
-            let mut rows = Bounded::new(table, rows_max);
-            let Some(keyspace) = keyspaces.index(week) else { return Ok(rows.rows) };
-            for guard in keyspace.prefix(prefix.0) {
-                let (key, value) =
-                    Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
-                let mut reader = KeyReader::new(&key, table);
-                reader.tag()?;
-                rows.push(row(&mut reader, &value)?)?;
             }
             Ok(rows.rows)
         })
@@ -345,13 +258,6 @@ impl<T> Bounded<T> {
         self.rows.push(row);
         Ok(())
     }
-}
-
-fn placed(series: SeriesId, group: &[u8]) -> Result<Placed, StoreError> {
-    let group = group
-        .try_into()
-        .map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
-    Ok(Placed { group: Group(u64::from_be_bytes(group)), series })
 }
 
 fn unusable(folder: &Path, error: &dyn std::fmt::Display) -> OpenError {

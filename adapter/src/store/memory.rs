@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::StoreError;
 use super::rows::{
     Chunk, Kept, LateRow, LayoutRow, LedgerRow, MarkerRow, Placed, PostingsKey, Rows, Sealed,
+    Wanted,
 };
 use crate::limits;
 use crate::model::row_key::Group;
@@ -159,18 +160,67 @@ impl Memory {
     pub async fn postings(
         &self,
         key: PostingsKey<'_>,
+        values: &[&str],
         rows_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        let posting = |series| {
-            (key.week, key.metric.to_owned(), key.label.to_owned(), key.value.to_owned(), series)
-        };
         let tables = self.tables();
-        let found = tables.postings.range(posting(SeriesId(0))..=posting(SeriesId(u128::MAX)));
+        let of_value = |value: &&str| {
+            let [from, to] = [0, u128::MAX].map(|series| posting(&key, value, SeriesId(series)));
+            tables.postings.range(from..=to)
+        };
+        let found = values.iter().flat_map(of_value);
         bounded(
             "postings",
             rows_max,
             found.map(|((.., series), group)| Placed { group: *group, series: *series }),
         )
+    }
+
+    /// See [`super::Store::postings_below`].
+    pub async fn postings_below(
+        &self,
+        key: PostingsKey<'_>,
+        prefixes: &[&str],
+        rows_max: usize,
+    ) -> Result<Vec<(String, Placed)>, StoreError> {
+        let tables = self.tables();
+        let below = |prefix: &&str| {
+            let (prefix, key) = ((*prefix).to_owned(), key);
+            let from = tables.postings.range(posting(&key, &prefix, SeriesId(0))..);
+            from.take_while(move |((week, metric, label, value, _), _)| {
+                (*week, metric.as_str(), label.as_str()) == (key.week, key.metric, key.label)
+                    && value.starts_with(&prefix)
+            })
+        };
+        let found = prefixes.iter().flat_map(below).map(|((.., value, series), group)| {
+            (value.clone(), Placed { group: *group, series: *series })
+        });
+        bounded("postings", rows_max, found)
+    }
+
+    /// See [`super::Store::labels`].
+    pub async fn labels(
+        &self,
+        week: Week,
+        wanted: Vec<Wanted>,
+        rows_max: usize,
+    ) -> Result<Vec<(Placed, Bytes)>, StoreError> {
+        let tables = self.tables();
+        let of_group = |of: &Wanted| {
+            let (group, wanted) = (of.group, of.series.clone());
+            let range = (week, group, SeriesId(0))..=(week, group, SeriesId(u128::MAX));
+            tables.series.range(range).filter_map(move |((.., series), labels)| {
+                let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(series));
+                is_wanted.then(|| (Placed { group, series: *series }, labels.clone()))
+            })
+        };
+        let rows = bounded("series", rows_max, wanted.iter().flat_map(of_group))?;
+        let bytes: usize = rows.iter().map(|(_, labels)| labels.len()).sum();
+        if bytes > limits::SERIES_READ_BYTES_MAX {
+            let bytes_max = limits::SERIES_READ_BYTES_MAX;
+            return Err(StoreError::TooManyBytes { table: "series", bytes_max });
+        }
+        Ok(rows)
     }
 
     /// See [`super::Store::metrics`].
@@ -391,6 +441,10 @@ impl Memory {
     pub async fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+fn posting(key: &PostingsKey<'_>, value: &str, series: SeriesId) -> PostingKey {
+    (key.week, key.metric.to_owned(), key.label.to_owned(), value.to_owned(), series)
 }
 
 fn bounded<T>(

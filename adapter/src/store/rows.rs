@@ -202,7 +202,7 @@ pub struct Placed {
     pub series: SeriesId,
 }
 
-/// One list of postings: table `postings`.
+/// The postings of one label of a metric, sorted by its values: table `postings`.
 #[derive(Clone, Copy, Debug)]
 pub struct PostingsKey<'a> {
     /// The week.
@@ -211,8 +211,15 @@ pub struct PostingsKey<'a> {
     pub metric: &'a str,
     /// The label's name.
     pub label: &'a str,
-    /// The label's value.
-    pub value: &'a str,
+}
+
+/// Which series of a group are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The group.
+    pub group: Group,
+    /// These of them, each once; all where there is none.
+    pub series: Option<Vec<SeriesId>>,
 }
 
 /// A layout as it is stored: from when it holds, and its settings as text that `engine::layout`

@@ -125,14 +125,19 @@ fn literals_are_known() {
 
 #[test]
 fn prefixes_are_known() {
-    let prefix = |pattern: &str| compile(pattern).unwrap().prefix().to_owned();
-    assert_eq!(prefix("libvirt_domain_.*"), "libvirt_domain_");
-    assert_eq!(prefix("node-1|node-2"), "node-");
-    assert_eq!(prefix("(?:ab.*|ac.+)"), "a");
-    assert_eq!(prefix(".*a"), "");
-    assert_eq!(prefix("(?i)up.*"), "");
+    let prefixes = |pattern: &str| compile(pattern).unwrap().prefixes().to_vec();
+    let texts = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    assert_eq!(prefixes("libvirt_domain_.*"), texts(&["libvirt_domain_"]));
+    assert_eq!(prefixes("node-1|node-2"), texts(&[]));
+    assert_eq!(prefixes("(?:ac.+|ab.*|abc.*)"), texts(&["ab", "ac"]));
+    assert_eq!(prefixes("[ab]x.*"), texts(&["ax", "bx"]));
+    for unknown in [".*a", "", "a*", "(?:a.*)?", "a.*|.*", "|a.*"] {
+        assert_eq!(prefixes(unknown), texts(&[]), "{unknown}");
+    }
+    // Either the texts in every case, or nothing.
+    assert!(prefixes("(?i)up.*").iter().all(|text| text.eq_ignore_ascii_case("up")));
     // Their first bytes are the same.
-    assert_eq!(prefix("(?:aé|aè).*"), "a");
+    assert!(prefixes("(?:aé|aè).*").iter().all(|text| text.starts_with('a')));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(super) struct Statements {
     pub(super) series: Select,
     pub(super) metric_series: Select,
     pub(super) postings: Select,
+    pub(super) postings_below: Select,
     pub(super) metrics: Select,
     pub(super) row_keys: Select,
     pub(super) layouts: Select,
@@ -98,6 +99,12 @@ impl Statements {
                 "postings",
                 "group_id, series FROM ? \
                  WHERE week = ? AND metric = ? AND label = ? AND shard = ? AND value = ?",
+            )
+            .await?,
+            postings_below: select(
+                "postings",
+                "value, group_id, series FROM ? WHERE week = ? AND metric = ? AND label = ? \
+                 AND shard = ? AND value >= ? AND value < ?",
             )
             .await?,
             metrics: select("metrics", "metric FROM ? WHERE week = ?").await?,

@@ -281,8 +281,8 @@ async fn large_commits_come_back_whole() {
     let too_many = store.head(Group(7), (hour, hour), 999).await;
     assert!(matches!(too_many, Err(StoreError::TooManyRows { table: "head", rows_max: 999 })));
 
-    let key = PostingsKey { week, metric: "metric_3", label: "job", value: "libvirt" };
-    let mut postings = store.postings(key, 10_000).await.unwrap();
+    let key = PostingsKey { week, metric: "metric_3", label: "job" };
+    let mut postings = store.postings(key, &["libvirt"], 10_000).await.unwrap();
     let mut of_metric = store.metric_series(week, "metric_3", 10_000).await.unwrap();
     let expected: BTreeSet<Placed> = index
         .iter()

@@ -65,7 +65,14 @@ impl Key {
     }
 
     /// A zero byte becomes 0x00 0xff, and 0x00 0x00 ends the text: shorter texts sort first.
-    pub(super) fn text(mut self, text: &str) -> Key {
+    pub(super) fn text(self, text: &str) -> Key {
+        let mut key = self.beginning(text);
+        key.0.extend_from_slice(&[0, 0]);
+        key
+    }
+
+    /// A text without its end: the prefix of all texts that begin with it.
+    pub(super) fn beginning(mut self, text: &str) -> Key {
         self.0.reserve(text.len() + KEY_END_BYTES);
         for (place, part) in text.split('\0').enumerate() {
             if place > 0 {
@@ -73,7 +80,6 @@ impl Key {
             }
             self.0.extend_from_slice(part.as_bytes());
         }
-        self.0.extend_from_slice(&[0, 0]);
         self
     }
 }
@@ -130,9 +136,17 @@ impl<'a> KeyReader<'a> {
     }
 
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
-        let mut text = Vec::new();
+        self.text_after("")
+    }
+
+    /// A text whose beginning was taken from the key already.
+    pub(super) fn text_after(&mut self, beginning: &str) -> Result<String, StoreError> {
+        let mut text = beginning.as_bytes().to_vec();
         loop {
-            match self.rest {
+            let zero = self.rest.iter().position(|byte| *byte == 0);
+            let (part, end) = self.rest.split_at(zero.unwrap_or(self.rest.len()));
+            text.extend_from_slice(part);
+            match end {
                 [0, 0, rest @ ..] => {
                     self.rest = rest;
                     return String::from_utf8(text).map_err(|_| self.damaged());
@@ -141,11 +155,7 @@ impl<'a> KeyReader<'a> {
                     text.push(0);
                     self.rest = rest;
                 }
-                [0, ..] | [] => return Err(self.damaged()),
-                [byte, rest @ ..] => {
-                    text.push(*byte);
-                    self.rest = rest;
-                }
+                _ => return Err(self.damaged()),
             }
         }
     }
@@ -180,6 +190,21 @@ mod tests {
             prop_assert_eq!(reader.series().unwrap(), SeriesId(id));
             prop_assert_eq!(reader.group().unwrap(), Group(group));
             prop_assert!(reader.group().is_err());
+        }
+
+        #[test]
+        fn a_beginning_is_the_prefix_of_just_the_texts_that_have_it(
+            text in "[\\x00-\\x02a]{0,6}", other in "[\\x00-\\x02a]{0,3}", id in any::<u128>(),
+        ) {
+            let key = Key::default().text(&text).series(SeriesId(id)).0;
+            let prefix = Key::default().beginning(&other).0;
+            // A zero byte's escape and a text's end begin alike, and only the former goes on with 0xff.
+            prop_assert_eq!(key.starts_with(&prefix), text.starts_with(&other));
+            if let Some(rest) = key.strip_prefix(&prefix[..]) {
+                let mut reader = KeyReader::new(rest, "postings");
+                prop_assert_eq!(reader.text_after(&other).unwrap(), text);
+                prop_assert_eq!(reader.series().unwrap(), SeriesId(id));
+            }
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! The contract on a real disk, and what only a disk does: restarts, expiry, a second process.
 
 use super::*;
+use crate::model::series::SeriesId;
 use crate::model::time::DAY_MS;
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
