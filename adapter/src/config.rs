@@ -57,6 +57,11 @@ pub struct Flags {
     #[arg(long = "seal.late-pause", value_name = "TIME", default_value = "1m", value_parser = late_pause, help_heading = "Store")]
     pub late_pause: Duration,
 
+    /// Folder for temporary files of large reads, on a disk and not in memory; by default the
+    /// local store's own folder, or the system's for temporary files
+    #[arg(long = "read.spill-path", value_name = "FOLDER", help_heading = "Store")]
+    pub read_spill_path: Option<PathBuf>,
+
     /// Labels that name a guest: the first one that a series has packs it with the rest of its
     /// guest; part of the store's layout
     #[arg(
@@ -172,7 +177,9 @@ fn seal_grace(text: &str) -> Result<Duration, String> {
     let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if !(GRACE_MIN..=Duration::from_secs(86_400)).contains(&grace) {
         let least = humantime::format_duration(GRACE_MIN);
-        return Err(format!("must be from {least}, twice what a write may take and a minute, to 1d"));
+        return Err(format!(
+            "must be from {least}, twice what a write may take and a minute, to 1d"
+        ));
     }
     Ok(grace)
 }

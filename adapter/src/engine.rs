@@ -7,6 +7,7 @@ mod commit;
 mod index;
 pub mod layout;
 mod matching;
+mod memo;
 pub mod pack;
 mod seal;
 mod select;
@@ -38,10 +39,11 @@ pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
+pub use memo::Known;
 pub use seal::GroupWindow;
 use seal::Sealing;
-pub use select::SelectError;
 use select::Selection;
+pub use select::{Found, SelectError};
 
 /// The adapter's data, whatever the store.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub struct Engine {
     clock: Clock,
     keeping: Keeping,
     sealing: Arc<Sealing>,
+    // Parts that reads may read at once.
+    parts: Semaphore,
 }
 
 /// How long things are kept, and when they are sealed.
@@ -147,6 +151,7 @@ impl Engine {
         let committer = Mutex::new(Some(tokio::spawn(committer.run(waiting))));
         let requests = RwLock::new(Some(requests));
         let memory = Arc::new(Semaphore::new(limits::WRITE_BYTES_IN_FLIGHT_MAX >> 10));
+        let parts = Semaphore::new(store.reads_at_once() * limits::READ_PARTS_AT_ONCE);
         Ok(Engine {
             store,
             layouts,
@@ -158,6 +163,7 @@ impl Engine {
             clock,
             keeping,
             sealing,
+            parts,
         })
     }
 
@@ -172,6 +178,12 @@ impl Engine {
     /// An empty batch.
     pub fn batch(&self) -> Batch<'_> {
         Batch::new(&self.layouts, &self.known)
+    }
+
+    /// Forgets what bytes on the wire mean, so that everything goes the full way.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.known.memo.forget();
     }
 
     /// The window of times for which samples are taken now.
@@ -191,14 +203,14 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
-        let Batch { placements, mut unknown, .. } = batch;
+        let Batch { placements, mut unknown, lessons, .. } = batch;
         let stored = async {
             if !unknown.is_empty() {
                 self.known.drop_known(&self.store, &mut unknown).await?;
             }
             let (answer, answered) = oneshot::channel();
             let Ticket { arriving, memory, .. } = ticket;
-            let request = Request { placements, index: unknown, answer, memory };
+            let request = Request { placements, index: unknown, lessons, answer, memory };
             self.queue(request)?;
             drop(arriving);
             answered
@@ -250,6 +262,18 @@ impl Engine {
         }
     }
 
+    /// The series that match and may have samples in the range, ready to be read part by part.
+    pub async fn find<'e>(
+        &'e self,
+        range: TimeRange,
+        matchers: &'e [Matcher],
+    ) -> Result<Option<Found<'e>>, SelectError> {
+        match self.stored_range(range) {
+            Some(range) => self.selection(range, matchers).find().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Every series that matches and has samples in the range, with what `encode` makes of its
     /// samples (sorted by time, one a timestamp, all within the range) and the bytes that takes.
     /// Sorted by labels. Whole, or an error.
@@ -291,6 +315,7 @@ impl Engine {
             range,
             matchers,
             collected: AtomicUsize::new(0),
+            parts: &self.parts,
         }
     }
 
@@ -338,11 +363,7 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 }
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
-async fn sealed_until(
-    store: &Store,
-    layouts: &Layouts,
-    clock: &Clock,
-) -> Result<Hour, StoreError> {
+async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
     if let Some(until) = store.sealed_until().await? {
         return Ok(until);
     }

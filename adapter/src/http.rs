@@ -188,8 +188,8 @@ fn stream(frames: Frames) -> Answer {
     Answer::stream(StatusCode::OK, CONTENT_TYPE_STREAMED, receiver)
 }
 
-async fn send(frames: Frames, sender: mpsc::Sender<Result<Bytes, Aborted>>) {
-    for frame in frames {
+async fn send(mut frames: Frames, sender: mpsc::Sender<Result<Bytes, Aborted>>) {
+    while let Some(frame) = frames.next().await {
         let frame: Result<Bytes, Aborted> = frame.map_err(|error| {
             tracing::error!(%error, "an answer was given up after its first frame");
             Aborted

@@ -115,4 +115,4 @@ fn minute_of(unix_ms: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

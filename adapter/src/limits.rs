@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 /// Decompressed body of one request, judged by the declared length before anything is allocated.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Memory for a decompressed body that a thread keeps for the next one; a larger one is given back.
+pub const DECODED_KEPT_BYTES_MAX: usize = 2 << 20;
 /// Series in one write request. Prometheus sends 2,000 samples by default; vmagent 10,000.
 pub const REQUEST_SERIES_MAX: usize = 100_000;
 /// Samples in one write request.
@@ -41,8 +43,17 @@ pub const COMMIT_SAMPLES_MAX: usize = 500_000;
 pub const COMMITS_IN_FLIGHT_MAX: usize = 8;
 /// Samples in one head row: about 64 KiB, far below Cassandra's 16 MiB mutation.
 pub const HEAD_ROW_SAMPLES_MAX: usize = 2048;
-/// Entries of the cache of series that the index knows, 32 bytes each and the cache's own.
+/// Entries of the cache of series that the index knows, 32 bytes each and the cache's own. One entry
+/// holds all weeks of a series, so that a million series stay in it also when a week ends and the
+/// next one's rows are written ahead.
 pub const SEEN_SERIES_MAX: usize = 2_000_000;
+/// Entries of the memory of series by their bytes on the wire, 64 bytes each; it is twice as large
+/// as what is in it until it has so many. A million series fill half of it. A power of two.
+pub const MEMO_SLOTS_MAX: usize = 1 << 21;
+/// So long before a week ends the first index rows of the next week are written.
+pub const INDEX_AHEAD_MS: i64 = 12 * 3_600_000;
+/// And over so long they are spread: the rest is for series that are scraped seldom.
+pub const INDEX_AHEAD_SPREAD_MS: i64 = INDEX_AHEAD_MS - 30 * 60_000;
 /// A write must be durable within this time, below Prometheus' own timeout of 30 s.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -87,8 +98,28 @@ pub const QUERY_ROWS_MAX: usize = 1_000_000;
 pub const QUERY_SERIES_MAX: usize = 1_000_000;
 /// Samples that one query may return (Prometheus' own read limit is 50 million).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
-/// Bytes of encoded answers that one query may hold before its first frame is sent.
+/// Bytes of labels that one query may hold, and of one sampled answer, which is whole in memory.
 pub const QUERY_BYTES_MAX: usize = 128 << 20;
+/// Samples that one part of a read should have: it is read, merged and encoded at once.
+pub const READ_PART_SAMPLES: usize = 100_000;
+/// What a series has in an hour where it is scraped every 15 s.
+pub const READ_PART_HOUR_SAMPLES: usize = 240;
+/// Samples that one part of a read may have (32 MiB); where it has more it is divided.
+pub const READ_PART_SAMPLES_MAX: usize = 1_000_000;
+/// Parts of all reads that are under way at once, for each that one query has: bounds the memory
+/// of all.
+pub const READ_PARTS_AT_ONCE: usize = 2;
+/// MiB of encoded samples that one read keeps in memory until it is whole; the rest of them, and
+/// then all, wait in a temporary file.
+pub const READ_MEMORY_MIB_MAX: usize = 32;
+/// MiB that a read has in any case: without it many small runs would be written.
+pub const READ_MEMORY_MIB_MIN: usize = 4;
+/// MiB that all reads together keep in memory beyond that.
+pub const READS_MEMORY_MIB_MAX: usize = 96;
+/// MiB of temporary files of all reads; a read that needs more is 503.
+pub const READS_DISK_MIB_MAX: usize = 2_048;
+/// Bytes of encoded samples in one streamed answer: 50 million samples of the worst kind.
+pub const READ_BYTES_MAX: usize = 512 << 20;
 /// Reads of one query that are under way at once, in a cluster and on one disk.
 pub const CLUSTER_READS_AT_ONCE: usize = 32;
 /// See [`CLUSTER_READS_AT_ONCE`].

@@ -46,6 +46,7 @@ pub struct Metrics {
     index_rows: Counter,
     queries: Family<Queries, Counter>,
     read_series: Counter,
+    spilled: Counter,
     expired: Counter,
     reports: Family<Queries, Counter>,
     minutes: Counter,
@@ -116,6 +117,9 @@ impl Metrics {
         registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
         let (reports, flagged) = register_billing(registry);
         let sealing = SealingMetrics::register(registry);
+        let spilled = Counter::default();
+        let help = "Bytes of remote_read's answers that waited in temporary files";
+        registry.register_with_unit("read_spilled", help, Unit::Bytes, spilled.clone());
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -166,6 +170,7 @@ impl Metrics {
             head_rows: counter("head_rows", "Rows of packed samples that were stored"),
             index_rows: counter("index_rows", "Series that were written into the index of a week"),
             read_series: counter("read_series", "Series that remote_read returned"),
+            spilled,
             expired: counter(
                 "expired",
                 "Days of heads, weeks of index and months of chunks and ledger that were dropped",
@@ -210,6 +215,11 @@ impl Metrics {
     pub fn answered(&self, series: usize) {
         self.queries.get_or_create(&Queries { outcome: ANSWERED }).inc();
         self.read_series.inc_by(series as u64);
+    }
+
+    /// Bytes of a read did not fit into memory.
+    pub fn spilled(&self, bytes: usize) {
+        self.spilled.inc_by(bytes as u64);
     }
 
     /// A query was refused or failed.

@@ -77,6 +77,12 @@ impl Slots {
         }
         Arc::clone(&self.running).acquire_owned().await.map_err(|_| busy())
     }
+
+    /// How many more could run.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.running.available_permits()
+    }
 }
 
 /// Counts one query as waiting until it is dropped.

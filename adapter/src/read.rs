@@ -2,26 +2,33 @@
 //! Everything is collected within bounds before the first byte is sent, so that an error is a
 //! status and never a short answer. Knows no HTTP and no store.
 
+mod collected;
+mod room;
+mod waiting;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::TryStreamExt;
 use tokio::time::timeout;
 
 use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::time::TimeRange;
 use crate::query::{QueryError, Slot, Slots};
-use crate::wire::frame::{FRAME_BYTES_MAX, frame};
+use crate::wire::frame::chunk_fields;
 use crate::wire::read::{MatcherKind, Query, ReadLimits, ResponseType, decode};
-use crate::wire::sampled::SampledResponse;
+use crate::wire::sampled::sample_fields;
 use crate::wire::snappy;
-use crate::wire::xor::{Chunk, encode_chunks};
+use crate::wire::xor::encode_chunks;
+use collected::Collecting;
+pub use collected::Frames;
+pub use room::Room;
 
-/// An answer, complete in memory.
+/// An answer that is whole: nothing can make it shorter any more.
 #[derive(Debug)]
 pub enum Answer {
     /// One compressed `ReadResponse`.
@@ -30,58 +37,29 @@ pub enum Answer {
     Streamed(Frames),
 }
 
-/// Series with encoded chunks, query after query; each becomes one frame, never two: Prometheus'
-/// client doubles a series that is split and loses the second series of a frame.
-#[derive(Debug)]
-pub struct Frames {
-    series: std::vec::IntoIter<(usize, Labels, Vec<Chunk>)>,
-    // Held until the last frame is sent: an answer in memory counts as a read under way.
-    _slot: Slot,
-}
-
-/// A sampled answer, which holds its slot until it is sent.
-struct Sampled {
-    bytes: Vec<u8>,
-    _slot: Slot,
-}
-
-impl AsRef<[u8]> for Sampled {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Iterator for Frames {
-    type Item = Result<Bytes, QueryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (query_idx, labels, chunks) = self.series.next()?;
-        Some(
-            frame(query_idx, labels.pairs(), &chunks)
-                .map_err(|error| QueryError::TooMuch(error.to_string())),
-        )
-    }
-}
-
 /// Answers read requests.
 #[derive(Debug)]
 pub struct Reader {
     engine: Arc<Engine>,
     metrics: Metrics,
     slots: Slots,
+    room: Arc<Room>,
 }
 
 impl Reader {
-    /// Reads from this engine.
-    pub fn new(engine: Arc<Engine>, metrics: Metrics) -> Reader {
+    /// Reads from this engine; what does not fit into memory waits in this room.
+    pub fn new(engine: Arc<Engine>, metrics: Metrics, room: Room) -> Reader {
         Reader {
             engine,
             metrics,
             slots: Slots::new(limits::READS_IN_FLIGHT_MAX, limits::READS_WAITING_MAX),
+            room: Arc::new(room),
         }
     }
 
-    /// Answers a compressed request. Dropping the future ends the query; a read of the local disk that runs already ends by itself.
+    /// Answers a compressed request. Dropping the future ends the query, and gives back its slot,
+    /// its memory and its temporary file; a read of the local disk that runs already, of a part of
+    /// a group's hours, ends by itself.
     pub async fn read(&self, body: &[u8]) -> Result<Answer, QueryError> {
         let answer = async {
             let slot = self.slots.acquire().await?;
@@ -111,76 +89,49 @@ impl Reader {
             queries.push((matchers(&query)?, query));
         }
         match request.response {
-            ResponseType::Sampled => self.sampled(&queries, slot).await,
-            ResponseType::Streamed => self.streamed(&queries, slot).await,
+            ResponseType::Sampled => {
+                let mut collecting = Collecting::sampled(&self.room);
+                let encode = |samples: Vec<Sample>| sample_fields(&samples);
+                self.collect(&queries, &mut collecting, &encode).await?;
+                let collected = collecting.finish(slot).await?;
+                Ok(Answer::Sampled(collected.sampled(queries.len()).await?))
+            }
+            ResponseType::Streamed => {
+                let mut collecting = Collecting::streamed(&self.room);
+                let encode = |samples: Vec<Sample>| chunk_fields(&encode_chunks(&samples));
+                self.collect(&queries, &mut collecting, &encode).await?;
+                Ok(Answer::Streamed(Frames::new(collecting.finish(slot).await?)))
+            }
         }
     }
 
-    async fn sampled(
+    async fn collect(
         &self,
         queries: &[(Vec<Matcher>, Query)],
-        slot: Slot,
-    ) -> Result<Answer, QueryError> {
-        let mut response = SampledResponse::new(queries.len());
+        collecting: &mut Collecting,
+        encode: &(impl Fn(Vec<Sample>) -> Vec<u8> + Sync),
+    ) -> Result<(), QueryError> {
         for (query_idx, (matchers, query)) in queries.iter().enumerate() {
             if labels_only(query) {
                 let series = self.engine.series(range(query), matchers).await?;
                 self.metrics.answered(series.len());
-                for labels in series {
-                    response.push(query_idx, labels.pairs(), &[]);
-                }
+                collecting.name(query_idx, series);
                 continue;
             }
-            let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
-            let series = self.engine.select(range(query), matchers, &encode).await?;
-            self.metrics.answered(series.len());
-            for (labels, samples) in series {
-                response.push(query_idx, labels.pairs(), &samples);
-            }
-            if response.len() > limits::QUERY_BYTES_MAX {
-                return Err(QueryError::TooMuch(format!(
-                    "the answer has more than {} bytes; ask for less at once",
-                    limits::QUERY_BYTES_MAX
-                )));
-            }
-        }
-        let bytes = response.finish().map_err(|error| QueryError::TooMuch(error.to_string()))?;
-        Ok(Answer::Sampled(Bytes::from_owner(Sampled { bytes, _slot: slot })))
-    }
-
-    async fn streamed(
-        &self,
-        queries: &[(Vec<Matcher>, Query)],
-        slot: Slot,
-    ) -> Result<Answer, QueryError> {
-        let mut all = Vec::new();
-        let mut bytes = 0;
-        for (query_idx, (matchers, query)) in queries.iter().enumerate() {
-            if labels_only(query) {
-                let series = self.engine.series(range(query), matchers).await?;
-                self.metrics.answered(series.len());
-                all.extend(series.into_iter().map(|labels| (query_idx, labels, Vec::new())));
+            let Some(mut found) = self.engine.find(range(query), matchers).await? else {
+                self.metrics.answered(0);
                 continue;
-            }
-            let encode = |samples: &[Sample]| {
-                let chunks = encode_chunks(samples);
-                let bytes = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
-                (chunks, bytes)
             };
-            let series = self.engine.select(range(query), matchers, &encode).await?;
-            self.metrics.answered(series.len());
-            for (labels, chunks) in series {
-                let of_series: usize = chunks.iter().map(|chunk| chunk.data.len() + 64).sum();
-                bytes += of_series;
-                // Judged here, where it still is a status.
-                if of_series > FRAME_BYTES_MAX / 10 * 9 || bytes > limits::QUERY_BYTES_MAX {
-                    let text = "the answer is larger than the protocol or this server allows; ask for less at once";
-                    return Err(QueryError::TooMuch(text.to_owned()));
+            let first = collecting.list(query_idx, std::mem::take(&mut found.labels));
+            let mut parts = found.parts(encode);
+            while let Some(part) = parts.try_next().await? {
+                for (place, encoded) in part {
+                    collecting.push(first + place, &encoded).await?;
                 }
-                all.push((query_idx, labels, chunks));
             }
+            self.metrics.answered(collecting.answered(first));
         }
-        Ok(Answer::Streamed(Frames { series: all.into_iter(), _slot: slot }))
+        Ok(())
     }
 }
 
@@ -208,3 +159,6 @@ fn matchers(query: &Query) -> Result<Vec<Matcher>, QueryError> {
     }
     Ok(matchers)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
 use crate::metrics::Metrics;
-use crate::read::Reader;
+use crate::read::{Reader, Room};
 use crate::sealer::Sealer;
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
@@ -62,6 +62,8 @@ enum Failure {
     Store(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
+    #[error("{0}")]
+    Spill(String),
     #[error("the process cannot be set up: {0}")]
     Setup(#[from] std::io::Error),
 }
@@ -132,9 +134,10 @@ async fn serve_until_stopped(
     let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
     let engine = Arc::new(engine);
 
+    let room = room(flags, metrics.clone())?;
     let doors = Doors::new(
         Writer::new(Arc::clone(&engine), metrics.clone()),
-        Reader::new(Arc::clone(&engine), metrics.clone()),
+        Reader::new(Arc::clone(&engine), metrics.clone(), room),
         Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()),
         registry,
     );
@@ -182,6 +185,19 @@ async fn failed(engine: &Engine) -> String {
             return why;
         }
     }
+}
+
+/// Where reads put what does not fit into memory: on the disk that is there for data, else where
+/// the system has its temporary files.
+fn room(flags: &Flags, metrics: Metrics) -> Result<Room, Failure> {
+    let folder = match (&flags.read_spill_path, flags.store) {
+        (Some(folder), _) => folder.clone(),
+        (None, StoreKind::Local) => flags.store_path.clone(),
+        (None, StoreKind::Cassandra | StoreKind::Memory) => std::env::temp_dir(),
+    };
+    let room = Room::new(folder, metrics);
+    room.check().map_err(Failure::Spill)?;
+    Ok(room)
 }
 
 async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Failure> {

@@ -5,17 +5,19 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, NoMemory, Ticket, Window};
+use crate::engine::{Batch, Engine, Known, NoMemory, Ticket, Window};
 use crate::limits;
 use crate::metrics::{Metrics, Reason};
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::Sample;
+use crate::model::time::TimeRange;
 use crate::wire::negotiate::Protocol;
 use crate::wire::snappy;
-use crate::wire::write::{DecodeLimits, Series, WriteRequest, decode};
+use crate::wire::write::{DecodeError, DecodeLimits, Pair, Series, WriteRequest, decode};
 use refusals::Refusals;
 
 /// What one request may hold (`limits.rs`).
@@ -28,8 +30,8 @@ pub const DECODE_LIMITS: DecodeLimits = DecodeLimits {
     symbols: limits::REQUEST_SYMBOLS_MAX,
 };
 
-/// Memory of one decoded label pair, bytes.
-const LABEL_BYTES: usize = 40;
+/// Memory of one series while its request is judged, and of what its commit teaches, bytes.
+const SERIES_BYTES: usize = 250;
 /// Memory of one sample from its decoding to the end of its commit, bytes.
 const SAMPLE_BYTES: usize = 150;
 
@@ -54,6 +56,11 @@ pub enum Outcome {
     TryAgain(String, Duration),
 }
 
+thread_local! {
+    /// Each thread decompresses into memory of its own, one request after another.
+    static DECODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Takes write requests.
 #[derive(Debug)]
 pub struct Writer {
@@ -76,43 +83,15 @@ impl Writer {
     /// Memory is asked for before it is spent, at every step that may need much of it.
     pub async fn write(&self, protocol: Protocol, body: &[u8], mut ticket: Ticket) -> Verdict {
         ticket.arrived(&self.engine);
-        match snappy::declared_len(body, limits::DECODED_BYTES_MAX) {
-            Ok(declared) => {
-                if let Err(why) = ticket.grow(declared) {
-                    return no_memory(why);
-                }
-            }
-            Err(error) => return refused(error.to_string()),
+        let mut decoded = DECODED.take();
+        let judged = self.judge((protocol, body), &mut decoded, &mut ticket);
+        if decoded.capacity() <= limits::DECODED_KEPT_BYTES_MAX {
+            DECODED.set(decoded);
         }
-        let decoded = match snappy::decompress(body, limits::DECODED_BYTES_MAX) {
-            Ok(decoded) => decoded,
-            Err(error) => return refused(error.to_string()),
+        let (batch, refusals) = match judged {
+            Ok(judged) => judged,
+            Err(verdict) => return verdict,
         };
-        let request = match decode(protocol, &decoded, &DECODE_LIMITS) {
-            Ok(request) => request,
-            Err(error) => return refused(error.to_string()),
-        };
-        let pools = request.labels.len() * LABEL_BYTES + request.samples.len() * SAMPLE_BYTES;
-        if let Err(why) = ticket.grow(pools) {
-            return no_memory(why);
-        }
-        self.metrics.metadata(request.metadata);
-
-        let mut judged = Judged {
-            refusals: Refusals::default(),
-            batch: self.engine.batch(),
-            window: self.engine.window(),
-        };
-        judged.all(&request);
-        let Judged { refusals, batch, .. } = judged;
-        if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
-            self.metrics.request_ahead();
-            let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
-            return try_again(text, Duration::from_secs(30));
-        }
-        if let Err(why) = ticket.grow(batch.index_bytes()) {
-            return no_memory(why);
-        }
         let samples = batch.len() as u64;
         if let Err(error) = self.engine.append(batch, ticket).await {
             // Damage of the store is not the sender's fault either, and it keeps the samples.
@@ -123,6 +102,41 @@ impl Writer {
         refusals.report(&self.metrics);
         let outcome = refusals.text(samples).map_or(Outcome::Stored, Outcome::Refused);
         Verdict { samples_written: samples, outcome }
+    }
+
+    /// What is to be stored of a request, and what is refused; or its verdict, where nothing is.
+    /// `decoded` is space for the decompressed body, which nothing of the outcome refers to.
+    fn judge(
+        &self,
+        (protocol, body): (Protocol, &[u8]),
+        decoded: &mut Vec<u8>,
+        ticket: &mut Ticket,
+    ) -> Result<(Batch<'_>, Refusals), Verdict> {
+        let refused = |error: &dyn std::error::Error| refused(error.to_string());
+        let bytes_max = limits::DECODED_BYTES_MAX;
+        let declared = snappy::declared_len(body, bytes_max).map_err(|error| refused(&error))?;
+        ticket.grow(declared).map_err(no_memory)?;
+        let decoded =
+            snappy::decompress_into(body, bytes_max, decoded).map_err(|error| refused(&error))?;
+        let request = decode(protocol, decoded, &DECODE_LIMITS).map_err(|error| refused(&error))?;
+        let pools = request.series.len() * SERIES_BYTES + request.samples.len() * SAMPLE_BYTES;
+        ticket.grow(pools).map_err(no_memory)?;
+        self.metrics.metadata(request.metadata);
+
+        let mut judged = Judged {
+            refusals: Refusals::default(),
+            batch: self.engine.batch(),
+            window: self.engine.window(),
+        };
+        judged.all(&request).map_err(|error| refused(&error))?;
+        let Judged { refusals, batch, .. } = judged;
+        if refusals.count(Reason::Ahead) * 2 > request.samples.len() as u64 {
+            self.metrics.request_ahead();
+            let text = "most samples are more than 10 minutes ahead of this server's clock; check both clocks".to_owned();
+            return Err(try_again(text, Duration::from_secs(30)));
+        }
+        ticket.grow(batch.index_bytes()).map_err(no_memory)?;
+        Ok((batch, refusals))
     }
 }
 
@@ -147,29 +161,57 @@ fn try_again(text: String, after: Duration) -> Verdict {
     Verdict { samples_written: 0, outcome: Outcome::TryAgain(text, after) }
 }
 
+/// Space that is used again for each series of a request.
+#[derive(Default)]
+struct Scratch<'a> {
+    sent: Vec<Pair<'a>>,
+    labels: Vec<Pair<'a>>,
+    kept: Vec<Sample>,
+}
+
 struct Judged<'e> {
     refusals: Refusals,
-    batch: crate::engine::Batch<'e>,
+    batch: Batch<'e>,
     window: Window,
 }
 
 impl Judged<'_> {
-    fn all(&mut self, request: &WriteRequest<'_>) {
-        let mut labels = Vec::new();
-        let mut samples = Vec::new();
-        for series in &request.series {
-            self.one(request, series, (&mut labels, &mut samples));
+    /// An error refuses the whole request; nothing of it is stored then.
+    fn all(&mut self, request: &WriteRequest<'_>) -> Result<(), DecodeError> {
+        let mut scratch = Scratch::default();
+        self.batch.reserve(request.samples.len());
+        let known = self.batch.recall(request.series.iter().map(|series| series.fingerprint));
+        for (series, known) in request.series.iter().zip(known) {
+            let samples = request.samples_of(series);
+            match known {
+                Some(known) if self.is_plain(series, samples, &known) => {
+                    self.batch.add_known(&known, samples);
+                }
+                _ => self.one(request, series, &mut scratch)?,
+            }
         }
+        Ok(())
+    }
+
+    /// Whether nothing of a known series can be refused or is new.
+    fn is_plain(&self, series: &Series<'_>, samples: &[Sample], known: &Known) -> bool {
+        let Window { oldest_ms, latest_ms } = self.window;
+        let times = known.times().within(TimeRange { start_ms: oldest_ms, end_ms: latest_ms });
+        series.fault.is_none()
+            && series.histograms == 0
+            && series.exemplars == 0
+            && times.is_some_and(|times| samples.iter().all(|s| times.contains(s.timestamp_ms)))
     }
 
     /// Judges one series; the scratch space is reused over a request.
     fn one<'a>(
         &mut self,
         request: &WriteRequest<'a>,
-        series: &Series,
-        (labels, kept): (&mut Vec<(&'a str, &'a str)>, &mut Vec<Sample>),
-    ) {
-        let sent = request.labels_of(series);
+        series: &Series<'a>,
+        scratch: &mut Scratch<'a>,
+    ) -> Result<(), DecodeError> {
+        let Scratch { sent, labels, kept } = scratch;
+        let fault = request.labels_of(series, sent)?;
         self.refusals.add(
             Reason::Histogram,
             u64::from(series.histograms),
@@ -183,14 +225,14 @@ impl Judged<'_> {
             sent,
         );
         let samples = request.samples_of(series);
-        let fault = match series.fault {
+        let fault = match fault {
             Some(fault) => Err(fault.to_string()),
             None => canonical(sent, labels).map_err(str::to_owned),
         };
         if let Err(fault) = fault {
             // A series without samples still counts as one thing refused.
             self.refusals.add(Reason::InvalidSeries, samples.len().max(1) as u64, &fault, sent);
-            return;
+            return Ok(());
         }
         kept.clear();
         let (mut old, mut ahead) = (0, 0);
@@ -211,8 +253,9 @@ impl Judged<'_> {
             sent,
         );
         if !kept.is_empty() {
-            self.batch.add(labels, kept);
+            self.batch.add(series.fingerprint, labels, kept);
         }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ mod readback;
 #[path = "../../tests/it/remote.rs"]
 mod remote;
 mod report;
+mod scale;
 mod sender;
 mod server;
 mod tally;
@@ -49,6 +50,9 @@ struct Flags {
     /// A small round against the adapter alone, to see that it works
     #[arg(long)]
     quick: bool,
+    /// What a sample costs the adapter at 10 thousand, 100 thousand and a million series
+    #[arg(long, conflicts_with_all = ["quick", "url", "moved_clock"])]
+    scale: bool,
     /// Guests, 60 series each
     #[arg(long, default_value_t = 1_000)]
     guests: usize,
@@ -117,6 +121,12 @@ struct Course<'a> {
 }
 
 fn run(flags: &Flags) -> Result<(), String> {
+    if flags.scale {
+        for name in &flags.protocols {
+            scale::run(protocol(name)?, flags.guests_per_host.max(1))?;
+        }
+        return Ok(());
+    }
     let course = course(flags)?;
     let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
     let protocols =
@@ -163,12 +173,16 @@ fn course(flags: &Flags) -> Result<Course<'static>, String> {
             "--guests must be a multiple of --guests-per-host, and none of them 0".to_owned()
         );
     }
-    // The last scrape is the present, so that no server takes a sample for early, and none for later
-    // than the bench is long.
+    Ok(course_of(size))
+}
+
+/// The last scrape is the present, so that no server takes a sample for early, and none for later
+/// than the bench is long.
+fn course_of(size: Size) -> Course<'static> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now_ms = now.as_secs() as i64 * 1_000;
     let start_ms = now_ms - size.scrapes as i64 * INTERVAL_MS;
-    Ok(Course { size, start_ms, expected: tally::expected(size, start_ms), clock: None })
+    Course { size, start_ms, expected: tally::expected(size, start_ms), clock: None }
 }
 
 impl Course<'_> {

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use super::index::{self, KnownSeries};
 use super::layout::Layouts;
+use super::memo::{Known, Lesson, ahead_from_ms};
 use super::pack::Point;
 use crate::model::labels::encode_pairs;
 use crate::model::row_key::Group;
 use crate::model::sample::Sample;
-use crate::model::series::SeriesId;
+use crate::model::series::{Fingerprint, SeriesId};
 use crate::model::time::{Hour, Week};
 use crate::store::rows::IndexRow;
 
@@ -28,6 +29,7 @@ pub struct Batch<'e> {
     known: &'e KnownSeries,
     pub(super) placements: Vec<Placement>,
     pub(super) unknown: Vec<IndexRow>,
+    pub(super) lessons: Vec<Lesson>,
     // The same label set may come several times in one request.
     pending: HashSet<(Week, SeriesId)>,
     encoded: Vec<u8>,
@@ -40,43 +42,83 @@ impl<'e> Batch<'e> {
             known,
             placements: Vec::new(),
             unknown: Vec::new(),
+            lessons: Vec::new(),
             pending: HashSet::new(),
             encoded: Vec::new(),
         }
     }
 
+    /// Makes room for so many samples.
+    pub fn reserve(&mut self, samples: usize) {
+        self.placements.reserve(samples);
+    }
+
+    /// What is known of the series of a request, in their order.
+    pub fn recall(
+        &self,
+        fingerprints: impl ExactSizeIterator<Item = Option<Fingerprint>>,
+    ) -> Vec<Option<Known>> {
+        self.known.memo.recall(fingerprints)
+    }
+
+    /// Adds a series that is known, at times that lie in [`Known::times`].
+    pub fn add_known(&mut self, known: &Known, samples: &[Sample]) {
+        let (series, group) = (known.series, known.group);
+        self.placements.extend(samples.iter().map(|sample| Placement {
+            group,
+            hour: Hour::of(sample.timestamp_ms),
+            point: Point { series, sample: *sample },
+        }));
+    }
+
     /// Adds a series. `labels` are canonical: sorted by name, no name twice, no empty value, a
-    /// metric name among them.
-    pub fn add(&mut self, labels: &[(&str, &str)], samples: &[Sample]) {
+    /// metric name among them. Once the batch is stored, their fingerprint stands for them.
+    pub fn add(
+        &mut self,
+        fingerprint: Option<Fingerprint>,
+        labels: &[(&str, &str)],
+        samples: &[Sample],
+    ) {
         self.encoded.clear();
         encode_pairs(labels.iter().copied(), &mut self.encoded);
         let series = SeriesId::of_encoded(&self.encoded);
-        let mut placed: Option<(Week, Group)> = None;
+        let mut placed: Option<Known> = None;
         for sample in samples {
-            let week = Week::of(sample.timestamp_ms);
-            let group = match placed {
-                Some((of, group)) if of == week => group,
-                _ => self.place(week, series, labels),
+            let at_ms = sample.timestamp_ms;
+            let known = match placed {
+                Some(known) if known.times().contains(at_ms) => known,
+                _ => self.place(at_ms, series, labels),
             };
-            placed = Some((week, group));
-            let hour = Hour::of(sample.timestamp_ms);
+            placed = Some(known);
             self.placements.push(Placement {
-                group,
-                hour,
+                group: known.group,
+                hour: Hour::of(at_ms),
                 point: Point { series, sample: *sample },
             });
         }
+        if let (Some(fingerprint), Some(known)) = (fingerprint, placed) {
+            self.lessons.push(Lesson { fingerprint, known });
+        }
     }
 
-    fn place(&mut self, week: Week, series: SeriesId, labels: &[(&str, &str)]) -> Group {
-        // A series' group never changes within a week, as the layout does not.
-        if let Some(group) = self.known.group_of(week, series) {
-            return group;
+    /// Where the samples of a series go at a time. What the index does not know yet of its week,
+    /// and of the next one where that is due, is noted.
+    fn place(&mut self, at_ms: i64, series: SeriesId, labels: &[(&str, &str)]) -> Known {
+        let week = Week::of(at_ms);
+        let group = self.note(week, series, labels);
+        let ahead = at_ms >= ahead_from_ms(week, series);
+        if ahead {
+            self.note(Week(week.0.saturating_add(1)), series, labels);
         }
-        let row_key = self.layouts.rule(week).row_key(|name| value_of(labels, name));
+        Known { series, group, week, ahead }
+    }
+
+    fn note(&mut self, week: Week, series: SeriesId, labels: &[(&str, &str)]) -> Group {
+        let rule = self.layouts.rule(week);
+        let row_key = rule.row_key(|name| value_of(labels, name));
         let group = row_key.group_of(series);
-        if self.pending.insert((week, series)) {
-            self.unknown.push(index::row(week, series, row_key, labels, &self.encoded));
+        if !self.known.contains(week, series) && self.pending.insert((week, series)) {
+            self.unknown.push(index::row((week, series), (rule, row_key), labels, &self.encoded));
         }
         group
     }

@@ -2,7 +2,8 @@
 //! request in it is answered. A sender with many shards scatters a guest's series over its
 //! requests; here they come together again (DESIGN.md, "head").
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::Placement;
-use super::index::KnownSeries;
+use super::index::{IdHasher, KnownSeries};
 use super::layout::Layouts;
+use super::memo::Lesson;
 use super::pack::{Point, pack};
 use super::seal::Sealing;
 use crate::limits;
@@ -28,6 +30,8 @@ use crate::store::{Store, StoreError};
 pub(super) struct Request {
     pub(super) placements: Vec<Placement>,
     pub(super) index: Vec<IndexRow>,
+    /// What is known of its series once it is durable.
+    pub(super) lessons: Vec<Lesson>,
     pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
     /// Its share of the memory for writes, given back when the commit has ended: also where the
     /// sender did not wait for it.
@@ -125,18 +129,19 @@ impl Committer {
         let started = Instant::now();
         let mut answers = Vec::with_capacity(gathered.len());
         let mut memory = Vec::with_capacity(gathered.len());
-        let mut placements = Vec::new();
-        let mut index = Vec::new();
+        let mut placements = Vec::with_capacity(gathered.len());
+        let (mut index, mut lessons) = (Vec::new(), Vec::new());
         for mut request in gathered {
-            placements.append(&mut request.placements);
+            placements.push(request.placements);
             index.append(&mut request.index);
+            lessons.append(&mut request.lessons);
             answers.push(request.answer);
             memory.push(request.memory);
         }
-        let samples = placements.len();
-        let new_series: Vec<_> =
-            index.iter().map(|row| (row.week, row.series, row.group)).collect();
-        let head = head_rows(placements);
+        let samples = placements.iter().map(Vec::len).sum();
+        let new_series: Vec<_> = index.iter().map(|row| (row.week, row.series)).collect();
+        let head = head_rows(&placements);
+        drop(placements);
         let head_rows = head.len();
         let rows = Rows { index, late: self.late_rows(&head), head };
         self.metrics.sealing().late(rows.late.len());
@@ -145,6 +150,7 @@ impl Committer {
         match &result {
             Ok(()) => {
                 self.known.learn(&new_series);
+                self.known.memo.learn(&lessons);
                 self.metrics.committed(started.elapsed(), samples, head_rows, new_series.len());
             }
             Err(error) => {
@@ -182,11 +188,8 @@ impl Committer {
 
 /// Packs samples by group and hour. Sorted by series and time within a row, so that the same set
 /// of samples gives the same row, and a duplicate within one commit is stored once.
-fn head_rows(placements: Vec<Placement>) -> Vec<HeadRow> {
-    let mut partitions: BTreeMap<(Group, Hour), Vec<Point>> = BTreeMap::new();
-    for placement in placements {
-        partitions.entry((placement.group, placement.hour)).or_default().push(placement.point);
-    }
+fn head_rows(placements: &[Vec<Placement>]) -> Vec<HeadRow> {
+    let partitions = partitions(placements);
     let mut rows = Vec::with_capacity(partitions.len());
     for ((group, hour), mut points) in partitions {
         points.sort_unstable_by_key(|point| (point.series, point.sample.timestamp_ms));
@@ -215,4 +218,31 @@ fn head_rows(placements: Vec<Placement>) -> Vec<HeadRow> {
         }
     }
     rows
+}
+
+/// The samples of each group and hour, in the order of the head's keys. Counted first, so that each
+/// takes one piece of memory.
+fn partitions(placements: &[Vec<Placement>]) -> Vec<((Group, Hour), Vec<Point>)> {
+    let mut places: HashMap<(Group, Hour), usize, BuildHasherDefault<IdHasher>> =
+        HashMap::default();
+    let mut counts = Vec::new();
+    let all = || placements.iter().flatten();
+    let mut place_of_each = Vec::with_capacity(placements.iter().map(Vec::len).sum());
+    for placement in all() {
+        let place = *places.entry((placement.group, placement.hour)).or_insert(counts.len());
+        match counts.get_mut(place) {
+            Some((_, count)) => *count += 1,
+            None => counts.push(((placement.group, placement.hour), 1)),
+        }
+        place_of_each.push(place);
+    }
+    let empty = counts.into_iter().map(|(partition, count)| (partition, Vec::with_capacity(count)));
+    let mut partitions: Vec<((Group, Hour), Vec<Point>)> = empty.collect();
+    for (placement, place) in all().zip(place_of_each) {
+        if let Some((_, points)) = partitions.get_mut(place) {
+            points.push(placement.point);
+        }
+    }
+    partitions.sort_unstable_by_key(|(partition, _)| *partition);
+    partitions
 }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
+use super::memo::Memo;
 use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::row_key::{Group, RowKey};
+use crate::model::row_key::{Group, RowKey, RowKeyRule};
 use crate::model::series::SeriesId;
 use crate::model::time::Week;
 use crate::store::rows::IndexRow;
@@ -17,7 +18,7 @@ use crate::store::{Store, StoreError};
 
 /// Ids are hashes already: mixing their parts once more is all that a table needs.
 #[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -28,6 +29,10 @@ impl Hasher for IdHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.write_u64(u64::from(number.cast_unsigned()));
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -41,13 +46,44 @@ impl Hasher for IdHasher {
 }
 
 type SeriesCache =
-    Cache<u128, Group, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Group>>;
+    Cache<u128, Weeks, UnitWeighter, BuildHasherDefault<IdHasher>, DefaultLifecycle<u128, Weeks>>;
 
-/// A series of a week in one number, which is as unlikely to be another's as the id alone. Half of
-/// the write path's waiting for memory is for these entries, so they are kept small.
-fn key(week: Week, series: SeriesId) -> u128 {
-    let week = u128::from(week.0.cast_unsigned());
-    series.0 ^ week.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+/// The weeks in which the index knows a series: the latest, and the 32 before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Weeks {
+    latest: i32,
+    // The lowest bit is the week before the latest.
+    before: u32,
+}
+
+impl Weeks {
+    fn one(week: Week) -> Weeks {
+        Weeks { latest: week.0, before: 0 }
+    }
+
+    fn contains(self, week: Week) -> bool {
+        match i64::from(self.latest) - i64::from(week.0) {
+            0 => true,
+            age @ 1..=32 => self.before >> (age - 1) & 1 == 1,
+            _ => false,
+        }
+    }
+
+    /// With one more week; one that is too old to be held is written again when it comes again.
+    fn with(self, week: Week) -> Weeks {
+        let later = i64::from(week.0) - i64::from(self.latest);
+        let shifted = |bits: u32, by: i64| {
+            u32::try_from(by).ok().and_then(|by| bits.checked_shl(by)).unwrap_or(0)
+        };
+        match later {
+            0 => self,
+            1.. => Weeks {
+                latest: week.0,
+                before: shifted(self.before, later) | shifted(1, later - 1),
+            },
+            _ => Weeks { before: self.before | shifted(1, -later - 1), ..self },
+        }
+    }
 }
 
 /// Series and groups that are known to be in the index, by week.
@@ -55,6 +91,7 @@ fn key(week: Week, series: SeriesId) -> u128 {
 pub(super) struct KnownSeries {
     series: SeriesCache,
     groups: Cache<(Week, Group), ()>,
+    pub(super) memo: Memo,
 }
 
 impl KnownSeries {
@@ -68,18 +105,21 @@ impl KnownSeries {
                 DefaultLifecycle::default(),
             ),
             groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
+            memo: Memo::new(),
         }
     }
 
-    /// The group of a series that is known in a week.
-    pub(super) fn group_of(&self, week: Week, series: SeriesId) -> Option<Group> {
-        self.series.get(&key(week, series))
+    /// Whether a series is known in a week.
+    pub(super) fn contains(&self, week: Week, series: SeriesId) -> bool {
+        self.series.get(&series.0).is_some_and(|weeks| weeks.contains(week))
     }
 
     /// Rows are durable: their series are known from now on.
-    pub(super) fn learn(&self, series: &[(Week, SeriesId, Group)]) {
-        for (week, series, group) in series {
-            self.series.insert(key(*week, *series), *group);
+    pub(super) fn learn(&self, rows: &[(Week, SeriesId)]) {
+        for (week, series) in rows {
+            let weeks = self.series.get(&series.0);
+            let weeks = weeks.map_or(Weeks::one(*week), |weeks| weeks.with(*week));
+            self.series.insert(series.0, weeks);
         }
     }
 
@@ -100,9 +140,9 @@ impl KnownSeries {
             }
             match store.series(week, group, limits::QUERY_ROWS_MAX).await {
                 Ok(known) => {
-                    for (series, _) in known {
-                        self.series.insert(key(week, series), group);
-                    }
+                    let known: Vec<_> =
+                        known.into_iter().map(|(series, _)| (week, series)).collect();
+                    self.learn(&known);
                 }
                 // More series than one read may hold: writing rows again is the cheaper way.
                 Err(StoreError::TooManyRows { .. }) => {}
@@ -110,26 +150,27 @@ impl KnownSeries {
             }
             self.groups.insert((week, group), ());
         }
-        rows.retain(|row| self.group_of(row.week, row.series).is_none());
+        rows.retain(|row| !self.contains(row.week, row.series));
         Ok(())
     }
 }
 
-/// The index row of a series in a week.
+/// The index row of a series in a week. The first row-key label has no postings: a matcher that
+/// could look them up is answered from the groups that it names.
 pub(super) fn row(
-    week: Week,
-    series: SeriesId,
-    row_key: RowKey,
+    (week, series): (Week, SeriesId),
+    (rule, row_key): (&RowKeyRule, RowKey),
     labels: &[(&str, &str)],
     encoded: &[u8],
 ) -> IndexRow {
     let group = row_key.group_of(series);
+    let row_key_label = rule.labels.first();
     let mut metric = String::new();
     let mut postings = Vec::with_capacity(labels.len());
     for (name, value) in labels {
         if *name == METRIC_NAME {
             (*value).clone_into(&mut metric);
-        } else {
+        } else if row_key_label.is_none_or(|row_key_label| row_key_label != name) {
             postings.push(((*name).to_owned(), (*value).to_owned()));
         }
     }
@@ -148,3 +189,6 @@ pub(super) fn row(
 pub(super) fn stored_labels(encoded: &[u8]) -> Result<Labels, StoreError> {
     Labels::decode(encoded).map_err(|error| StoreError::Damaged(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

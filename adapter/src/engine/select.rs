@@ -1,10 +1,12 @@
-//! Reading: from the groups that `matching` finds in the index to samples, each group's rows once.
-//! A query is whole or an error; every bound that it meets says so.
+//! Reading: from the groups that `matching` finds in the index to samples, each group's rows once
+//! and a part of its time at once. A query is whole or an error; every bound that it meets says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
 use super::layout::Layouts;
 use super::stored::Stored;
@@ -14,7 +16,7 @@ use crate::model::matcher::Matcher;
 use crate::model::row_key::Group;
 use crate::model::sample::{Sample, sort_and_merge};
 use crate::model::series::SeriesId;
-use crate::model::time::{TimeRange, Week};
+use crate::model::time::{Hour, TimeRange, Week};
 use crate::store::{Store, StoreError};
 
 /// Why a query has no answer.
@@ -41,16 +43,52 @@ pub(super) struct Selection<'e> {
     pub(super) matchers: &'e [Matcher],
     /// Samples collected so far by all its reads.
     pub(super) collected: AtomicUsize,
+    /// Parts that all queries read at once.
+    pub(super) parts: &'e Semaphore,
+}
+
+/// The series that a query means, in the order of their labels, before their samples are read.
+pub struct Found<'e> {
+    /// The labels of all series that match, sorted as Prometheus sorts them. Some may have no
+    /// samples in the range.
+    pub labels: Vec<Labels>,
+    selection: Selection<'e>,
+    units: Vec<Unit>,
 }
 
 /// Series that share their groups, and the weeks in which they have any: one unit of reading.
 #[derive(Debug, Default)]
 struct Unit {
-    series: BTreeMap<SeriesId, Labels>,
-    places: BTreeSet<(Week, Group)>,
+    /// Each with its place in the order of labels; sorted by id.
+    series: Vec<(SeriesId, usize)>,
+    places: BTreeMap<Week, BTreeSet<Group>>,
 }
 
-impl Selection<'_> {
+/// A part of a unit: some hours of one week, and some of its series.
+#[derive(Clone, Debug)]
+struct Part {
+    hours: (i32, i32),
+    series: Range<usize>,
+}
+
+impl Found<'_> {
+    /// The samples of all series, part by part: each with its series' place among the labels and
+    /// what `encode` makes of them. A series' parts come in order of time; its samples are sorted,
+    /// one a timestamp, at least one a part, all within the range. To be called once.
+    pub fn parts<'f, T: Send + 'f>(
+        &'f mut self,
+        encode: &'f (impl Fn(Vec<Sample>) -> T + Sync),
+    ) -> BoxStream<'f, Result<Vec<(usize, T)>, SelectError>> {
+        let selection = &self.selection;
+        let units = std::mem::take(&mut self.units);
+        stream::iter(units)
+            .map(move |unit| selection.unit(unit, encode))
+            .flatten_unordered(selection.store.reads_at_once())
+            .boxed()
+    }
+}
+
+impl<'e> Selection<'e> {
     /// The labels of all series that match and have rows in the range's weeks, sorted.
     pub(super) async fn series(&self) -> Result<Vec<Labels>, SelectError> {
         let found = self.matching().await?;
@@ -66,73 +104,193 @@ impl Selection<'_> {
         Ok(places.map(|(_, group)| group).collect())
     }
 
+    /// All series that match and have rows in the range's weeks, ready to be read.
+    pub(super) async fn find(self) -> Result<Found<'e>, SelectError> {
+        let mut found: Vec<_> = self.matching().await?.into_iter().collect();
+        found.sort_unstable_by(|(_, (left, _)), (_, (right, _))| left.cmp(right));
+        let mut labels = Vec::with_capacity(found.len());
+        let placed = found.into_iter().enumerate().map(|(place, (series, (of_series, places)))| {
+            labels.push(of_series);
+            (series, place, places)
+        });
+        let units = units(placed);
+        Ok(Found { labels, selection: self, units })
+    }
+
     /// Every matching series that has samples in the range, with what `encode` makes of them
     /// (sorted, merged, within the range) and how many bytes that takes; sorted by labels.
     pub(super) async fn samples<T: Send>(
-        &self,
+        self,
         encode: &(impl Fn(&[Sample]) -> (T, usize) + Sync),
     ) -> Result<Vec<(Labels, T)>, SelectError> {
-        let units = units(self.matching().await?);
+        let Found { labels, selection, units } = self.find().await?;
+        let selection = &selection;
         let mut reads = stream::iter(units)
-            .map(|unit| self.read(unit, encode))
-            .buffer_unordered(self.store.reads_at_once());
-        let (mut answer, mut bytes) = (Vec::new(), 0usize);
-        while let Some(part) = reads.try_next().await? {
-            for (labels, encoded, of_series) in part {
+            .map(|unit| async move {
+                let mut whole: HashMap<usize, Vec<Sample>> = HashMap::new();
+                let mut parts = selection.unit(unit, &|samples| samples);
+                while let Some(part) = parts.try_next().await? {
+                    for (place, mut samples) in part {
+                        whole.entry(place).or_default().append(&mut samples);
+                    }
+                }
+                let encoded = whole.into_iter().map(|(place, samples)| (place, encode(&samples)));
+                Ok::<_, SelectError>(encoded.collect::<Vec<_>>())
+            })
+            .buffer_unordered(selection.store.reads_at_once());
+        let mut answer: Vec<Option<T>> = Vec::new();
+        answer.resize_with(labels.len(), || None);
+        let mut bytes = 0usize;
+        while let Some(unit) = reads.try_next().await? {
+            for (place, (encoded, of_series)) in unit {
                 bytes += of_series;
-                answer.push((labels, encoded));
+                if let Some(slot) = answer.get_mut(place) {
+                    *slot = Some(encoded);
+                }
             }
             bound("bytes", bytes, limits::QUERY_BYTES_MAX)?;
         }
-        answer.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        Ok(answer)
+        let answer = labels.into_iter().zip(answer);
+        Ok(answer.filter_map(|(labels, encoded)| Some((labels, encoded?))).collect())
     }
 
-    /// Reads a unit's samples and encodes its series.
-    async fn read<T>(
-        &self,
+    /// A unit's samples, part by part and in order of time.
+    fn unit<'s, T: Send + 's>(
+        &'s self,
         unit: Unit,
-        encode: &impl Fn(&[Sample]) -> (T, usize),
-    ) -> Result<Vec<(Labels, T, usize)>, SelectError> {
+        encode: &'s (impl Fn(Vec<Sample>) -> T + Sync),
+    ) -> BoxStream<'s, Result<Vec<(usize, T)>, SelectError>> {
+        let mut parts = unit.parts(self.range);
+        // Taken from the end: the oldest is last.
+        parts.reverse();
+        let left = (unit, parts);
+        stream::try_unfold(left, move |(unit, mut parts)| async move {
+            while let Some(part) = parts.pop() {
+                let Some(samples) = self.part(&unit, &part).await? else {
+                    parts.extend(part.halves());
+                    continue;
+                };
+                let of_part = samples.into_iter().map(|(place, samples)| (place, encode(samples)));
+                return Ok(Some((of_part.collect(), (unit, parts))));
+            }
+            Ok(None)
+        })
+        .boxed()
+    }
+
+    /// The samples of one part; `None` where they are more than should be held at once and the
+    /// part can be divided.
+    async fn part(
+        &self,
+        unit: &Unit,
+        part: &Part,
+    ) -> Result<Option<Vec<(usize, Vec<Sample>)>>, SelectError> {
+        let series = unit.series.get(part.series.clone()).unwrap_or_default();
+        let ids: Vec<SeriesId> = series.iter().map(|(id, _)| *id).collect();
+        let (first, last) = (Hour(part.hours.0), Hour(part.hours.1));
+        let hours = TimeRange { start_ms: first.start_ms(), end_ms: last.end_ms() };
+        let Some(range) = self.range.within(hours) else { return Ok(Some(Vec::new())) };
+        let closed = |_| StoreError::Unavailable("the adapter is stopping".to_owned());
+        let _reading = self.parts.acquire().await.map_err(closed)?;
+        let most =
+            if part.is_one() { limits::QUERY_SAMPLES_MAX } else { limits::READ_PART_SAMPLES_MAX };
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); ids.len()];
+        let mut count = 0;
         let stored = Stored { store: self.store, layouts: self.layouts };
-        let ids: Vec<SeriesId> = unit.series.keys().copied().collect();
-        let mut samples: HashMap<SeriesId, Vec<Sample>> = HashMap::new();
-        for (week, group) in &unit.places {
-            let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
-            let Some(range) = self.range.within(of_week) else { continue };
-            stored
-                .samples(*group, range, &ids, &mut |series, sample| {
-                    samples.entry(series).or_default().push(sample);
-                    let before = self.collected.fetch_add(1, Ordering::Relaxed);
-                    bound("samples", before + 1, limits::QUERY_SAMPLES_MAX)
-                })
-                .await?;
+        for group in unit.places.get(&Week::of(first.start_ms())).into_iter().flatten() {
+            let mut each = |id, sample| {
+                let place = ids.binary_search(&id).ok();
+                if let Some(of_series) = place.and_then(|place| samples.get_mut(place)) {
+                    of_series.push(sample);
+                    count += 1;
+                }
+                bound("samples", count, most)
+            };
+            match stored.samples(*group, range, &ids, &mut each).await {
+                Err(SelectError::TooMuch { .. }) if !part.is_one() => return Ok(None),
+                read => read?,
+            }
         }
-        let mut answer = Vec::with_capacity(samples.len());
-        for (series, labels) in unit.series {
-            let Some(mut samples) = samples.remove(&series) else { continue };
+        let before = self.collected.fetch_add(count, Ordering::Relaxed);
+        bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
+        let places = series.iter().map(|(_, place)| *place);
+        let found = places.zip(samples).filter(|(_, samples)| !samples.is_empty());
+        let merged = found.map(|(place, mut samples)| {
             sort_and_merge(&mut samples);
-            let (encoded, bytes) = encode(&samples);
-            answer.push((labels, encoded, bytes));
+            (place, samples)
+        });
+        Ok(Some(merged.collect()))
+    }
+}
+
+impl Unit {
+    /// What is read at once of it, oldest first: as many hours as a number of series should have
+    /// samples in, at the interval that is usual.
+    fn parts(&self, range: TimeRange) -> Vec<Part> {
+        let hourly = self.series.len().max(1) * limits::READ_PART_HOUR_SAMPLES;
+        let fitting = limits::READ_PART_SAMPLES / hourly;
+        // What divides a week, so that a part begins where a sealed window does.
+        let lengths = [168, 24, 12, 6, 2];
+        let length = lengths.into_iter().find(|hours| *hours <= fitting).unwrap_or(1);
+        let length = i32::try_from(length).unwrap_or(1);
+        let mut parts = Vec::new();
+        for week in self.places.keys() {
+            let Some((first, last)) = range.hours_in(*week) else { continue };
+            let mut from = first.0;
+            while from <= last.0 {
+                let to = (from.div_euclid(length) + 1) * length - 1;
+                let hours = (from, to.min(last.0));
+                parts.push(Part { hours, series: 0..self.series.len() });
+                from = to + 1;
+            }
         }
-        Ok(answer)
+        parts
+    }
+}
+
+impl Part {
+    /// Whether there is no smaller part.
+    fn is_one(&self) -> bool {
+        self.hours.0 == self.hours.1 && self.series.len() <= 1
+    }
+
+    /// Its two halves, the later one first.
+    fn halves(self) -> [Part; 2] {
+        let (first, last) = self.hours;
+        if first < last {
+            let middle = i32::midpoint(first, last);
+            let part = |hours| Part { hours, series: self.series.clone() };
+            return [part((middle + 1, last)), part((first, middle))];
+        }
+        let Range { start, end } = self.series;
+        let middle = usize::midpoint(start, end);
+        [middle..end, start..middle].map(|series| Part { hours: self.hours, series })
     }
 }
 
 /// Series that live in the same groups are read together, so that each group is read once. A
 /// layout that changed in between puts a series into two groups.
-fn units(found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>) -> Vec<Unit> {
+fn units(found: impl Iterator<Item = (SeriesId, usize, Vec<(Week, Group)>)>) -> Vec<Unit> {
     let mut units: BTreeMap<BTreeSet<Group>, Unit> = BTreeMap::new();
-    for (series, (labels, places)) in found {
+    for (series, place, places) in found {
         let groups = places.iter().map(|(_, group)| *group).collect();
         let unit = units.entry(groups).or_default();
-        unit.series.insert(series, labels);
-        unit.places.extend(places);
+        unit.series.push((series, place));
+        for (week, group) in places {
+            unit.places.entry(week).or_default().insert(group);
+        }
     }
-    units.into_values().collect()
+    let mut units: Vec<Unit> = units.into_values().collect();
+    for unit in &mut units {
+        unit.series.sort_unstable();
+    }
+    units
 }
 
 /// Refuses a query that asks for more than one answer may hold.
 pub(super) fn bound(what: &'static str, count: usize, max: usize) -> Result<(), SelectError> {
     if count > max { Err(SelectError::TooMuch { what, max }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //! Knows rows and keys; what is in a payload is the engine's.
 
 mod committer;
+mod folder;
+mod journal;
 mod keys;
 mod keyspaces;
 mod ledger_row;
@@ -65,7 +67,7 @@ impl Local {
     /// Opens or creates the folder, recovers what a crash left, and starts the committer.
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
-        std::fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;
+        folder::prepare(&folder, settings.sync)?;
         let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
             fjall::Error::Locked => OpenError(format!(
                 "data folder {} is in use by another process; stop it, or choose another with --store.path",
@@ -74,6 +76,8 @@ impl Local {
             fjall::Error::Io(error) => unusable(&folder, &error),
             error => unusable(&folder, &error),
         })?;
+        // fjall syncs a new keyspace's folder, but not its name.
+        folder::sync_keyspaces(&folder).map_err(|error| unusable(&folder, &error))?;
         let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;
         let keyspaces = Arc::new(keyspaces);
         let health = Arc::new(Health::default());

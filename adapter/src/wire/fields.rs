@@ -63,6 +63,11 @@ impl<'a> Fields<'a> {
                 self.rest = rest;
                 Ok(u64::from(byte))
             }
+            // Two bytes, as most references to symbols are.
+            [low @ 0x80..=0xff, high @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
             _ => Ok(decode_varint(&mut self.rest)?),
         }
     }

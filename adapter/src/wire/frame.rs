@@ -27,18 +27,28 @@ pub struct FrameTooLarge {
     pub bytes: usize,
 }
 
+/// Chunks as they stand in a series' frame. What later chunks of the series give may follow, as
+/// often as need be.
+pub fn chunk_fields(chunks: &[Chunk]) -> Vec<u8> {
+    let bytes = chunks.iter().map(chunk_len).map(with_length).sum();
+    let mut fields = Vec::with_capacity(bytes);
+    for chunk in chunks {
+        encode_chunk(chunk, &mut fields);
+    }
+    fields
+}
+
 /// Encodes one series as one frame.
 ///
 /// `query_idx` is the position of its query in the request. Labels come sorted by name. Chunks come
-/// ascending and disjoint, as [`super::xor::encode_chunks`] makes them; without chunks the frame
-/// says only that the series exists, which is what `/api/v1/series` needs.
+/// ascending and disjoint, as [`super::xor::encode_chunks`] and [`chunk_fields`] make them; without
+/// chunks the frame says only that the series exists, which is what `/api/v1/series` needs.
 pub fn frame<L: AsRef<str>>(
     query_idx: usize,
     labels: &[(L, L)],
-    chunks: &[Chunk],
+    chunks: &[u8],
 ) -> Result<Bytes, FrameTooLarge> {
-    let series_bytes = labels.iter().map(label_len).map(with_length).sum::<usize>()
-        + chunks.iter().map(chunk_len).map(with_length).sum::<usize>();
+    let series_bytes = labels.iter().map(label_len).map(with_length).sum::<usize>() + chunks.len();
     // usize is at most 64 bits wide, and a request's queries are bounded far below 2^63.
     let query_index = i64::try_from(query_idx).unwrap_or(i64::MAX);
     let bytes = with_length(series_bytes) + int64_len(2, query_index);
@@ -54,9 +64,7 @@ pub fn frame<L: AsRef<str>>(
     for label in labels {
         encode_label(label, &mut frame);
     }
-    for chunk in chunks {
-        encode_chunk(chunk, &mut frame);
-    }
+    frame.extend_from_slice(chunks);
     encode_int64(2, query_index, &mut frame);
     let crc = crc32c::crc32c(frame.get(header..).unwrap_or_default());
     if let Some(place) = frame.get_mut(crc_at..header) {
@@ -101,7 +109,10 @@ mod tests {
     use crate::wire::{messages, xor};
 
     fn check(query_idx: usize, labels: &[(&str, &str)], chunks: &[Chunk]) {
-        let frame = frame(query_idx, labels, chunks).unwrap();
+        // In two parts, as a long range comes.
+        let (first, second) = chunks.split_at(chunks.len() / 2);
+        let fields = [chunk_fields(first), chunk_fields(second)].concat();
+        let frame = frame(query_idx, labels, &fields).unwrap();
         let mut rest = &frame[..];
         let length = prost::encoding::decode_varint(&mut rest).unwrap();
         let (crc, message) = rest.split_at(4);
@@ -146,6 +157,6 @@ mod tests {
     fn a_series_that_does_not_fit_is_refused() {
         let data = Bytes::from(vec![0; FRAME_BYTES_MAX]);
         let chunk = Chunk { min_ms: 0, max_ms: 1, data };
-        assert!(frame(0, &[("a", "b")], &[chunk]).is_err());
+        assert!(frame(0, &[("a", "b")], &chunk_fields(&[chunk])).is_err());
     }
 }

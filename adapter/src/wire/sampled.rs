@@ -8,6 +8,24 @@ use prost::encoding::{WireType, double, encode_key, encode_varint, int64, key_le
 use super::snappy::{self, SnappyError};
 use crate::model::sample::Sample;
 
+/// Samples as they stand in a series' message; they ascend by time and lie within the query's
+/// range. What later samples give may follow, as often as need be. Start timestamps are left out:
+/// the message has no field for them.
+pub fn sample_fields(samples: &[Sample]) -> Vec<u8> {
+    let bytes = samples.iter().map(sample_len).map(with_length).sum();
+    let mut fields = Vec::with_capacity(bytes);
+    for sample in samples {
+        message_key(2, sample_len(sample), &mut fields);
+        if sample.value.to_bits() != 0 {
+            double::encode(1, &sample.value, &mut fields);
+        }
+        if sample.timestamp_ms != 0 {
+            int64::encode(2, &sample.timestamp_ms, &mut fields);
+        }
+    }
+    fields
+}
+
 /// An answer that is being built.
 #[derive(Debug)]
 pub struct SampledResponse {
@@ -25,26 +43,16 @@ impl SampledResponse {
     /// Adds a series to the answer of the query at `query_idx`; outside of the request's queries
     /// nothing is added.
     ///
-    /// Labels come sorted by name, samples ascending by time and within the query's range. Start
-    /// timestamps are left out: the message has no field for them.
-    pub fn push<L: AsRef<str>>(&mut self, query_idx: usize, labels: &[(L, L)], samples: &[Sample]) {
+    /// Labels come sorted by name, samples as [`sample_fields`] makes them.
+    pub fn push<L: AsRef<str>>(&mut self, query_idx: usize, labels: &[(L, L)], samples: &[u8]) {
         let Some(result) = self.results.get_mut(query_idx) else { return };
         let before = result.len();
-        let length = labels.iter().map(label_len).map(with_length).sum::<usize>()
-            + samples.iter().map(sample_len).map(with_length).sum::<usize>();
+        let length = labels.iter().map(label_len).map(with_length).sum::<usize>() + samples.len();
         message_key(1, length, result);
         for label in labels {
             encode_label(label, result);
         }
-        for sample in samples {
-            message_key(2, sample_len(sample), result);
-            if sample.value.to_bits() != 0 {
-                double::encode(1, &sample.value, result);
-            }
-            if sample.timestamp_ms != 0 {
-                int64::encode(2, &sample.timestamp_ms, result);
-            }
-        }
+        result.extend_from_slice(samples);
         self.bytes += result.len() - before;
     }
 
@@ -124,10 +132,11 @@ mod tests {
         let labels = [("__name__", "up"), ("empty", ""), ("long", &long)];
         let mut response = SampledResponse::new(3);
         assert!(response.is_empty());
-        response.push(0, &labels, &samples);
+        let in_parts = samples.chunks(3).flat_map(sample_fields).collect::<Vec<u8>>();
+        response.push(0, &labels, &in_parts);
         response.push(0, &[("__name__", "other")], &[]);
-        response.push(2, &labels[..1], &samples[..1]);
-        response.push(3, &labels, &samples);
+        response.push(2, &labels[..1], &sample_fields(&samples[..1]));
+        response.push(3, &labels, &sample_fields(&samples));
         let body = snappy::decompress(&response.finish().unwrap(), 1 << 20).unwrap();
 
         let series = |labels: &[(&str, &str)], samples: &[Sample]| messages::TimeSeries {
@@ -158,7 +167,7 @@ mod tests {
     fn a_negative_zero_stays_negative() {
         let sample = Sample { timestamp_ms: 1, value: -0.0, start_ms: None };
         let mut response = SampledResponse::new(1);
-        response.push(0, &[("a", "b")], &[sample]);
+        response.push(0, &[("a", "b")], &sample_fields(&[sample]));
         let body = snappy::decompress(&response.finish().unwrap(), 1 << 10).unwrap();
         let decoded = messages::ReadResponse::decode(&body[..]).unwrap();
         let value = decoded.results[0].timeseries[0].samples[0].value;

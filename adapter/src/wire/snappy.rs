@@ -60,11 +60,27 @@ pub fn declared_len(body: &[u8], bytes_max: usize) -> Result<usize, SnappyError>
 /// Decompresses one block. Allocates at most `bytes_max` bytes, and never more than about 22 times
 /// the size of `body`.
 pub fn decompress(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, SnappyError> {
-    let declared = declared_len(body, bytes_max)?;
-    let mut decompressed = vec![0; declared];
-    let written = snap::raw::Decoder::new().decompress(body, &mut decompressed)?;
+    let mut decompressed = Vec::new();
+    let written = decompress_into(body, bytes_max, &mut decompressed)?.len();
     decompressed.truncate(written);
     Ok(decompressed)
+}
+
+/// [`decompress`] into a buffer that may be used again, and is only ever made longer: memory that is
+/// new to the process, or must be zeroed first, costs as much as the decompression.
+pub fn decompress_into<'b>(
+    body: &[u8],
+    bytes_max: usize,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8], SnappyError> {
+    let declared = declared_len(body, bytes_max)?;
+    if buffer.len() < declared {
+        buffer.clear();
+        buffer.resize(declared, 0);
+    }
+    let room = buffer.get_mut(..declared).unwrap_or_default();
+    let written = snap::raw::Decoder::new().decompress(body, room)?;
+    Ok(buffer.get(..written).unwrap_or_default())
 }
 
 /// Compresses into one block. Fails only over 4 GiB, the format's own bound.
@@ -92,6 +108,17 @@ mod tests {
         for bytes in [&b""[..], b"a", &[7].repeat(100_000)] {
             assert_eq!(decompress(&compress(bytes).unwrap(), 1 << 20).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn a_buffer_is_used_again() {
+        let mut buffer = Vec::new();
+        for bytes in [&b"a longer text"[..], b"", b"short"] {
+            let body = compress(bytes).unwrap();
+            assert_eq!(decompress_into(&body, 1 << 20, &mut buffer).unwrap(), bytes);
+        }
+        assert_eq!(buffer.len(), 13);
+        assert!(decompress_into(b"\x04\x0c\xff", 1 << 20, &mut buffer).is_err());
     }
 
     #[test]

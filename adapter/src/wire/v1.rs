@@ -3,8 +3,12 @@
 //! Field numbers are those of Prometheus' `prompb` messages. Knows nothing of HTTP or storage.
 
 use super::fields::{Fields, Malformed};
-use super::write::{DecodeError, Pools, Series, SeriesFault};
+use super::write::{DecodeError, LabelPool, Pools, SeriesFault};
 use crate::model::sample::Sample;
+use crate::model::series::Fingerprint;
+
+/// The fingerprint of 1.0 is of the label messages themselves, keys and lengths included.
+const FORM: u128 = 0;
 
 /// Decodes a whole body.
 pub(super) fn decode<'a>(body: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<(), DecodeError> {
@@ -32,17 +36,21 @@ pub(super) fn decode<'a>(body: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<()
     Ok(())
 }
 
+/// Walks over one series. Of its labels only the lengths are looked at.
 fn series<'a>(message: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<(), DecodeError> {
-    let mut series = pools.open()?;
+    let mut series = pools.open(message)?;
     let mut fields = Fields::new(message);
-    let texts = leading_labels(message);
+    // Where the labels at the beginning end, and whether there is anything but labels before it.
+    let (mut labels, mut labels_end, mut others_end) = (0, 0, None);
+    let mut all_counted = true;
     while let Some(key) = fields.next_key()? {
         match key.0 {
             1 => {
-                let label_message = fields.bytes(key)?;
-                let end = message.len() - fields.left();
-                let text = texts.and_then(|texts| texts.get(end - label_message.len()..end));
-                label((label_message, text), &mut series, pools)?;
+                fields.bytes(key)?;
+                labels_end = message.len() - fields.left();
+                all_counted &= pools.label(labels)?;
+                labels += 1;
+                continue;
             }
             2 => pools.sample(sample(fields.bytes(key)?)?)?,
             3 => {
@@ -55,8 +63,31 @@ fn series<'a>(message: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<(), Decode
             }
             _ => fields.skip(key)?,
         }
+        others_end.get_or_insert(message.len() - fields.left());
+    }
+    let scattered = others_end.is_some_and(|end| end < labels_end);
+    if all_counted && !scattered {
+        let sent = message.get(..labels_end);
+        series.fingerprint = sent.and_then(|sent| Fingerprint::of(sent, FORM));
     }
     pools.close(series)
+}
+
+/// Decodes the labels of one series.
+pub(super) fn labels<'a>(message: &'a [u8], into: &mut LabelPool<'a, '_>) -> Result<(), Malformed> {
+    let mut fields = Fields::new(message);
+    let texts = leading_labels(message);
+    while let Some(key) = fields.next_key()? {
+        if key.0 != 1 {
+            fields.skip(key)?;
+            continue;
+        }
+        let label_message = fields.bytes(key)?;
+        let end = message.len() - fields.left();
+        let text = texts.and_then(|texts| texts.get(end - label_message.len()..end));
+        label((label_message, text), into)?;
+    }
+    Ok(())
 }
 
 /// The labels at the beginning of a series, keys and lengths included, if all of that is text: then
@@ -79,9 +110,8 @@ fn leading_labels(message: &[u8]) -> Option<&str> {
 #[inline]
 fn label<'a>(
     (message, text): (&'a [u8], Option<&'a str>),
-    series: &mut Series,
-    pools: &mut Pools<'a, '_>,
-) -> Result<(), DecodeError> {
+    into: &mut LabelPool<'a, '_>,
+) -> Result<(), Malformed> {
     let (mut name, mut value) = (Some(""), Some(""));
     let mut fields = Fields::new(message);
     while let Some(key) = fields.next_key()? {
@@ -99,10 +129,10 @@ fn label<'a>(
             value = part;
         }
     }
-    if let (Some(name), Some(value)) = (name, value) {
-        return pools.label(series, (name, value));
+    match (name, value) {
+        (Some(name), Some(value)) => into.push((name, value)),
+        _ => into.note(SeriesFault::NotUtf8),
     }
-    series.note(SeriesFault::NotUtf8);
     Ok(())
 }
 

@@ -5,25 +5,40 @@
 
 use std::num::NonZeroI64;
 
-use super::fields::{Fields, Malformed};
-use super::write::{DecodeError, Pools, Series, SeriesFault, bound};
-use crate::model::sample::Sample;
+use xxhash_rust::xxh3::xxh3_128;
 
-/// The text of a symbol, or `None` where it is not UTF-8.
-type Symbol<'a> = Option<&'a str>;
+use super::fields::{Fields, Malformed};
+use super::write::{DecodeError, LabelPool, Pair, Pools, Series, SeriesFault, bound};
+use crate::model::sample::Sample;
+use crate::model::series::Fingerprint;
+
+/// One entry of a request's symbol table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Symbol<'a> {
+    /// `None` where it is not UTF-8.
+    text: Option<&'a str>,
+    hash: u128,
+}
+
+/// The fingerprint of 2.0 is of the hashes of the symbols that the references stand for, in their
+/// order: the references themselves mean something else in every request.
+const FORM: u128 = 0x2d70_8a5b_6c1f_43e9_92b4_d7e0_51af_3c86;
 
 /// Decodes a whole body. Two passes, because protobuf allows the symbols to follow the series.
 pub(super) fn decode<'a>(body: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<(), DecodeError> {
     let symbols = symbols(body, pools.limits.symbols)?;
+    let first_is_empty = symbols.first().is_some_and(|symbol| symbol.text == Some(""));
+    let mut digest = Vec::new();
     let mut fields = Fields::new(body);
     let mut v1_field_seen = false;
     while let Some(key) = fields.next_key()? {
         match key.0 {
             5 => {
-                if symbols.first() != Some(&Some("")) {
+                if !first_is_empty {
                     return Err(DecodeError::FirstSymbol);
                 }
-                series(fields.bytes(key)?, &symbols, pools)?;
+                digest.clear();
+                series(fields.bytes(key)?, (&symbols, &mut digest), pools)?;
             }
             tag => {
                 v1_field_seen |= matches!(tag, 1 | 3);
@@ -37,6 +52,7 @@ pub(super) fn decode<'a>(body: &'a [u8], pools: &mut Pools<'a, '_>) -> Result<()
             content_type: "remote_write 2.0",
         });
     }
+    pools.request.symbols = symbols;
     Ok(())
 }
 
@@ -46,7 +62,8 @@ fn symbols(body: &[u8], symbols_max: usize) -> Result<Vec<Symbol<'_>>, DecodeErr
     while let Some(key) = fields.next_key()? {
         if key.0 == 4 {
             bound(symbols.len(), symbols_max, "symbols")?;
-            symbols.push(str::from_utf8(fields.bytes(key)?).ok());
+            let bytes = fields.bytes(key)?;
+            symbols.push(Symbol { text: str::from_utf8(bytes).ok(), hash: xxh3_128(bytes) });
         } else {
             fields.skip(key)?;
         }
@@ -54,15 +71,17 @@ fn symbols(body: &[u8], symbols_max: usize) -> Result<Vec<Symbol<'_>>, DecodeErr
     Ok(symbols)
 }
 
+/// Walks over one series; `digest` takes the hashes of its labels.
 fn series<'a>(
     message: &'a [u8],
-    symbols: &[Symbol<'a>],
+    (symbols, digest): (&[Symbol<'a>], &mut Vec<u8>),
     pools: &mut Pools<'a, '_>,
 ) -> Result<(), DecodeError> {
-    let mut series = pools.open()?;
+    let mut series = pools.open(message)?;
     let mut fields = Fields::new(message);
     // A name that waits for its value: a packed list may be cut anywhere, also within a pair.
     let mut name_ref = None;
+    let mut labels = 0;
     let mut created_ms = 0;
     // Of help and unit.
     let mut metadata_refs = [0_u32; 2];
@@ -73,7 +92,22 @@ fn series<'a>(
                     name_ref = Some(reference);
                     Ok(())
                 }
-                Some(name) => label((name, reference), symbols, &mut series, pools),
+                Some(name) => {
+                    let pair = match resolve((name, reference), symbols) {
+                        Ok(pair) => pair,
+                        Err(fault) => {
+                            series.note(fault);
+                            return Ok(());
+                        }
+                    };
+                    if !pools.label(labels)? {
+                        series.note(SeriesFault::TooManyLabels);
+                        return Ok(());
+                    }
+                    labels += 1;
+                    digest.extend_from_slice(&pair.hashes);
+                    pools.expanded(pair.texts)
+                }
             })?,
             2 => pools.sample(sample(fields.bytes(key)?)?)?,
             3 => {
@@ -97,15 +131,15 @@ fn series<'a>(
     if metadata_refs.iter().any(|reference| *reference as usize >= symbols.len()) {
         series.note(SeriesFault::MetadataRefOutOfRange);
     }
-    finish(series, NonZeroI64::new(created_ms), pools)
+    finish(&mut series, NonZeroI64::new(created_ms), pools);
+    if series.fault.is_none() {
+        series.fingerprint = Fingerprint::of(digest, FORM);
+    }
+    pools.close(series)
 }
 
 /// What can only be judged when the whole series is read.
-fn finish(
-    mut series: Series,
-    created_ms: Option<NonZeroI64>,
-    pools: &mut Pools<'_, '_>,
-) -> Result<(), DecodeError> {
+fn finish(series: &mut Series<'_>, created_ms: Option<NonZeroI64>, pools: &mut Pools<'_, '_>) {
     let samples =
         pools.request.samples.get_mut(series.samples.start as usize..).unwrap_or_default();
     match (samples.is_empty(), series.histograms == 0) {
@@ -118,22 +152,60 @@ fn finish(
             sample.start_ms = sample.start_ms.or(created_ms);
         }
     }
-    pools.close(series)
+}
+
+/// Decodes the labels of one series. Their faults were noted when the series was walked over.
+pub(super) fn labels<'a>(
+    message: &'a [u8],
+    symbols: &[Symbol<'a>],
+    into: &mut LabelPool<'a, '_>,
+) -> Result<(), Malformed> {
+    let mut fields = Fields::new(message);
+    let mut name_ref = None;
+    while let Some(key) = fields.next_key()? {
+        if key.0 != 1 {
+            fields.skip(key)?;
+            continue;
+        }
+        fields.uint32s::<Malformed>(key, |reference| {
+            match name_ref.take() {
+                None => name_ref = Some(reference),
+                Some(name) => {
+                    if let Ok(pair) = resolve((name, reference), symbols) {
+                        into.push(pair.texts);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A label pair by its references.
+struct Resolved<'a> {
+    texts: Pair<'a>,
+    /// Of name and value, 16 bytes each.
+    hashes: [u8; 32],
 }
 
 #[inline]
-fn label<'a>(
+fn resolve<'a>(
     (name, value): (u32, u32),
     symbols: &[Symbol<'a>],
-    series: &mut Series,
-    pools: &mut Pools<'a, '_>,
-) -> Result<(), DecodeError> {
-    match (symbols.get(name as usize), symbols.get(value as usize)) {
-        (Some(Some(name)), Some(Some(value))) => pools.label(series, (name, value))?,
-        (Some(_), Some(_)) => series.note(SeriesFault::NotUtf8),
-        _ => series.note(SeriesFault::LabelRefOutOfRange),
-    }
-    Ok(())
+) -> Result<Resolved<'a>, SeriesFault> {
+    let (Some(name), Some(value)) = (symbols.get(name as usize), symbols.get(value as usize))
+    else {
+        return Err(SeriesFault::LabelRefOutOfRange);
+    };
+    let (Some(name_text), Some(value_text)) = (name.text, value.text) else {
+        return Err(SeriesFault::NotUtf8);
+    };
+    let mut hashes = [0; 32];
+    let (of_name, of_value) = hashes.split_at_mut(16);
+    of_name.copy_from_slice(&name.hash.to_le_bytes());
+    of_value.copy_from_slice(&value.hash.to_le_bytes());
+    Ok(Resolved { texts: (name_text, value_text), hashes })
 }
 
 #[inline]

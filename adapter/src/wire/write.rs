@@ -1,8 +1,9 @@
 //! A decoded remote_write request, the same for 1.0 and 2.0, borrowed from the decompressed body.
 //!
-//! Labels, samples and series are flat pools, bounded before they grow. What is wrong with one
-//! series is noted on that series, so that the valid rest of a request can be stored. Whether
-//! labels or times make sense is judged elsewhere.
+//! Samples and series are flat pools, bounded before they grow. Labels stay in the body, with a
+//! fingerprint of their bytes, until somebody asks for them. What is wrong with one series is noted
+//! on that series, so that the valid rest of a request can be stored. Whether labels or times make
+//! sense is judged elsewhere.
 
 use std::ops::Range;
 
@@ -10,8 +11,10 @@ use thiserror::Error;
 
 use super::fields::Malformed;
 use super::negotiate::Protocol;
+use super::v2::Symbol;
 use super::{v1, v2};
 use crate::model::sample::Sample;
+use crate::model::series::Fingerprint;
 
 /// A remote_write request.
 #[derive(Debug)]
@@ -19,30 +22,37 @@ pub struct WriteRequest<'a> {
     /// The version that it came in.
     pub protocol: Protocol,
     /// In the order of the request. The same label set may occur more than once.
-    pub series: Vec<Series>,
-    /// The label pairs (name, value) of all series, as sent: not sorted, names may repeat, either
-    /// part may be empty.
-    pub labels: Vec<(&'a str, &'a str)>,
+    pub series: Vec<Series<'a>>,
     /// The samples of all series, as sent.
     pub samples: Vec<Sample>,
     /// Entries of metadata (1.0 only, where Prometheus sends them in requests of their own).
     pub metadata: u64,
+    // 2.0 only.
+    pub(super) symbols: Vec<Symbol<'a>>,
+    labels_per_series: usize,
 }
 
-/// One series of a request: where its parts are in the pools.
+/// One series of a request: where its parts are.
 #[derive(Clone, Debug)]
-pub struct Series {
-    /// Its part of [`WriteRequest::labels`]; incomplete if there is a fault.
-    pub labels: Range<u32>,
+pub struct Series<'a> {
+    /// What its labels are decoded from.
+    pub(super) message: &'a [u8],
+    /// Stands for its labels as they were sent. `None` where they are not at the series' beginning,
+    /// and where something about them is wrong as far as they have been looked at.
+    pub fingerprint: Option<Fingerprint>,
     /// Its part of [`WriteRequest::samples`].
     pub samples: Range<u32>,
     /// Native histograms, which are counted but not decoded.
     pub histograms: u32,
     /// Exemplars, which are counted but not decoded.
     pub exemplars: u32,
-    /// What is wrong with it, if anything: the first fault found.
+    /// What is wrong with it, if anything: the first fault found. Those of 1.0's labels are found by
+    /// [`WriteRequest::labels_of`].
     pub fault: Option<SeriesFault>,
 }
+
+/// A label pair as sent: name and value, either of which may be empty.
+pub type Pair<'a> = (&'a str, &'a str);
 
 /// Why one series of an otherwise readable request cannot be stored: a permanent fault of the
 /// sender.
@@ -88,8 +98,9 @@ pub struct DecodeLimits {
     /// Label pairs of one series. A series with more gets [`SeriesFault::TooManyLabels`] and the
     /// rest of the request goes on.
     pub labels_per_series: usize,
-    /// Bytes of names and values of all label pairs, each pair counted as often as it is used: in
-    /// 2.0 one long symbol can be referred to millions of times.
+    /// 2.0: bytes of names and values of all label pairs, each pair counted as often as it is used,
+    /// because one long symbol can be referred to millions of times. In 1.0 they are a part of the
+    /// body, which is bounded before.
     pub expanded_label_bytes: usize,
     /// Symbols (2.0).
     pub symbols: usize,
@@ -122,13 +133,17 @@ pub enum DecodeError {
     },
 }
 
+/// What a series with its labels and one sample takes in a decompressed body of 1.0, at least as a
+/// rule; in 2.0, where it takes a sixth, the pools grow a few times.
+const SERIES_BYTES: usize = 200;
+
 /// Decodes a decompressed request body.
 pub fn decode<'a>(
     protocol: Protocol,
     body: &'a [u8],
     limits: &DecodeLimits,
 ) -> Result<WriteRequest<'a>, DecodeError> {
-    let mut pools = Pools::new(protocol, limits);
+    let mut pools = Pools::new(protocol, body.len(), limits);
     match protocol {
         Protocol::V1 => v1::decode(body, &mut pools)?,
         Protocol::V2 => v2::decode(body, &mut pools)?,
@@ -137,14 +152,48 @@ pub fn decode<'a>(
 }
 
 impl<'a> WriteRequest<'a> {
-    /// The labels of one series of this request.
-    pub fn labels_of(&self, series: &Series) -> &[(&'a str, &'a str)] {
-        self.labels.get(range(&series.labels)).unwrap_or_default()
+    /// Decodes the labels of one series of this request into `labels`, as sent: not sorted, names
+    /// may repeat, either part may be empty. Says what is wrong with the series, and then not all of
+    /// its labels may be there. An error refuses the whole request.
+    pub fn labels_of(
+        &self,
+        series: &Series<'a>,
+        labels: &mut Vec<Pair<'a>>,
+    ) -> Result<Option<SeriesFault>, DecodeError> {
+        labels.clear();
+        let mut into = LabelPool { labels, max: self.labels_per_series, fault: series.fault };
+        match self.protocol {
+            Protocol::V1 => v1::labels(series.message, &mut into)?,
+            Protocol::V2 => v2::labels(series.message, &self.symbols, &mut into)?,
+        }
+        Ok(into.fault)
     }
 
     /// The samples of one series of this request.
-    pub fn samples_of(&self, series: &Series) -> &[Sample] {
+    pub fn samples_of(&self, series: &Series<'_>) -> &[Sample] {
         self.samples.get(range(&series.samples)).unwrap_or_default()
+    }
+}
+
+/// The labels of one series, bounded, and the first fault found with them.
+pub(super) struct LabelPool<'a, 'p> {
+    labels: &'p mut Vec<Pair<'a>>,
+    max: usize,
+    fault: Option<SeriesFault>,
+}
+
+impl<'a> LabelPool<'a, '_> {
+    pub(super) fn push(&mut self, pair: Pair<'a>) {
+        if self.labels.len() < self.max {
+            self.labels.push(pair);
+        } else {
+            self.note(SeriesFault::TooManyLabels);
+        }
+    }
+
+    /// Notes a fault, unless there is an earlier one.
+    pub(super) fn note(&mut self, fault: SeriesFault) {
+        self.fault.get_or_insert(fault);
     }
 }
 
@@ -152,30 +201,33 @@ impl<'a> WriteRequest<'a> {
 pub(super) struct Pools<'a, 'l> {
     pub(super) request: WriteRequest<'a>,
     pub(super) limits: &'l DecodeLimits,
+    labels: usize,
     label_bytes: usize,
     histograms: usize,
     exemplars: usize,
 }
 
 impl<'a, 'l> Pools<'a, 'l> {
-    fn new(protocol: Protocol, limits: &'l DecodeLimits) -> Self {
+    fn new(protocol: Protocol, body_bytes: usize, limits: &'l DecodeLimits) -> Self {
         let request = WriteRequest {
             protocol,
-            series: Vec::new(),
-            labels: Vec::new(),
-            samples: Vec::new(),
+            // About as many as the body may hold: growing step by step costs copies.
+            series: Vec::with_capacity((body_bytes / SERIES_BYTES).min(limits.series)),
+            samples: Vec::with_capacity((body_bytes / SERIES_BYTES).min(limits.samples)),
             metadata: 0,
+            symbols: Vec::new(),
+            labels_per_series: limits.labels_per_series,
         };
-        Self { request, limits, label_bytes: 0, histograms: 0, exemplars: 0 }
+        Self { request, limits, labels: 0, label_bytes: 0, histograms: 0, exemplars: 0 }
     }
 
     /// Begins a series that has nothing yet.
-    pub(super) fn open(&self) -> Result<Series, DecodeError> {
+    pub(super) fn open(&self, message: &'a [u8]) -> Result<Series<'a>, DecodeError> {
         bound(self.request.series.len(), self.limits.series, "series")?;
-        let labels = index(self.request.labels.len(), "labels")?;
         let samples = index(self.request.samples.len(), "samples")?;
         Ok(Series {
-            labels: labels..labels,
+            message,
+            fingerprint: None,
             samples: samples..samples,
             histograms: 0,
             exemplars: 0,
@@ -184,33 +236,33 @@ impl<'a, 'l> Pools<'a, 'l> {
     }
 
     /// Ends a series: all that was pushed since [`Pools::open`] is its own.
-    pub(super) fn close(&mut self, mut series: Series) -> Result<(), DecodeError> {
-        series.labels.end = index(self.request.labels.len(), "labels")?;
+    pub(super) fn close(&mut self, mut series: Series<'a>) -> Result<(), DecodeError> {
         series.samples.end = index(self.request.samples.len(), "samples")?;
         self.request.series.push(series);
         Ok(())
     }
 
-    /// Adds a label pair to the open series.
+    /// Counts a label pair of a series that has so many already; false where it has as many as it
+    /// may, and the pair counts for nothing.
     #[inline]
-    pub(super) fn label(
-        &mut self,
-        series: &mut Series,
-        pair: (&'a str, &'a str),
-    ) -> Result<(), DecodeError> {
-        let so_far = self.request.labels.len() - series.labels.start as usize;
+    pub(super) fn label(&mut self, so_far: usize) -> Result<bool, DecodeError> {
         if so_far >= self.limits.labels_per_series {
-            series.note(SeriesFault::TooManyLabels);
-            return Ok(());
+            return Ok(false);
         }
-        bound(self.request.labels.len(), self.limits.labels, "labels")?;
+        bound(self.labels, self.limits.labels, "labels")?;
+        self.labels += 1;
+        Ok(true)
+    }
+
+    /// Counts the bytes of a label pair that is made of symbols.
+    #[inline]
+    pub(super) fn expanded(&mut self, (name, value): Pair<'_>) -> Result<(), DecodeError> {
         // Both are lengths of slices of one body, so the sum cannot overflow.
-        self.label_bytes += pair.0.len() + pair.1.len();
-        if self.label_bytes > self.limits.expanded_label_bytes {
-            let max = self.limits.expanded_label_bytes;
+        self.label_bytes += name.len() + value.len();
+        let max = self.limits.expanded_label_bytes;
+        if self.label_bytes > max {
             return Err(DecodeError::OverBound { what: "bytes of labels", max });
         }
-        self.request.labels.push(pair);
         Ok(())
     }
 
@@ -223,7 +275,7 @@ impl<'a, 'l> Pools<'a, 'l> {
     }
 
     /// Counts a histogram of the open series.
-    pub(super) fn histogram(&mut self, series: &mut Series) -> Result<(), DecodeError> {
+    pub(super) fn histogram(&mut self, series: &mut Series<'_>) -> Result<(), DecodeError> {
         bound(self.histograms, self.limits.samples, "histograms")?;
         self.histograms += 1;
         series.histograms = series.histograms.saturating_add(1);
@@ -231,7 +283,7 @@ impl<'a, 'l> Pools<'a, 'l> {
     }
 
     /// Counts an exemplar of the open series.
-    pub(super) fn exemplar(&mut self, series: &mut Series) -> Result<(), DecodeError> {
+    pub(super) fn exemplar(&mut self, series: &mut Series<'_>) -> Result<(), DecodeError> {
         bound(self.exemplars, self.limits.samples, "exemplars")?;
         self.exemplars += 1;
         series.exemplars = series.exemplars.saturating_add(1);
@@ -239,7 +291,7 @@ impl<'a, 'l> Pools<'a, 'l> {
     }
 }
 
-impl Series {
+impl Series<'_> {
     /// Notes a fault, unless there is an earlier one.
     pub(super) fn note(&mut self, fault: SeriesFault) {
         self.fault.get_or_insert(fault);

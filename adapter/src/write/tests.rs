@@ -1,12 +1,14 @@
 //! What is taken, what is refused and what the sender is told, on a store in memory.
 
+mod warm;
+
 use prometheus_client::registry::Registry;
 use prost::Message;
 use serve::clock::Clock;
 
 use super::*;
-use crate::engine::tests::KEEPING;
 use crate::engine::layout::Layout;
+use crate::engine::tests::KEEPING;
 use crate::model::matcher::Matcher;
 use crate::model::time::{DAY_MS, TimeRange};
 use crate::store::Store;
@@ -16,10 +18,14 @@ use crate::wire::messages;
 const NOW_MS: i64 = 1_700_000_000_000;
 
 async fn writer() -> Writer {
+    writer_at(NOW_MS).await
+}
+
+async fn writer_at(now_ms: i64) -> Writer {
     let metrics = Metrics::register(&mut Registry::default());
     let layout = Layout::new(vec!["uuid".into()], 7200);
     let store = Store::Memory(Memory::new());
-    let engine = Engine::start(store, &layout, KEEPING, Clock::fixed(NOW_MS), metrics.clone())
+    let engine = Engine::start(store, &layout, KEEPING, Clock::fixed(now_ms), metrics.clone())
         .await
         .unwrap();
     Writer::new(Arc::new(engine), metrics)

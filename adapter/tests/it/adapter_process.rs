@@ -48,25 +48,35 @@ impl AdapterProcess {
 
     /// Starts a command made by [`command`] and waits until it is ready.
     pub(crate) fn start(command: &mut Command) -> AdapterProcess {
+        let started = AdapterProcess::try_start(command);
+        started.unwrap_or_else(|(status, log)| panic!("the adapter ended: {status}\n{log}"))
+    }
+
+    /// Starts a command; gives how it ended and what it said where it ends before it is ready.
+    pub(crate) fn try_start(command: &mut Command) -> Result<AdapterProcess, (ExitStatus, String)> {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = Log::follow(&mut child);
+        let mut log = Log::follow(&mut child);
         let started = Instant::now();
-        let address = loop {
-            if let Some(address) = log.address() {
-                break address;
+        let mut address = None;
+        while address.is_none_or(|address| !is_ready(address)) {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Err((status, log.whole()));
             }
-            let ended = child.try_wait().unwrap();
-            assert!(ended.is_none(), "the adapter ended: {ended:?}\n{}", log.so_far());
-            assert!(started.elapsed() < PATIENCE, "the adapter does not listen\n{}", log.so_far());
+            assert!(started.elapsed() < PATIENCE, "the adapter is not ready\n{}", log.so_far());
             std::thread::sleep(POLL);
-        };
-        let process = AdapterProcess { child, address, log };
-        process.wait_for("readiness", || process.get("/-/ready").status == 200);
-        process
+            address = log.address();
+        }
+        let address = address.expect("it is ready");
+        Ok(AdapterProcess { child, address, log })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Everything on standard error so far.
@@ -238,6 +248,12 @@ pub(crate) fn run(command: &mut Command) -> Output {
 pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
+}
+
+/// Not where it has just been killed.
+fn is_ready(address: SocketAddr) -> bool {
+    let answer = http_client::request(address, "GET /-/ready", &[], b"");
+    answer.is_ok_and(|answer| answer.status == 200)
 }
 
 fn wait_for_exit(child: &mut Child) -> ExitStatus {

@@ -77,7 +77,9 @@ fn all(prefix: &str) -> Vec<Capture> {
 fn summary(request: &WriteRequest<'_>) -> String {
     let mut text = format!("{:?}, {} metadata\n", request.protocol, request.metadata);
     for series in &request.series {
-        for (name, value) in request.labels_of(series) {
+        let mut labels = Vec::new();
+        let fault = request.labels_of(series, &mut labels).unwrap();
+        for (name, value) in labels {
             write!(text, "{name}={value:?} ").unwrap();
         }
         let samples = request.samples_of(series);
@@ -97,7 +99,7 @@ fn summary(request: &WriteRequest<'_>) -> String {
         }
         // Prometheus' own 2.0 sender puts every exemplar into a series of its own, which the
         // specification does not allow.
-        if let Some(fault) = series.fault {
+        if let Some(fault) = fault {
             write!(text, ", fault: {fault}").unwrap();
         }
         text.push('\n');
@@ -311,8 +313,10 @@ fn captures_equal_prost() {
 type Plain = Vec<(Vec<(String, String)>, Vec<(i64, u64, i64)>)>;
 
 fn ours(request: &WriteRequest<'_>) -> Plain {
-    let plain = |series: &write::Series| {
-        let labels = request.labels_of(series).iter();
+    let plain = |series: &write::Series<'_>| {
+        let mut labels = Vec::new();
+        request.labels_of(series, &mut labels).unwrap();
+        let labels = labels.iter();
         let samples = request.samples_of(series).iter();
         (
             labels.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -354,13 +358,16 @@ fn theirs(protocol: Protocol, message: &[u8]) -> Option<Plain> {
 
 /// Decodes whatever there is. What prost reads we read too, unless we say why not.
 fn survive(protocol: Protocol, message: &[u8]) {
-    match write::decode(protocol, message, &LIMITS) {
-        Ok(request) => {
-            for series in &request.series {
-                request.labels_of(series);
-                request.samples_of(series);
-            }
+    let decoded = write::decode(protocol, message, &LIMITS).and_then(|request| {
+        let mut labels = Vec::new();
+        for series in &request.series {
+            request.labels_of(series, &mut labels)?;
+            request.samples_of(series);
         }
+        Ok(())
+    });
+    match decoded {
+        Ok(()) => {}
         Err(DecodeError::Malformed(error)) => {
             assert!(theirs(protocol, message).is_none(), "prost reads it: {error}");
         }

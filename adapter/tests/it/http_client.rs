@@ -83,6 +83,13 @@ impl Connection {
         self.0.local_addr().unwrap()
     }
 
+    /// Waits for the first bytes of the answer, and takes no more.
+    pub(crate) fn first_bytes(&mut self, count: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Waits for the whole answer.
     pub(crate) fn answer(mut self) -> Result<Answer> {
         let mut bytes = Vec::new();

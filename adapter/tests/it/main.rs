@@ -30,6 +30,7 @@ mod load;
 mod metrics_reference;
 mod panels;
 mod part;
+mod power_loss;
 mod process;
 mod promql;
 mod prose;

@@ -9,7 +9,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
-use super::{damage_of, trouble_of};
+use super::{damage_of, folder, trouble_of};
 use crate::limits;
 use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 use crate::store::StoreError;
@@ -55,8 +55,8 @@ struct Arrivals {
 impl Keyspaces {
     /// Opens what is there.
     pub(super) fn open(database: Database) -> Result<Keyspaces, StoreError> {
-        let meta = database.keyspace("meta", small).map_err(|error| damage_of("meta", &error))?;
-        let late = database.keyspace("late", late).map_err(|error| damage_of("late", &error))?;
+        let meta = make(&database, "meta", small)?;
+        let late = make(&database, "late", late)?;
         let mut open = Open::default();
         for name in database.list_keyspace_names() {
             let keyspace = |options: fn() -> KeyspaceCreateOptions| {
@@ -110,7 +110,7 @@ impl Keyspaces {
             return Ok((arrivals.keyspace.clone(), arrivals.holds.contains(&sampled)));
         }
         let name = format!("head-{}", arrived.0);
-        let keyspace = self.database.keyspace(&name, head).map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &name, head)?;
         let arrivals = Arrivals { keyspace: keyspace.clone(), holds: BTreeSet::new() };
         self.write().heads.insert(arrived, arrivals);
         Ok((keyspace, false))
@@ -134,10 +134,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.index(week) {
             return Ok(keyspace);
         }
-        let keyspace = self
-            .database
-            .keyspace(&format!("index-{}", week.0), index)
-            .map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &format!("index-{}", week.0), index)?;
         Ok(self.write().index.entry(week).or_insert(keyspace).clone())
     }
 
@@ -161,8 +158,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.read().chunks.get(&month) {
             return Ok(keyspace.clone());
         }
-        let made = self.database.keyspace(&format!("chunks-{}", month.0), chunks);
-        let keyspace = made.map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &format!("chunks-{}", month.0), chunks)?;
         Ok(self.write().chunks.entry(month).or_insert(keyspace).clone())
     }
 
@@ -171,8 +167,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.read().ledger.get(&month) {
             return Ok(keyspace.clone());
         }
-        let made = self.database.keyspace(&format!("ledger-{}", month.0), ledger);
-        let keyspace = made.map_err(|error| trouble_of(&error))?;
+        let keyspace = make(&self.database, &format!("ledger-{}", month.0), ledger)?;
         Ok(self.write().ledger.entry(month).or_insert(keyspace).clone())
     }
 
@@ -236,7 +231,8 @@ impl Keyspaces {
         let index_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
         dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < index_ms)?;
         let samples_ms = kept.samples_ms;
-        dropped += self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
+        dropped +=
+            self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
         let ledger_ms = kept.ledger_ms;
         dropped += self.drop_before(|open| &mut open.ledger, |month| month.end_ms() < ledger_ms)?;
         Ok(dropped)
@@ -308,6 +304,18 @@ pub(super) fn late_row(key: &[u8]) -> Result<LateRow, StoreError> {
 
 fn months(hours: (Hour, Hour)) -> std::ops::RangeInclusive<Month> {
     Month::of(hours.0.start_ms())..=Month::of(hours.1.start_ms())
+}
+
+/// Makes a keyspace, and makes it durable: what is written to it afterwards would be lost with its
+/// name, which fjall does not sync.
+fn make(
+    database: &Database,
+    name: &str,
+    options: fn() -> KeyspaceCreateOptions,
+) -> Result<Keyspace, StoreError> {
+    let keyspace = database.keyspace(name, options).map_err(|error| trouble_of(&error))?;
+    folder::sync_names_beside(keyspace.path()).map_err(|error| trouble_of(&error.into()))?;
+    Ok(keyspace)
 }
 
 impl std::fmt::Debug for Keyspaces {

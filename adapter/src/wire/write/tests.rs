@@ -42,13 +42,32 @@ fn series_v2(labels_refs: &[u32]) -> messages::v2::TimeSeries {
     }
 }
 
+/// The labels of a series, and what is wrong with it.
+type Judged<'a> = (Vec<Pair<'a>>, Option<SeriesFault>);
+
+/// A request with the labels of all its series.
+fn decode_all<'a>(
+    protocol: Protocol,
+    body: &'a [u8],
+    limits: &DecodeLimits,
+) -> Result<(WriteRequest<'a>, Vec<Judged<'a>>), DecodeError> {
+    let request = decode(protocol, body, limits)?;
+    let judged = request.series.iter().map(|series| {
+        let mut labels = Vec::new();
+        let fault = request.labels_of(series, &mut labels)?;
+        Ok((labels, fault))
+    });
+    let judged = judged.collect::<Result<_, DecodeError>>()?;
+    Ok((request, judged))
+}
+
 fn faults(protocol: Protocol, body: &[u8]) -> Vec<Option<SeriesFault>> {
-    let request = decode(protocol, body, &LIMITS).unwrap();
-    request.series.iter().map(|series| series.fault).collect()
+    let (_, judged) = decode_all(protocol, body, &LIMITS).unwrap();
+    judged.into_iter().map(|(_, fault)| fault).collect()
 }
 
 fn check_refused(protocol: Protocol, body: &[u8], limits: &DecodeLimits, expected: &str) {
-    let refusal = decode(protocol, body, limits).unwrap_err().to_string();
+    let refusal = decode_all(protocol, body, limits).unwrap_err().to_string();
     assert!(refusal.contains(expected), "{refusal}");
 }
 
@@ -67,9 +86,9 @@ fn a_plain_v1_request() {
         },
         messages::TimeSeries::default(),
     ]);
-    let request = decode(Protocol::V1, &body, &LIMITS).unwrap();
+    let (request, judged) = decode_all(Protocol::V1, &body, &LIMITS).unwrap();
     let [first, second] = &request.series[..] else { panic!("{:?}", request.series) };
-    assert_eq!(request.labels_of(first), [("z", "1"), ("__name__", "up"), ("empty", "")]);
+    assert_eq!(judged[0].0, [("z", "1"), ("__name__", "up"), ("empty", "")]);
     let samples: Vec<_> = request
         .samples_of(first)
         .iter()
@@ -77,8 +96,8 @@ fn a_plain_v1_request() {
         .collect();
     let smallest = f64::MIN_POSITIVE.to_bits();
     assert_eq!(samples, [(1_763_697_600_000, stale.to_bits(), None), (-1, smallest, None)]);
-    assert_eq!((first.exemplars, first.histograms, first.fault), (1, 2, None));
-    assert!(request.labels_of(second).is_empty() && request.samples_of(second).is_empty());
+    assert_eq!((first.exemplars, first.histograms, judged[0].1), (1, 2, None));
+    assert!(judged[1].0.is_empty() && request.samples_of(second).is_empty());
 }
 
 #[test]
@@ -105,8 +124,8 @@ fn start_times_of_rc4_win_over_the_series_time_of_rc3() {
         ..Default::default()
     };
     let body = v2(&["", "__name__", "up"], vec![series, series_v2(&[1, 2])]);
-    let request = decode(Protocol::V2, &body, &LIMITS).unwrap();
-    assert_eq!(request.labels_of(&request.series[0]), [("__name__", "up")]);
+    let (request, judged) = decode_all(Protocol::V2, &body, &LIMITS).unwrap();
+    assert_eq!(judged[0].0, [("__name__", "up")]);
     let starts: Vec<_> = request.samples.iter().map(|s| s.start_ms.map(NonZeroI64::get)).collect();
     assert_eq!(starts, [Some(7), Some(5), None]);
 }
@@ -128,10 +147,9 @@ fn fields_in_any_order_packed_or_not_and_unknown_ones() {
     for symbol in ["", "__name__", "up", "job"] {
         prost::encoding::string::encode(4, &symbol.to_owned(), &mut body);
     }
-    let request = decode(Protocol::V2, &body, &LIMITS).unwrap();
-    assert_eq!(request.labels, [("__name__", "up"), ("job", "")]);
+    let (request, judged) = decode_all(Protocol::V2, &body, &LIMITS).unwrap();
+    assert_eq!(judged, [(vec![("__name__", "up"), ("job", "")], None)]);
     assert_eq!(request.samples[0].start_ms.map(NonZeroI64::get), Some(9));
-    assert_eq!(request.series[0].fault, None);
 }
 
 #[test]
@@ -196,8 +214,8 @@ fn a_fault_is_noted_on_its_series_only() {
             None,
         ]
     );
-    let request = decode(Protocol::V2, &body, &LIMITS).unwrap();
-    assert_eq!(request.labels_of(request.series.last().unwrap()), [("__name__", "up")]);
+    let (request, judged) = decode_all(Protocol::V2, &body, &LIMITS).unwrap();
+    assert_eq!(judged.last().unwrap().0, [("__name__", "up")]);
     assert_eq!(request.samples_of(&request.series[1]).len(), 1, "a rejected sample is counted");
 }
 
@@ -254,11 +272,10 @@ fn every_bound_is_named() {
         change(&mut limits);
         limits
     };
-    let v1_cases: [BoundCase; 4] = [
+    let v1_cases: [BoundCase; 3] = [
         (|limits| limits.series = 2, "more than 2 series"),
         (|limits| limits.samples = 8, "more than 8 samples"),
         (|limits| limits.labels = 8, "more than 8 labels"),
-        (|limits| limits.expanded_label_bytes = 17, "more than 17 bytes of labels"),
     ];
     for (change, expected) in v1_cases {
         check_refused(Protocol::V1, &many_v1, &only(change), expected);
@@ -268,12 +285,20 @@ fn every_bound_is_named() {
         samples: 9,
         labels: 9,
         labels_per_series: 3,
-        expanded_label_bytes: 18,
-        symbols: 0,
+        expanded_label_bytes: 9,
+        symbols: 3,
     };
-    assert!(decode(Protocol::V1, &many_v1, &exact).is_ok(), "a bound itself is allowed");
-    let body = v2(&["", "a", "b"], Vec::new());
-    check_refused(Protocol::V2, &body, &only(|limits| limits.symbols = 2), "more than 2 symbols");
+    assert!(decode_all(Protocol::V1, &many_v1, &exact).is_ok(), "a bound itself is allowed");
+    let body = v2(&["", "a", "bb"], vec![series_v2(&[1, 2]); 3]);
+    assert!(decode_all(Protocol::V2, &body, &exact).is_ok(), "a bound itself is allowed");
+    let v2_cases: [BoundCase; 3] = [
+        (|limits| limits.symbols = 2, "more than 2 symbols"),
+        (|limits| limits.labels = 2, "more than 2 labels"),
+        (|limits| limits.expanded_label_bytes = 8, "more than 8 bytes of labels"),
+    ];
+    for (change, expected) in v2_cases {
+        check_refused(Protocol::V2, &body, &only(change), expected);
+    }
     for counted in ["histograms", "exemplars"] {
         let mut series = messages::TimeSeries::default();
         match counted {
@@ -307,4 +332,52 @@ fn a_bomb_of_empty_messages_is_refused() {
         }
         check_refused(protocol, &body, &LIMITS, "the request has more than");
     }
+}
+
+/// The fingerprint of the only series of a request.
+fn fingerprint(protocol: Protocol, body: &[u8]) -> Option<Fingerprint> {
+    let (request, _) = decode_all(protocol, body, &LIMITS).unwrap();
+    let [series] = &request.series[..] else { panic!("{:?}", request.series) };
+    series.fingerprint
+}
+
+#[test]
+fn a_fingerprint_is_of_the_labels_alone_and_only_where_they_come_first() {
+    let of = |pairs: &[(&str, &str)], times: &[i64]| {
+        let samples =
+            times.iter().map(|timestamp| messages::Sample { value: 1.0, timestamp: *timestamp });
+        let series = messages::TimeSeries {
+            labels: labels(pairs),
+            samples: samples.collect(),
+            ..Default::default()
+        };
+        fingerprint(Protocol::V1, &v1(vec![series]))
+    };
+    let first = of(&[("__name__", "up"), ("job", "a")], &[1]);
+    assert!(first.is_some());
+    assert_eq!(of(&[("__name__", "up"), ("job", "a")], &[2, 3]), first);
+    assert_ne!(of(&[("job", "a"), ("__name__", "up")], &[1]), first);
+    assert_eq!(of(&[("a", "b"); 65], &[1]), None);
+    // A label behind a sample.
+    let mut scattered = Vec::new();
+    for tag in [1, 2, 1] {
+        prost::encoding::bytes::encode(tag, &Vec::new(), &mut scattered);
+    }
+    let mut body = Vec::new();
+    prost::encoding::bytes::encode(1, &scattered, &mut body);
+    assert_eq!(fingerprint(Protocol::V1, &body), None);
+}
+
+#[test]
+fn a_fingerprint_of_2_0_is_of_the_symbols_and_not_of_their_places() {
+    let of = |symbols: &[&str], refs: &[u32]| {
+        fingerprint(Protocol::V2, &v2(symbols, vec![series_v2(refs)]))
+    };
+    let first = of(&["", "__name__", "up", "job", "a"], &[1, 2, 3, 4]);
+    assert!(first.is_some());
+    assert_eq!(of(&["", "a", "job", "x", "up", "__name__"], &[5, 4, 2, 1]), first);
+    assert_ne!(of(&["", "__name__", "up", "job", "a"], &[3, 4, 1, 2]), first);
+    assert_ne!(of(&["", "__name__", "up", "job", "a"], &[1, 2, 4, 3]), first);
+    assert_eq!(of(&["", "__name__", "up"], &[1, 2, 1]), None);
+    assert_eq!(of(&["", "__name__", "up"], &[1, 3]), None);
 }

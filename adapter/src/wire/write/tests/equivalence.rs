@@ -1,5 +1,7 @@
 //! The hand-walked decoders against plain prost, on generated and on damaged messages.
 
+use std::collections::HashMap;
+
 use super::*;
 
 /// A request as prost sees it, with every string and every message that we only count as bytes, so
@@ -92,13 +94,12 @@ struct Seen {
     counts: (usize, usize),
 }
 
-fn ours(request: &WriteRequest<'_>) -> Vec<Seen> {
-    let seen = |series: &Series| Seen {
-        fault: series.fault.is_some(),
-        labels: request
-            .labels_of(series)
+fn ours((request, judged): &(WriteRequest<'_>, Vec<Judged<'_>>)) -> Vec<Seen> {
+    let seen = |(series, (labels, fault)): (&Series<'_>, &Judged<'_>)| Seen {
+        fault: fault.is_some(),
+        labels: labels
             .iter()
-            .filter(|_| series.fault.is_none())
+            .filter(|_| fault.is_none())
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect(),
         samples: request
@@ -108,7 +109,7 @@ fn ours(request: &WriteRequest<'_>) -> Vec<Seen> {
             .collect(),
         counts: (series.histograms as usize, series.exemplars as usize),
     };
-    request.series.iter().map(seen).collect()
+    request.series.iter().zip(judged).map(seen).collect()
 }
 
 fn theirs_v1(request: &mirror::WriteRequest) -> Vec<Seen> {
@@ -167,7 +168,7 @@ fn theirs_v2(request: &mirror::RequestV2) -> Vec<Seen> {
 
 /// Decodes a body both ways and compares. True if it was readable.
 fn check(protocol: Protocol, body: &[u8]) -> bool {
-    let ours_all = decode(protocol, body, &NO_LIMITS);
+    let ours_all = decode_all(protocol, body, &NO_LIMITS);
     let (theirs, metadata, refusable) = match protocol {
         Protocol::V1 => match mirror::WriteRequest::decode(body) {
             Ok(request) => {
@@ -187,7 +188,7 @@ fn check(protocol: Protocol, body: &[u8]) -> bool {
     match (&ours_all, theirs) {
         (Ok(request), Some(theirs)) => {
             assert_eq!(ours(request), theirs);
-            assert_eq!(request.metadata, metadata as u64);
+            assert_eq!(request.0.metadata, metadata as u64);
             true
         }
         (Err(DecodeError::Malformed(_)), None) => false,
@@ -291,7 +292,38 @@ fn any_v2() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(symbols, timeseries)| mirror::RequestV2 { symbols, timeseries }.encode_to_vec())
 }
 
+/// What stands behind every fingerprint of some bodies: whoever remembers one must find the same.
+fn check_fingerprints(bodies: &[(Protocol, &[u8])]) {
+    let mut seen: HashMap<Fingerprint, Judged<'_>> = HashMap::new();
+    for (protocol, body) in bodies {
+        let Ok((request, judged)) = decode_all(*protocol, body, &NO_LIMITS) else { continue };
+        for (series, judged) in request.series.iter().zip(judged) {
+            let Some(fingerprint) = series.fingerprint else { continue };
+            // A label that is no text is found behind the fingerprint of 1.0, the rest before.
+            assert!(series.fault.is_none());
+            assert_eq!(seen.entry(fingerprint).or_insert(judged.clone()), &judged);
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn one_fingerprint_is_one_list_of_labels(
+        v1 in any_v1(),
+        v2 in any_v2(),
+        more in any_v2(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let (damaged_1, damaged_2) = (damage(v1.clone(), &changes, None), damage(v2.clone(), &changes, None));
+        check_fingerprints(&[
+            (Protocol::V1, &v1),
+            (Protocol::V1, &damaged_1),
+            (Protocol::V2, &v2),
+            (Protocol::V2, &damaged_2),
+            (Protocol::V2, &more),
+        ]);
+    }
+
     #[test]
     fn v1_equals_prost(body in any_v1()) {
         prop_assert!(check(Protocol::V1, &body));

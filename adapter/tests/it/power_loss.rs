@@ -1,0 +1,128 @@
+//! Power losses: the adapter dies at a chosen system call, the folder becomes what a disk could
+//! hold then, and everything that was acknowledged is there, nothing that nobody sent, and the
+//! store opens. `disk` says what a disk may lose; a seed repeats its choices, though not the
+//! order in which threads ran.
+
+pub(crate) mod dice;
+mod disk;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use self::dice::Dice;
+use self::disk::Disk;
+use crate::adapter_process::{AdapterProcess, now_ms};
+use crate::load::{self, Sender};
+
+/// `KANYUN_POWER_LOSSES` sets another number, as `make soak` does.
+const LOSSES: u64 = 12;
+/// A folder is given up after so many of them: each check reads all of it.
+const LOSSES_OF_FOLDER: u64 = 8;
+/// Where no earlier end was chosen.
+const ACKNOWLEDGED_MAX: u64 = 300;
+
+#[test]
+fn acknowledged_samples_survive_power_losses() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let losses = number("KANYUN_POWER_LOSSES").unwrap_or(LOSSES);
+    let seed = number("KANYUN_POWER_SEED").unwrap_or_else(|| now_ms().cast_unsigned());
+    for first in (0..losses).step_by(LOSSES_OF_FOLDER as usize) {
+        let seed = seed + first;
+        println!("KANYUN_POWER_SEED={seed}");
+        Plant::new(seed).run(LOSSES_OF_FOLDER.min(losses - first));
+    }
+}
+
+/// A machine whose power fails.
+struct Plant {
+    dice: Dice,
+    /// The disk; the data folder is made in it.
+    disk: PathBuf,
+    folder: tempfile::TempDir,
+    senders: Vec<Sender>,
+}
+
+impl Plant {
+    fn new(seed: u64) -> Plant {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().canonicalize().unwrap().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        Plant { dice: Dice::new(seed), disk, folder, senders: load::senders() }
+    }
+
+    fn run(&mut self, losses: u64) {
+        for loss in 1..=losses {
+            self.run_until_loss();
+            // Not always: the next loss may come before the first has been recovered from.
+            if loss == losses || self.dice.below(3) > 0 {
+                let adapter = AdapterProcess::start(&mut load::service(&self.data()));
+                load::check_everything(&adapter, &self.senders);
+                adapter.kill();
+            }
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.disk.join("data")
+    }
+
+    fn run_until_loss(&mut self) {
+        // From the first call on, small numbers more often: starts and recoveries are short.
+        let bits = 1 + self.dice.below(13);
+        let kill_at = 1 + self.dice.below(1 << bits);
+        let log = self.folder.path().join("record");
+        std::fs::write(&log, "").unwrap();
+        let mut before = Disk::of(&self.disk);
+        println!("power loss at call {kill_at}");
+        let at_call = match AdapterProcess::try_start(&mut self.command(&log, kill_at)) {
+            Ok(adapter) => self.load(adapter),
+            Err((status, text)) => {
+                assert_eq!(status.signal(), Some(9), "it ended by itself: {status}\n{text}");
+                true
+            }
+        };
+        before.replay(&log);
+        if at_call {
+            // Else it may have been killed after a call and before its record.
+            before.check_now();
+        }
+        let next = self.folder.path().join("next");
+        std::fs::create_dir(&next).unwrap();
+        before.lose_power(&mut self.dice, &next);
+        std::fs::remove_dir_all(&self.disk).unwrap();
+        std::fs::rename(&next, &self.disk).unwrap();
+    }
+
+    /// Says whether it died at the chosen call.
+    fn load(&mut self, adapter: AdapterProcess) -> bool {
+        let address = adapter.address();
+        let alive = Mutex::new(Some(adapter));
+        load::run(&mut self.senders, address, |acknowledged| {
+            if acknowledged == ACKNOWLEDGED_MAX {
+                alive.lock().unwrap().take().unwrap().kill();
+            }
+        });
+        let Some(adapter) = alive.into_inner().unwrap() else { return false };
+        let (status, text) = adapter.wait();
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {status}\n{text}");
+        true
+    }
+
+    fn command(&self, log: &Path, kill_at: u64) -> Command {
+        let mut command = load::service(&self.data());
+        command.env("LD_PRELOAD", library());
+        command.env(powerloss::FOLDER, &self.disk).env(powerloss::LOG, log);
+        command.env(powerloss::KILL_AT, kill_at.to_string());
+        command
+    }
+}
+
+/// The library that records, which cargo builds as a dependency of these tests.
+fn library() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let library = tests.with_file_name("libpowerloss.so");
+    assert!(library.is_file(), "{} is not there", library.display());
+    library
+}
