@@ -185,6 +185,8 @@ pub const CASSANDRA_SCHEMA_CHANGE: Duration = Duration::from_mins(1);
 /// Batches of all commits under way at once. The driver itself bounds only at 32,768, and closes
 /// a connection with more than 1,024 requests that nobody waits for any more.
 pub const CASSANDRA_WRITES_IN_FLIGHT_MAX: usize = 256;
+/// Batches of seals under way at once, apart from those of commits, which must not wait for them.
+pub const CASSANDRA_SEALS_IN_FLIGHT_MAX: usize = 32;
 /// Partitions of all queries being read at once, apart from the writes: neither starves the other.
 pub const CASSANDRA_READS_IN_FLIGHT_MAX: usize = 128;
 /// Rows of one batch, which is one mutation of one partition.
@@ -193,9 +195,15 @@ pub const CASSANDRA_BATCH_ROWS_MAX: usize = 500;
 pub const CASSANDRA_BATCH_BYTES_MAX: usize = 128 << 10;
 /// Rows of one page of head rows, each of up to 64 KiB.
 pub const CASSANDRA_HEAD_PAGE_ROWS: i32 = 200;
+/// Rows of one page of chunks: mostly 1 KiB each, at most about 1 MiB.
+pub const CASSANDRA_CHUNK_PAGE_ROWS: i32 = 200;
+/// Series whose chunks one statement asks for; ScyllaDB takes at most 100.
+pub const CASSANDRA_CHUNK_SERIES_MAX: usize = 50;
+/// Days of the ledger that are read at once: a day of a guest of 40 disks is 57,600 rows.
+pub const CASSANDRA_LEDGER_DAYS_AT_ONCE: usize = 8;
 /// Rows of one page of series, each with all its labels.
 pub const CASSANDRA_SERIES_PAGE_ROWS: i32 = 1_000;
-/// Rows of one page of the other index tables.
+/// Rows of one page of the other tables.
 pub const CASSANDRA_INDEX_PAGE_ROWS: i32 = 5_000;
 /// How long a failed write makes the store not ready, unless one succeeds. It ends by itself,
 /// because a sender that respects readiness would never try again.

@@ -15,7 +15,7 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
-use crate::config::{CassandraFlags, Flags, StoreKind};
+use crate::config::{Flags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
@@ -213,17 +213,14 @@ async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Fai
             Store::Local(open.await.map_err(std::io::Error::other)??)
         }
         StoreKind::Cassandra => {
-            let settings = cassandra_settings(&flags.cassandra, layout, flags.retention);
+            let settings = cassandra_settings(flags, layout);
             Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
         }
     })
 }
 
-fn cassandra_settings(
-    flags: &CassandraFlags,
-    layout: &Layout,
-    retention: Duration,
-) -> CassandraSettings {
+fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
+    let flags = &all.cassandra;
     CassandraSettings {
         nodes: flags.nodes.clone(),
         datacenter: flags.datacenter.clone(),
@@ -232,7 +229,8 @@ fn cassandra_settings(
         replication: flags.replication.clone(),
         login: flags.user.clone().zip(flags.password_file.clone()),
         index_shards: layout.index_shards,
-        retention,
+        retention: all.retention,
+        ledger_retention: all.ledger_retention,
     }
 }
 

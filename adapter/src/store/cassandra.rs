@@ -5,9 +5,12 @@
 
 mod attempt;
 mod cluster;
+mod minutes;
 mod read;
 mod schema;
+mod seal;
 mod sealed;
+mod stage;
 mod statements;
 mod write;
 
@@ -58,10 +61,13 @@ pub struct CassandraSettings {
     pub index_shards: u16,
     /// How long samples are kept, reckoned from their own time.
     pub retention: Duration,
+    /// How long rows of the ledger are kept, reckoned from their own time.
+    pub ledger_retention: Duration,
 }
 
 impl CassandraSettings {
-    /// A node on this machine, without login, schema as it is.
+    /// A node on this machine, without login, schema as it is; the ledger is kept as long as the
+    /// samples.
     pub fn new(keyspace: &str, retention: Duration) -> CassandraSettings {
         CassandraSettings {
             nodes: vec!["127.0.0.1:9042".to_owned()],
@@ -72,6 +78,7 @@ impl CassandraSettings {
             login: None,
             index_shards: 16,
             retention,
+            ledger_retention: retention,
         }
     }
 }
@@ -87,25 +94,38 @@ struct Shared {
     statements: Statements,
     clock: Clock,
     retention_ms: i64,
+    ledger_ms: i64,
     index_shards: u16,
     /// As in the settings.
     datacenter: Option<String>,
-    /// Slots for batches.
+    /// Slots for batches of commits.
     writes: Arc<Semaphore>,
+    /// Slots for batches of seals.
+    seals: Arc<Semaphore>,
     /// Slots for partitions being read.
     reads: Semaphore,
     /// When the last write failed, and how; none once one has succeeded.
     failed: Mutex<Option<(Instant, String)>>,
 }
 
-/// The layout's one partition.
-const LAYOUT_PART: i32 = 0;
+impl Shared {
+    /// Which of the shards holds a group.
+    fn group_shard(&self, group: Group) -> i16 {
+        let shard = group.0 % u64::from(self.index_shards);
+        i16::try_from(shard).unwrap_or(0)
+    }
+}
+
+/// The one partition of small tables.
+const THE_PART: i32 = 0;
 
 impl Cassandra {
     /// Connects, and creates or checks the schema. An error names the node, keyspace, table or
     /// column and says what to do.
     pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
-        let retention_ms = retention_ms(settings.retention)?;
+        let retention_ms = kept_ms("--retention", settings.retention, schema::INDEX_EXTRA_DAYS)?;
+        let ledger_ms =
+            kept_ms("--ledger.retention", settings.ledger_retention, schema::GUESTS_EXTRA_DAYS)?;
         if settings.index_shards == 0 || settings.index_shards > i16::MAX.unsigned_abs() {
             let shards = settings.index_shards;
             return Err(OpenError(format!("{shards} index shards; use 1 to {}", i16::MAX)));
@@ -118,9 +138,11 @@ impl Cassandra {
             statements,
             clock,
             retention_ms,
+            ledger_ms,
             index_shards: settings.index_shards,
             datacenter: settings.datacenter,
             writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),
+            seals: Arc::new(Semaphore::new(limits::CASSANDRA_SEALS_IN_FLIGHT_MAX)),
             reads: Semaphore::new(limits::CASSANDRA_READS_IN_FLIGHT_MAX),
             failed: Mutex::new(None),
         };
@@ -288,7 +310,7 @@ impl Cassandra {
     pub async fn layouts(&self) -> Result<Vec<LayoutRow>, StoreError> {
         let select = &self.shared.statements.layouts;
         let rows: Vec<(i32, String)> =
-            partitions(&self.shared, select, [(LAYOUT_PART,)], limits::QUERY_ROWS_MAX).await?;
+            partitions(&self.shared, select, [(THE_PART,)], limits::QUERY_ROWS_MAX).await?;
         let rows = rows.into_iter();
         Ok(rows.map(|(from, settings)| LayoutRow { from: Week(from), settings }).collect())
     }
@@ -298,7 +320,7 @@ impl Cassandra {
     pub async fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {
         let prepared = &self.shared.statements.add_layout;
         let deadline = Instant::now() + limits::WRITE_DEADLINE;
-        let values = (LAYOUT_PART, layout.from.0, layout.settings.as_str());
+        let values = (THE_PART, layout.from.0, layout.settings.as_str());
         let is_repeated = AtomicBool::new(false);
         let (answer, was_repeated) = attempt::until(prepared.purpose, deadline, async || {
             let was_repeated = is_repeated.swap(true, Ordering::Relaxed);
@@ -345,10 +367,16 @@ impl Cassandra {
 
     /// See [`super::Store::close`]: waits for running batches; later reads and writes fail.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let slots = u32::try_from(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
-        let drained = timeout(limits::WRITE_DEADLINE, self.shared.writes.acquire_many(slots)).await;
-        self.shared.writes.close();
-        self.shared.reads.close();
+        let Shared { writes, seals, reads, .. } = &*self.shared;
+        let all = |slots: usize| u32::try_from(slots).unwrap_or(u32::MAX);
+        let drained = timeout(limits::WRITE_DEADLINE, async {
+            let sealed = seals.acquire_many(all(limits::CASSANDRA_SEALS_IN_FLIGHT_MAX)).await;
+            (sealed, writes.acquire_many(all(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)).await)
+        })
+        .await;
+        seals.close();
+        writes.close();
+        reads.close();
         match drained {
             Ok(_) => Ok(()),
             Err(_) => Err(attempt::unavailable("closing", "writes are still under way")),
@@ -369,12 +397,13 @@ impl fmt::Debug for Cassandra {
     }
 }
 
-fn retention_ms(retention: Duration) -> Result<i64, OpenError> {
-    let days_max = schema::TTL_SECONDS_MAX / 86_400 - schema::INDEX_EXTRA_DAYS;
+/// A retention in milliseconds, if rows that live for so many days more can be.
+fn kept_ms(flag: &str, retention: Duration, extra_days: i64) -> Result<i64, OpenError> {
+    let days_max = schema::TTL_SECONDS_MAX / 86_400 - extra_days;
     let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     if retention_ms > days_max * DAY_MS {
         return Err(OpenError(format!(
-            "--retention is longer than rows can live in Cassandra; use at most {days_max}d"
+            "{flag} is longer than rows can live in Cassandra; use at most {days_max}d"
         )));
     }
     Ok(retention_ms)

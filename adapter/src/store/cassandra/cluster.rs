@@ -13,7 +13,7 @@ use scylla::statement::{Consistency, SerialConsistency, Statement};
 use tokio::time::timeout;
 
 use super::CassandraSettings;
-use super::schema::{self, Found, TABLES};
+use super::schema::{self, Found, Kept, TABLES};
 use crate::limits;
 use crate::store::OpenError;
 
@@ -159,11 +159,12 @@ impl Cluster<'_> {
 
     async fn create_tables(&self) -> Result<(), OpenError> {
         let found = self.columns().await?;
+        let (samples, ledger) = (self.settings.retention, self.settings.ledger_retention);
         for table in &TABLES {
             if found.iter().any(|one| one.table == table.name) {
                 continue;
             }
-            self.change(table.create(&self.keyspace, self.settings.retention)).await?;
+            self.change(table.create(&self.keyspace, Kept { samples, ledger })).await?;
             tracing::info!(table = table.name, "created the table");
         }
         Ok(())

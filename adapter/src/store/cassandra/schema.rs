@@ -11,9 +11,18 @@ pub(super) const TTL_SECONDS_MAX: i64 = 20 * 365 * 86_400;
 pub(super) const HEAD_EXTRA_DAYS: i64 = 1;
 /// Index rows outlive the last sample of their week by a day.
 pub(super) const INDEX_EXTRA_DAYS: i64 = 8;
+/// Chunks, markers and late rows are kept by the first hour of their window, which has at most 24.
+pub(super) const WINDOW_EXTRA_DAYS: i64 = 2;
+/// Rows of the ledger outlive their retention by a day.
+pub(super) const LEDGER_EXTRA_DAYS: i64 = 1;
+/// The lists of guests outlive the last hour of their month by a day.
+pub(super) const GUESTS_EXTRA_DAYS: i64 = 29;
 /// Expired rows stay on disk for so long: as long as hints are kept by default, no longer, because
 /// nothing is ever deleted that a hint could bring back.
 const GC_GRACE_SECONDS: u32 = 10_800;
+/// Late rows are deleted, and readers walk over what is left of them for so long. One that comes
+/// back, because a replica missed its deletion, costs another seal and nothing else.
+const LATE_GC_GRACE_SECONDS: u32 = 600;
 /// Time windows over a table's life. ScyllaDB refuses more than 50.
 const WINDOWS: i64 = 30;
 
@@ -37,14 +46,56 @@ enum Role {
 enum Life {
     /// For the retention and so many days.
     Days(i64),
+    /// For the ledger's retention and so many days.
+    LedgerDays(i64),
+    /// Until they are deleted, and no longer than the retention and so many days.
+    Deleted(i64),
     /// For ever; there are a handful of them.
     Always,
 }
 
 use Role::{Clustering, Partition, Value};
 
+/// How long what is stored is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// Samples and their index.
+    pub(super) samples: Duration,
+    /// Rows of the ledger.
+    pub(super) ledger: Duration,
+}
+
+/// Kanyun's column families, each a table.
+pub(super) const FAMILIES: [&str; 8] = [
+    "cpu",
+    "mem_max",
+    "mem_free",
+    "nic_incoming",
+    "nic_outgoing",
+    "blk_read",
+    "blk_write",
+    "vmnetwork",
+];
+
+const fn family(name: &'static str) -> Table {
+    Table {
+        name,
+        columns: &[
+            (Partition, "key", "text"),
+            (Partition, "day", "int"),
+            (Clustering, "column1", "text"),
+            (Clustering, "column2", "bigint"),
+            (Value, "value", "text"),
+            (Value, "resets", "int"),
+            (Value, "flags", "int"),
+            (Value, "samples", "int"),
+        ],
+        life: Life::LedgerDays(LEDGER_EXTRA_DAYS),
+    }
+}
+
 /// All tables.
-pub(super) const TABLES: [Table; 7] = [
+pub(super) const TABLES: [Table; 20] = [
     Table {
         name: "head",
         columns: &[
@@ -106,6 +157,61 @@ pub(super) const TABLES: [Table; 7] = [
         life: Life::Days(INDEX_EXTRA_DAYS),
     },
     Table {
+        name: "chunks",
+        columns: &[
+            (Partition, "group_id", "bigint"),
+            (Partition, "month", "int"),
+            (Clustering, "series", "blob"),
+            (Clustering, "window", "int"),
+            (Clustering, "hash", "bigint"),
+            (Value, "samples", "blob"),
+        ],
+        life: Life::Days(WINDOW_EXTRA_DAYS),
+    },
+    Table {
+        name: "markers",
+        columns: &[
+            (Partition, "group_id", "bigint"),
+            (Partition, "month", "int"),
+            (Clustering, "sealed_window", "int"),
+        ],
+        life: Life::Days(WINDOW_EXTRA_DAYS),
+    },
+    Table {
+        name: "late",
+        columns: &[
+            (Partition, "shard", "smallint"),
+            (Clustering, "group_id", "bigint"),
+            (Clustering, "window", "int"),
+            (Clustering, "arrived_ms", "bigint"),
+            (Clustering, "hash", "bigint"),
+        ],
+        life: Life::Deleted(WINDOW_EXTRA_DAYS),
+    },
+    family(FAMILIES[0]),
+    family(FAMILIES[1]),
+    family(FAMILIES[2]),
+    family(FAMILIES[3]),
+    family(FAMILIES[4]),
+    family(FAMILIES[5]),
+    family(FAMILIES[6]),
+    family(FAMILIES[7]),
+    Table {
+        name: "guests",
+        columns: &[
+            (Partition, "family", "text"),
+            (Partition, "month", "int"),
+            (Partition, "shard", "smallint"),
+            (Clustering, "guest", "text"),
+        ],
+        life: Life::LedgerDays(GUESTS_EXTRA_DAYS),
+    },
+    Table {
+        name: "sealing",
+        columns: &[(Partition, "part", "int"), (Value, "sealed_until", "int")],
+        life: Life::Always,
+    },
+    Table {
         name: "layout",
         columns: &[
             (Partition, "part", "int"),
@@ -115,6 +221,12 @@ pub(super) const TABLES: [Table; 7] = [
         life: Life::Always,
     },
 ];
+
+/// The columns of a table of ours, its key first.
+pub(super) fn columns(table: &str) -> Vec<&'static str> {
+    let of_table = TABLES.iter().filter(|one| one.name == table);
+    of_table.flat_map(|one| one.columns.iter().map(|(_, column, _)| *column)).collect()
+}
 
 /// A column as a cluster describes it in `system_schema.columns`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +255,7 @@ pub(super) fn quoted(keyspace: &str) -> Result<String, String> {
 
 impl Table {
     /// The statement that creates the table in a (quoted) keyspace unless it is there.
-    pub(super) fn create(&self, keyspace: &str, retention: Duration) -> String {
+    pub(super) fn create(&self, keyspace: &str, kept: Kept) -> String {
         let mut cql = format!("CREATE TABLE IF NOT EXISTS {keyspace}.{} (\n", self.name);
         for (_, column, cql_type) in self.columns {
             // Writing to a String cannot fail.
@@ -151,22 +263,12 @@ impl Table {
         }
         let key = |role| {
             let of_role = self.columns.iter().filter(move |(of, ..)| *of == role);
-            of_role.map(|(_, column, _)| *column).collect::<Vec<_>>().join(", ")
+            of_role.map(|(_, column, _)| *column).collect::<Vec<_>>()
         };
-        let (partition, clustering) = (key(Partition), key(Clustering));
-        write!(cql, "  PRIMARY KEY (({partition}), {clustering})\n)").ok();
-        if let Life::Days(extra) = self.life {
-            let days = days(retention) + extra;
-            let (ttl, window) = (days * 86_400, (days + WINDOWS - 1) / WINDOWS);
-            write!(
-                cql,
-                " WITH default_time_to_live = {ttl}\n  AND gc_grace_seconds = {GC_GRACE_SECONDS}\n  \
-                 AND compaction = {{'class': 'TimeWindowCompactionStrategy', \
-                 'compaction_window_unit': 'DAYS', 'compaction_window_size': {window}}}"
-            )
-            .ok();
-        }
-        cql
+        let mut primary = vec![format!("({})", key(Partition).join(", "))];
+        primary.extend(key(Clustering).into_iter().map(str::to_owned));
+        write!(cql, "  PRIMARY KEY ({})\n)", primary.join(", ")).ok();
+        cql + &self.life.options(kept)
     }
 
     /// What differs from the table that a cluster has, in words; empty where nothing does.
@@ -198,6 +300,34 @@ impl Table {
     }
 }
 
+impl Life {
+    /// The end of a statement that creates a table.
+    fn options(self, kept: Kept) -> String {
+        let days = match self {
+            Life::Days(extra) | Life::Deleted(extra) => days(kept.samples) + extra,
+            Life::LedgerDays(extra) => days(kept.ledger) + extra,
+            Life::Always => return String::new(),
+        };
+        let (ttl, window) = (days * 86_400, (days + WINDOWS - 1) / WINDOWS);
+        let (grace, compaction) = match self {
+            Life::Deleted(_) => {
+                (LATE_GC_GRACE_SECONDS, "'class': 'LeveledCompactionStrategy'".to_owned())
+            }
+            _ => (
+                GC_GRACE_SECONDS,
+                format!(
+                    "'class': 'TimeWindowCompactionStrategy', \
+                     'compaction_window_unit': 'DAYS', 'compaction_window_size': {window}"
+                ),
+            ),
+        };
+        format!(
+            " WITH default_time_to_live = {ttl}\n  AND gc_grace_seconds = {grace}\n  \
+             AND compaction = {{{compaction}}}"
+        )
+    }
+}
+
 fn next(place: &mut i32) -> i32 {
     *place += 1;
     *place - 1
@@ -212,7 +342,8 @@ fn days(retention: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    const RETENTION: Duration = Duration::from_hours(400 * 24);
+    const KEPT: Kept =
+        Kept { samples: Duration::from_hours(400 * 24), ledger: Duration::from_hours(1825 * 24) };
 
     /// The table as a cluster would describe it.
     fn described(table: &Table) -> Vec<Found> {
@@ -234,7 +365,16 @@ mod tests {
     fn the_documentation_shows_the_statements() {
         let document = include_str!("../../../../docs/storage.md");
         for table in &TABLES {
-            let statement = table.create("\"DATA\"", RETENTION) + ";";
+            let statement = table.create("\"DATA\"", KEPT) + ";";
+            // The column families are alike: the first is shown, and it says so of the others.
+            let of_family = format!("\"DATA\".{} (", table.name);
+            let statement = match FAMILIES.iter().position(|family| *family == table.name) {
+                Some(1..) => {
+                    assert!(document.contains(&format!("`{}`", table.name)), "{}", table.name);
+                    statement.replacen(&of_family, "\"DATA\".cpu (", 1)
+                }
+                _ => statement,
+            };
             let statement = statement.replace("IF NOT EXISTS ", "");
             assert!(document.contains(&statement), "docs/storage.md lacks\n{statement}");
         }
@@ -242,17 +382,21 @@ mod tests {
 
     #[test]
     fn windows_are_few_and_times_to_live_within_bounds() {
-        for days in [9, 30, 400, 7292] {
+        for days in [9, 30, 400, 7271] {
             let retention = Duration::from_secs(days * 86_400);
             for table in &TABLES {
-                let statement = table.create("\"k\"", retention);
+                let kept = Kept { samples: retention, ledger: retention };
+                let statement = table.create("\"k\"", kept);
                 let number = |after: &str| -> Option<i64> {
                     let (_, rest) = statement.split_once(after)?;
                     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
                 };
                 let Some(ttl) = number("default_time_to_live = ") else { continue };
-                let window = number("'compaction_window_size': ").unwrap();
                 assert!(ttl <= TTL_SECONDS_MAX);
+                let Some(window) = number("'compaction_window_size': ") else {
+                    assert_eq!(table.name, "late", "{statement}");
+                    continue;
+                };
                 assert!(ttl / (window * 86_400) <= 50, "{statement}");
             }
         }

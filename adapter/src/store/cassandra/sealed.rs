@@ -1,102 +1,261 @@
-//! What the sealer leaves in the cluster. Not built yet: nothing is sealed in Cassandra, so there is
-//! nothing to read, and heads live as long as the retention.
+//! What the sealer left in the cluster, as readers and the sealer itself ask for it: chunks, markers,
+//! late rows, the ledger, and how far sealing has come. Knows no payload.
 
-#![expect(
-    clippy::unused_async,
-    clippy::unused_self,
-    reason = "the contract is asynchronous; these will ask the cluster"
-)]
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::Cassandra;
+use bytes::Bytes;
+
+use super::minutes::{FoundMinute, Hours};
+use super::read::partitions;
+use super::seal;
+use super::write::{late_key, text_shard};
+use super::{Cassandra, THE_PART, attempt, series_id};
+use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week};
+use crate::model::time::{DAY_MS, Day, Hour, Month, Week};
 use crate::store::StoreError;
 use crate::store::rows::{Chunk, LateRow, LedgerRow, Sealed};
 
 impl Cassandra {
     /// See [`crate::store::Store::seal`].
-    pub async fn seal(&self, _: Sealed) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable("sealing in Cassandra is not built yet".to_owned()))
+    pub async fn seal(&self, sealed: Sealed) -> Result<(), StoreError> {
+        seal::seal(&self.shared, sealed).await
     }
 
     /// See [`crate::store::Store::chunks`].
     pub async fn chunks(
         &self,
-        _: Group,
-        _: &[SeriesId],
-        _: (Hour, Hour),
+        group: Group,
+        series: &[SeriesId],
+        windows: (Hour, Hour),
     ) -> Result<Vec<Chunk>, StoreError> {
-        Ok(Vec::new())
+        let Some((from, to)) = self.live(windows) else { return Ok(Vec::new()) };
+        let ids = |series: &[SeriesId]| -> Vec<Bytes> {
+            series.iter().map(|id| Bytes::copy_from_slice(&id.to_bytes())).collect()
+        };
+        let parts: Vec<Vec<Bytes>> =
+            series.chunks(limits::CASSANDRA_CHUNK_SERIES_MAX).map(ids).collect();
+        let keys = months((from, to)).flat_map(|month| {
+            let of_month = move |part: &Vec<Bytes>| {
+                (group.0.cast_signed(), month.0, part.clone(), from.0, to.0)
+            };
+            parts.iter().map(of_month).collect::<Vec<_>>()
+        });
+        let select = &self.shared.statements.sealed.chunks;
+        let rows: Vec<(Bytes, i32, Bytes)> =
+            partitions(&self.shared, select, keys, limits::QUERY_ROWS_MAX).await?;
+        let chunk = |(series, window, payload): (Bytes, i32, Bytes)| {
+            Ok(Chunk { series: series_id(&series)?, window: Hour(window), payload })
+        };
+        rows.into_iter().map(chunk).collect()
     }
 
     /// See [`crate::store::Store::markers`].
-    pub async fn markers(&self, _: Group, _: (Hour, Hour)) -> Result<Vec<Hour>, StoreError> {
-        Ok(Vec::new())
+    pub async fn markers(
+        &self,
+        group: Group,
+        windows: (Hour, Hour),
+    ) -> Result<Vec<Hour>, StoreError> {
+        let Some((from, to)) = self.live(windows) else { return Ok(Vec::new()) };
+        let keys = months((from, to)).map(|month| (group.0.cast_signed(), month.0, from.0, to.0));
+        let select = &self.shared.statements.sealed.markers;
+        let rows: Vec<(i32,)> =
+            partitions(&self.shared, select, keys, limits::QUERY_ROWS_MAX).await?;
+        let mut markers: Vec<Hour> = rows.into_iter().map(|(window,)| Hour(window)).collect();
+        markers.sort_unstable();
+        Ok(markers)
     }
 
     /// See [`crate::store::Store::late`].
     pub async fn late(
         &self,
-        _: Group,
-        _: (Hour, Hour),
-        _: usize,
+        group: Group,
+        windows: (Hour, Hour),
+        rows_max: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        Ok(Vec::new())
+        let shard = self.shared.group_shard(group);
+        let key = [(shard, group.0.cast_signed(), windows.0.0, windows.1.0)];
+        let select = &self.shared.statements.sealed.late;
+        let rows = partitions(&self.shared, select, key, rows_max).await?;
+        let mut rows: Vec<LateRow> = rows.into_iter().map(late_row).collect();
+        rows.sort_unstable();
+        Ok(rows)
     }
 
-    /// See [`crate::store::Store::late_page`].
+    /// See [`crate::store::Store::late_page`]. Sorted by shard, then as the cluster sorts; a page
+    /// ends with its shard.
     pub async fn late_page(
         &self,
-        _: Option<LateRow>,
-        _: usize,
+        after: Option<LateRow>,
+        rows: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
+        let (shared, statements) = (&self.shared, &self.shared.statements.sealed);
+        let (limit, mut next) = (limit(rows), 0);
+        if let Some(row) = after {
+            let (shard, group, window, arrived_ms, hash) = late_key(shared, &row);
+            let key = [(shard, group, window, arrived_ms, hash, limit)];
+            let page = partitions(shared, &statements.late_page_after, key, rows).await?;
+            if !page.is_empty() {
+                return Ok(page.into_iter().map(late_row).collect());
+            }
+            next = shard + 1;
+        }
+        for shard in self.shards().skip_while(|shard| *shard < next) {
+            let key = [(shard, limit)];
+            let page = partitions(shared, &statements.late_page, key, rows).await?;
+            if !page.is_empty() {
+                return Ok(page.into_iter().map(late_row).collect());
+            }
+        }
         Ok(Vec::new())
     }
 
-    /// See [`crate::store::Store::ledger`].
+    /// See [`crate::store::Store::ledger`]. Some days at a time: their rows are many times as large
+    /// as what is made of them.
     pub async fn ledger(
         &self,
-        _: &str,
-        _: &str,
-        _: (Hour, Hour),
-        _: usize,
+        family: &str,
+        guest: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
     ) -> Result<Vec<LedgerRow>, StoreError> {
-        Ok(Vec::new())
+        let select = &self.shared.statements.sealed.family(family)?.select;
+        let Some((from, to)) = self.live_ledger(hours) else { return Ok(Vec::new()) };
+        let key: Arc<str> = guest.into();
+        let days: Vec<i32> = (Day::of(from.start_ms()).0..=Day::of(to.start_ms()).0).collect();
+        let mut found = Hours::default();
+        for days in days.chunks(limits::CASSANDRA_LEDGER_DAYS_AT_ONCE) {
+            let keys: Vec<_> = days.iter().map(|day| (Arc::clone(&key), *day)).collect();
+            let minutes: Vec<FoundMinute> =
+                partitions(&self.shared, select, keys, limits::QUERY_ROWS_MAX).await?;
+            for minute in minutes {
+                found.add(select.table, (from, to), minute)?;
+            }
+            if found.len() > rows_max {
+                return Err(StoreError::TooManyRows { table: select.table, rows_max });
+            }
+        }
+        Ok(found.rows(family, guest))
     }
 
     /// See [`crate::store::Store::ledger_guests`].
     pub async fn ledger_guests(
         &self,
-        _: &str,
-        _: (Hour, Hour),
-        _: usize,
+        family: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
     ) -> Result<Vec<String>, StoreError> {
-        Ok(Vec::new())
+        let Some(hours) = self.live_ledger(hours) else { return Ok(Vec::new()) };
+        let family: Arc<str> = family.into();
+        let (statements, mut guests) = (&self.shared.statements, BTreeSet::new());
+        // A guest is in the list of every month: what is bounded is how many there are.
+        for month in months(hours) {
+            let keys = self.shards().map(|shard| (Arc::clone(&family), month.0, shard));
+            let rows: Vec<(String,)> =
+                partitions(&self.shared, &statements.sealed.guests, keys, rows_max).await?;
+            guests.extend(rows.into_iter().map(|(guest,)| guest));
+            if guests.len() > rows_max {
+                return Err(StoreError::TooManyRows {
+                    table: statements.sealed.guests.table,
+                    rows_max,
+                });
+            }
+        }
+        Ok(guests.into_iter().collect())
     }
 
     /// See [`crate::store::Store::sealed_until`].
     pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
-        Ok(None)
+        let select = &self.shared.statements.sealed.sealing;
+        let rows: Vec<(i32,)> = partitions(&self.shared, select, [(THE_PART,)], 1).await?;
+        Ok(rows.first().map(|(until,)| Hour(*until)))
     }
 
     /// See [`crate::store::Store::set_sealed_until`].
-    pub async fn set_sealed_until(&self, _: Hour) -> Result<(), StoreError> {
-        Ok(())
+    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+        let prepared = &self.shared.statements.sealed.write_sealing;
+        let deadline = tokio::time::Instant::now() + limits::WRITE_DEADLINE;
+        let (session, statement) = (&self.shared.session, &prepared.statement);
+        let write = || session.execute_unpaged(statement, (THE_PART, hour.0));
+        attempt::until(prepared.purpose, deadline, write).await.map(drop)
     }
 
-    /// See [`crate::store::Store::oldest_head`].
+    /// See [`crate::store::Store::oldest_head`]: the begin of the first week that has a metric,
+    /// which the index knows before the head has a row.
     pub async fn oldest_head(&self) -> Result<Option<Hour>, StoreError> {
-        Ok(None)
+        let now_ms = self.shared.clock.now_ms();
+        let first = Week::of(self.live_ms(self.shared.retention_ms));
+        let last = Week::of(now_ms.saturating_add(limits::AHEAD_MS_MAX));
+        let keys = (first.0..=last.0).map(|week| (week,));
+        let select = &self.shared.statements.week_in_use;
+        let rows: Vec<(i32,)> =
+            partitions(&self.shared, select, keys, limits::QUERY_ROWS_MAX).await?;
+        Ok(rows.into_iter().map(|(week,)| Week(week).hours().0).min())
     }
 
-    /// See [`crate::store::Store::row_key_page`].
+    /// See [`crate::store::Store::row_key_page`]. Sorted by shard, then as the cluster sorts; a
+    /// page ends with its shard.
     pub async fn row_key_page(
         &self,
-        _: Week,
-        _: Option<&(String, Group)>,
-        _: usize,
+        week: Week,
+        after: Option<&(String, Group)>,
+        rows: usize,
     ) -> Result<Vec<(String, Group)>, StoreError> {
+        let (shared, statements) = (&self.shared, &self.shared.statements);
+        let (limit, mut next) = (limit(rows), 0);
+        if let Some((row_key, group)) = after {
+            let shard = text_shard(row_key, shared.index_shards);
+            let key = [(week.0, shard, row_key.clone(), group.0.cast_signed(), limit)];
+            let page = partitions(shared, &statements.row_key_page_after, key, rows).await?;
+            if !page.is_empty() {
+                return Ok(page.into_iter().map(row_key_row).collect());
+            }
+            next = shard + 1;
+        }
+        for shard in self.shards().skip_while(|shard| *shard < next) {
+            let key = [(week.0, shard, limit)];
+            let page = partitions(shared, &statements.row_key_page, key, rows).await?;
+            if !page.is_empty() {
+                return Ok(page.into_iter().map(row_key_row).collect());
+            }
+        }
         Ok(Vec::new())
     }
+
+    /// The part of a range of hours whose samples have not all expired.
+    fn live(&self, hours: (Hour, Hour)) -> Option<(Hour, Hour)> {
+        let from = hours.0.max(Hour::of(self.live_ms(self.shared.retention_ms)));
+        (from <= hours.1).then_some((from, hours.1))
+    }
+
+    /// The part of a range of hours whose rows of the ledger have not all expired.
+    fn live_ledger(&self, hours: (Hour, Hour)) -> Option<(Hour, Hour)> {
+        let from = hours.0.max(Hour::of(self.live_ms(self.shared.ledger_ms)));
+        (from <= hours.1).then_some((from, hours.1))
+    }
+
+    /// Everything older, if kept for so long, has expired.
+    fn live_ms(&self, kept_ms: i64) -> i64 {
+        self.shared.clock.now_ms().saturating_sub(kept_ms.saturating_add(3 * DAY_MS))
+    }
+}
+
+/// The months that a range of hours touches.
+fn months(hours: (Hour, Hour)) -> impl Iterator<Item = Month> + use<> {
+    (Month::of(hours.0.start_ms()).0..=Month::of(hours.1.start_ms()).0).map(Month)
+}
+
+fn limit(rows: usize) -> i32 {
+    i32::try_from(rows).unwrap_or(i32::MAX)
+}
+
+fn late_row((group, window, arrived_ms, hash): (i64, i32, i64, i64)) -> LateRow {
+    let (group, hash) = (Group(group.cast_unsigned()), hash.cast_unsigned());
+    LateRow { group, window: Hour(window), arrived_ms, hash }
+}
+
+fn row_key_row((row_key, group): (String, i64)) -> (String, Group) {
+    (row_key, Group(group.cast_unsigned()))
 }

@@ -1,11 +1,15 @@
 //! Every CQL statement that is run more than once, prepared when the store opens, with the
 //! purpose that an error names. Knows the tables' columns, not what is in them.
 
+mod sealed;
+
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
 
+use super::schema;
 use crate::limits;
+pub(super) use sealed::SealedStatements;
 
 /// A prepared statement and what it is for.
 #[derive(Clone, Debug)]
@@ -22,8 +26,9 @@ pub(super) struct Select {
     pub(super) prepared: Prepared,
 }
 
-/// The statements of a store. Every INSERT but the layout's ends in its time to live: without one
-/// a row would live for the table's default, whatever the age of its sample.
+/// The statements of a store. Every INSERT but those of tables that are kept for ever ends in its
+/// time to live: without one a row would live for the table's default, whatever the age of its
+/// sample.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) write_head: Prepared,
@@ -40,115 +45,143 @@ pub(super) struct Statements {
     pub(super) postings_below: Select,
     pub(super) metrics: Select,
     pub(super) row_keys: Select,
+    pub(super) row_key_page: Select,
+    pub(super) row_key_page_after: Select,
+    /// The week itself, if it has a metric.
+    pub(super) week_in_use: Select,
     pub(super) layouts: Select,
+    pub(super) sealed: SealedStatements,
 }
 
 impl Statements {
     /// Prepares all of them for a (quoted) keyspace. An error is the driver's, in words.
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Statements, String> {
-        let insert = async |purpose, table: &str, columns: &str| {
-            let markers = vec!["?"; columns.split(',').count()].join(", ");
-            let cql = format!(
-                "INSERT INTO {keyspace}.{table} ({columns}) VALUES ({markers}) USING TTL ?"
-            );
-            write(session, purpose, cql).await
-        };
-        let select = async |table, rest: &str| select(session, keyspace, table, rest).await;
-        let add_layout = format!(
-            "INSERT INTO {keyspace}.layout (part, from_week, settings) VALUES (?, ?, ?) \
-             IF NOT EXISTS"
-        );
+        let tables = Tables { session, keyspace };
+        let row_key = "row_key, group_id";
         Ok(Statements {
-            write_head: insert(
-                "writing samples",
-                "head",
-                "group_id, hour, first_ms, hash, samples",
-            )
-            .await?,
-            write_series: insert("writing series", "series", "week, group_id, series, labels")
+            write_head: tables.insert("writing samples", "head").await?,
+            write_series: tables.insert("writing series", "series").await?,
+            write_metric_series: tables
+                .insert("writing the index by metric", "metric_series")
                 .await?,
-            write_metric_series: insert(
-                "writing the index by metric",
-                "metric_series",
-                "week, metric, shard, series, group_id",
-            )
-            .await?,
-            write_postings: insert(
-                "writing the index by label",
-                "postings",
-                "week, metric, label, shard, value, series, group_id",
-            )
-            .await?,
-            write_metrics: insert("writing metric names", "metrics", "week, metric").await?,
-            write_row_keys: insert(
-                "writing row keys",
-                "row_keys",
-                "week, shard, row_key, group_id",
-            )
-            .await?,
-            add_layout: lightweight(session, add_layout).await?,
-            head: select("head", "samples FROM ? WHERE group_id = ? AND hour = ?").await?,
-            series: select("series", "series, labels FROM ? WHERE week = ? AND group_id = ?")
+            write_postings: tables.insert("writing the index by label", "postings").await?,
+            write_metrics: tables.insert("writing metric names", "metrics").await?,
+            write_row_keys: tables.insert("writing row keys", "row_keys").await?,
+            add_layout: tables.add_layout().await?,
+            head: tables.select("head", "samples", "group_id = ? AND hour = ?").await?,
+            series: tables.select("series", "series, labels", "week = ? AND group_id = ?").await?,
+            metric_series: tables
+                .select(
+                    "metric_series",
+                    "group_id, series",
+                    "week = ? AND metric = ? AND shard = ?",
+                )
                 .await?,
-            metric_series: select(
-                "metric_series",
-                "group_id, series FROM ? WHERE week = ? AND metric = ? AND shard = ?",
-            )
-            .await?,
-            postings: select(
-                "postings",
-                "group_id, series FROM ? \
-                 WHERE week = ? AND metric = ? AND label = ? AND shard = ? AND value = ?",
-            )
-            .await?,
-            postings_below: select(
-                "postings",
-                "value, group_id, series FROM ? WHERE week = ? AND metric = ? AND label = ? \
-                 AND shard = ? AND value >= ? AND value < ?",
-            )
-            .await?,
-            metrics: select("metrics", "metric FROM ? WHERE week = ?").await?,
-            row_keys: select("row_keys", "row_key, group_id FROM ? WHERE week = ? AND shard = ?")
+            postings: tables
+                .select(
+                    "postings",
+                    "group_id, series",
+                    "week = ? AND metric = ? AND label = ? AND shard = ? AND value = ?",
+                )
                 .await?,
-            layouts: select("layout", "from_week, settings FROM ? WHERE part = ?").await?,
+            postings_below: tables
+                .select(
+                    "postings",
+                    "value, group_id, series",
+                    "week = ? AND metric = ? AND label = ? AND shard = ? \
+                     AND value >= ? AND value < ?",
+                )
+                .await?,
+            metrics: tables.select("metrics", "metric", "week = ?").await?,
+            week_in_use: tables.select("metrics", "week", "week = ? LIMIT 1").await?,
+            row_keys: tables.select("row_keys", row_key, "week = ? AND shard = ?").await?,
+            row_key_page: tables
+                .select("row_keys", row_key, "week = ? AND shard = ? LIMIT ?")
+                .await?,
+            row_key_page_after: tables
+                .select(
+                    "row_keys",
+                    row_key,
+                    "week = ? AND shard = ? AND (row_key, group_id) > (?, ?) LIMIT ?",
+                )
+                .await?,
+            layouts: tables.select("layout", "from_week, settings", "part = ?").await?,
+            sealed: SealedStatements::prepare(&tables).await?,
         })
     }
 }
 
-async fn write(session: &Session, purpose: &'static str, cql: String) -> Result<Prepared, String> {
-    let mut statement = prepare(session, cql).await?;
-    // Upserts of equal rows: the driver may try another node at once.
-    statement.set_is_idempotent(true);
-    Ok(Prepared { purpose, statement })
+/// The tables of a (quoted) keyspace.
+struct Tables<'a> {
+    session: &'a Session,
+    keyspace: &'a str,
 }
 
-async fn lightweight(session: &Session, cql: String) -> Result<Prepared, String> {
-    let mut statement = prepare(session, cql).await?;
-    statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
-    Ok(Prepared { purpose: "writing the layout", statement })
-}
+impl Tables<'_> {
+    /// An INSERT of all columns of a table that ends in its time to live.
+    async fn insert(&self, purpose: &'static str, table: &str) -> Result<Prepared, String> {
+        let keyspace = self.keyspace;
+        let columns = schema::columns(table);
+        let (names, markers) = (columns.join(", "), vec!["?"; columns.len()].join(", "));
+        let cql =
+            format!("INSERT INTO {keyspace}.{table} ({names}) VALUES ({markers}) USING TTL ?");
+        self.write(purpose, cql).await
+    }
 
-async fn select(
-    session: &Session,
-    keyspace: &str,
-    table: &'static str,
-    rest: &str,
-) -> Result<Select, String> {
-    let cql = format!("SELECT {}", rest.replacen("FROM ?", &format!("FROM {keyspace}.{table}"), 1));
-    let mut statement = prepare(session, cql).await?;
-    statement.set_is_idempotent(true);
-    let (purpose, page_rows) = match table {
-        "head" => ("reading samples", limits::CASSANDRA_HEAD_PAGE_ROWS),
-        "series" => ("reading series", limits::CASSANDRA_SERIES_PAGE_ROWS),
-        "layout" => {
+    /// A statement that may be repeated: an upsert of equal rows, or a deletion.
+    async fn write(&self, purpose: &'static str, cql: String) -> Result<Prepared, String> {
+        let mut statement = prepare(self.session, cql).await?;
+        // The driver may try another node at once.
+        statement.set_is_idempotent(true);
+        Ok(Prepared { purpose, statement })
+    }
+
+    async fn add_layout(&self) -> Result<Prepared, String> {
+        let keyspace = self.keyspace;
+        let cql = format!(
+            "INSERT INTO {keyspace}.layout (part, from_week, settings) VALUES (?, ?, ?) \
+             IF NOT EXISTS"
+        );
+        let mut statement = prepare(self.session, cql).await?;
+        statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
+        Ok(Prepared { purpose: "writing the layout", statement })
+    }
+
+    /// A SELECT of one partition.
+    async fn select(
+        &self,
+        table: &'static str,
+        columns: &str,
+        rows: &str,
+    ) -> Result<Select, String> {
+        let cql = format!("SELECT {columns} FROM {}.{table} WHERE {rows}", self.keyspace);
+        let mut statement = prepare(self.session, cql).await?;
+        statement.set_is_idempotent(true);
+        if table == "layout" {
             // Sees what a half-finished INSERT IF NOT EXISTS of another process decided.
             statement.set_consistency(Consistency::LocalSerial);
-            ("reading the layout", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
-        _ => ("reading the index", limits::CASSANDRA_INDEX_PAGE_ROWS),
-    };
-    statement.set_page_size(page_rows);
-    Ok(Select { table, prepared: Prepared { purpose, statement } })
+        let (purpose, page_rows) = reading(table);
+        statement.set_page_size(page_rows);
+        Ok(Select { table, prepared: Prepared { purpose, statement } })
+    }
+}
+
+/// What a read of a table is for, and how many of its rows are asked for at once.
+fn reading(table: &str) -> (&'static str, i32) {
+    match table {
+        "head" => ("reading samples", limits::CASSANDRA_HEAD_PAGE_ROWS),
+        "chunks" => ("reading chunks", limits::CASSANDRA_CHUNK_PAGE_ROWS),
+        "series" => ("reading series", limits::CASSANDRA_SERIES_PAGE_ROWS),
+        "layout" => ("reading the layout", limits::CASSANDRA_INDEX_PAGE_ROWS),
+        "metric_series" | "postings" | "metrics" | "row_keys" => {
+            ("reading the index", limits::CASSANDRA_INDEX_PAGE_ROWS)
+        }
+        "markers" | "late" | "sealing" => {
+            ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
+        }
+        _ => ("reading the ledger", limits::CASSANDRA_INDEX_PAGE_ROWS),
+    }
 }
 
 async fn prepare(session: &Session, cql: String) -> Result<PreparedStatement, String> {

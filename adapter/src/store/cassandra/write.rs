@@ -1,67 +1,138 @@
-//! Writes: rows of one commit gathered by partition into bounded batches, written with bounded
-//! concurrency; the order of the tables; times to live by the age of the samples.
+//! The rows of a commit: the order of the tables, and times to live by the age of the samples.
 //! Knows no payload.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use scylla::serialize::row::SerializeRow;
-use scylla::statement::batch::{Batch, BatchStatement, BatchType};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shared;
-use super::attempt::{unavailable, until};
-use super::schema::{HEAD_EXTRA_DAYS, TTL_SECONDS_MAX};
-use super::statements::Prepared;
+use super::schema::{HEAD_EXTRA_DAYS, LEDGER_EXTRA_DAYS, TTL_SECONDS_MAX, WINDOW_EXTRA_DAYS};
+use super::stage::{Stage, batches};
 use crate::limits;
-use crate::model::time::{DAY_MS, Week};
+use crate::model::time::{DAY_MS, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{HeadRow, IndexRow, Rows};
+use crate::store::rows::{HeadRow, IndexRow, LateRow, Rows};
 
 /// Writes the rows of one commit: the index before the head, and of the index `series` last.
+///
+/// Late rows are written before the head, so that a seal which misses the head row is followed by
+/// another, and once more after it, because the seal that missed it takes the first ones away. The
+/// second ones are later by their own `arrived_ms` and so other rows: taking away the first ones
+/// never takes them, however the clocks of the cluster's nodes differ.
 pub(super) async fn append(shared: &Arc<Shared>, rows: Rows) -> Result<(), StoreError> {
     let deadline = Instant::now() + limits::WRITE_DEADLINE;
-    let ages = Ages { now_ms: shared.clock.now_ms(), retention_ms: shared.retention_ms };
+    let ages = Ages::now(shared);
     if !rows.index.is_empty() {
-        let index = Index::of(rows.index, shared.index_shards, &ages);
-        let statements = &shared.statements;
-        let mut stage = Stage::new(shared, deadline);
-        stage.write(&statements.write_metrics, index.metrics).await?;
-        stage.write(&statements.write_row_keys, index.row_keys).await?;
-        stage.write(&statements.write_metric_series, index.metric_series).await?;
-        stage.write(&statements.write_postings, index.postings).await?;
-        stage.finish().await?;
-        let mut stage = Stage::new(shared, deadline);
-        stage.write(&statements.write_series, index.series).await?;
-        stage.finish().await?;
+        index(shared, rows.index, &ages, deadline).await?;
     }
-    let mut stage = Stage::new(shared, deadline);
+    late(shared, &rows.late, &ages, deadline).await?;
+    if rows.head.is_empty() {
+        return Ok(());
+    }
+    let mut stage = Stage::of_commit(shared, deadline);
     stage.write(&shared.statements.write_head, head(rows.head, &ages)).await?;
+    stage.finish().await?;
+    late(shared, &after(rows.late, shared.clock.now_ms()), &ages, deadline).await
+}
+
+async fn index(
+    shared: &Arc<Shared>,
+    rows: Vec<IndexRow>,
+    ages: &Ages,
+    deadline: Instant,
+) -> Result<(), StoreError> {
+    let index = Index::of(rows, shared.index_shards, ages);
+    let statements = &shared.statements;
+    let mut stage = Stage::of_commit(shared, deadline);
+    stage.write(&statements.write_metrics, index.metrics).await?;
+    stage.write(&statements.write_row_keys, index.row_keys).await?;
+    stage.write(&statements.write_metric_series, index.metric_series).await?;
+    stage.write(&statements.write_postings, index.postings).await?;
+    stage.finish().await?;
+    let mut stage = Stage::of_commit(shared, deadline);
+    stage.write(&statements.write_series, index.series).await?;
     stage.finish().await
 }
 
+async fn late(
+    shared: &Arc<Shared>,
+    rows: &[LateRow],
+    ages: &Ages,
+    deadline: Instant,
+) -> Result<(), StoreError> {
+    let values = rows.iter().filter_map(|row| {
+        let ttl = ages.ttl_of_window(row.window)?;
+        let (shard, group, window, arrived_ms, hash) = late_key(shared, row);
+        Some((shard, group, window, arrived_ms, hash, ttl))
+    });
+    let rows = batches(values.collect(), |a: &LateValues, b| a.0 == b.0, |_| 0);
+    let mut stage = Stage::of_commit(shared, deadline);
+    stage.write(&shared.statements.sealed.write_late, rows).await?;
+    stage.finish().await
+}
+
+/// The rows that say after the head was written what `rows` said before.
+fn after(mut rows: Vec<LateRow>, now_ms: i64) -> Vec<LateRow> {
+    for row in &mut rows {
+        row.arrived_ms = now_ms.max(row.arrived_ms.saturating_add(1));
+    }
+    rows
+}
+
+/// A late row is its key.
+pub(super) fn late_key(shared: &Shared, row: &LateRow) -> LateKey {
+    let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
+    (shared.group_shard(row.group), group, row.window.0, row.arrived_ms, hash)
+}
+
 /// What times to live are reckoned from.
-struct Ages {
+pub(super) struct Ages {
     now_ms: i64,
     retention_ms: i64,
+    ledger_ms: i64,
 }
 
 impl Ages {
-    /// The rest of a row's life in seconds when its newest sample may be of `last_ms`; `None`
-    /// where it is over. Never 0, which CQL takes for "for ever".
-    fn ttl(&self, last_ms: i64, extra_days: i64) -> Option<i32> {
-        let end_ms = last_ms.saturating_add(self.retention_ms).saturating_add(extra_days * DAY_MS);
+    pub(super) fn now(shared: &Shared) -> Ages {
+        let (retention_ms, ledger_ms) = (shared.retention_ms, shared.ledger_ms);
+        Ages { now_ms: shared.clock.now_ms(), retention_ms, ledger_ms }
+    }
+
+    /// The rest of a row's life in seconds when its newest sample may be of `last_ms` and is kept
+    /// for `kept_ms`; `None` where it is over. Never 0, which CQL takes for "for ever".
+    fn ttl(&self, last_ms: i64, kept_ms: i64, extra_days: i64) -> Option<i32> {
+        let end_ms = last_ms.saturating_add(kept_ms).saturating_add(extra_days * DAY_MS);
         let seconds = end_ms.saturating_sub(self.now_ms) / 1000;
         // At most 20 years, which fits.
         i32::try_from(seconds.min(TTL_SECONDS_MAX)).ok().filter(|seconds| *seconds > 0)
     }
 
+    /// Of a head row.
+    fn ttl_of_hour(&self, hour: Hour) -> Option<i32> {
+        self.ttl(hour.end_ms(), self.retention_ms, HEAD_EXTRA_DAYS)
+    }
+
     /// Of an index row: a day beyond the last sample that its week can hold.
     fn ttl_of_week(&self, week: Week) -> Option<i32> {
-        self.ttl(week.end_ms(), 1)
+        self.ttl(week.end_ms(), self.retention_ms, 1)
+    }
+
+    /// Of chunks, markers and late rows by their window's first hour: no less than its head rows'.
+    pub(super) fn ttl_of_window(&self, window: Hour) -> Option<i32> {
+        self.ttl(window.end_ms(), self.retention_ms, WINDOW_EXTRA_DAYS)
+    }
+
+    /// Of an hour of the ledger.
+    pub(super) fn ttl_of_ledger(&self, hour: Hour) -> Option<i32> {
+        self.ttl(hour.end_ms(), self.ledger_ms, LEDGER_EXTRA_DAYS)
+    }
+
+    /// Of a guest in a month's list: a day beyond the last hour that the month can hold.
+    pub(super) fn ttl_of_guest(&self, month: Month) -> Option<i32> {
+        self.ttl(month.end_ms(), self.ledger_ms, 1)
     }
 }
 
@@ -73,13 +144,13 @@ type MetricSeriesValues = (i32, Arc<str>, i16, Bytes, i64, i32);
 type PostingValues = (i32, Arc<str>, String, i16, String, Bytes, i64, i32);
 type MetricValues = (i32, Arc<str>, i32);
 type RowKeyValues = (i32, i16, String, i64, i32);
-
-/// Bytes that the fixed columns and the frame add to each row, about.
-const ROW_BYTES: usize = 64;
+type LateValues = (i16, i64, i32, i64, i64, i32);
+/// The key of a late row, its partition first.
+pub(super) type LateKey = (i16, i64, i32, i64, i64);
 
 fn head(rows: Vec<HeadRow>, ages: &Ages) -> Vec<Vec<HeadValues>> {
     let values = rows.into_iter().filter_map(|row| {
-        let ttl = ages.ttl(row.hour.end_ms(), HEAD_EXTRA_DAYS)?;
+        let ttl = ages.ttl_of_hour(row.hour)?;
         let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
         Some((group, row.hour.0, row.first_ms, hash, row.payload, ttl))
     });
@@ -107,7 +178,7 @@ impl Index {
             let shard = row.series.shard(shards).cast_signed();
             let id = Bytes::copy_from_slice(&row.series.to_bytes());
             metrics.insert((week, Arc::clone(&metric), ttl));
-            row_keys.insert((week, row_key_shard(&row.row_key, shards), row.row_key, group, ttl));
+            row_keys.insert((week, text_shard(&row.row_key, shards), row.row_key, group, ttl));
             metric_series.push((week, Arc::clone(&metric), shard, id.clone(), group, ttl));
             for (label, value) in row.postings {
                 let metric = Arc::clone(&metric);
@@ -145,148 +216,50 @@ impl Index {
     }
 }
 
-/// Which of `shards` partitions of a week holds a row key.
-fn row_key_shard(row_key: &str, shards: u16) -> i16 {
-    let shard = xxh3_64(row_key.as_bytes()) % u64::from(shards.max(1));
+/// Which of `shards` partitions holds a row key or a guest.
+pub(super) fn text_shard(text: &str, shards: u16) -> i16 {
+    let shard = xxh3_64(text.as_bytes()) % u64::from(shards.max(1));
     i16::try_from(shard).unwrap_or(0)
-}
-
-/// Gathers rows by partition, and divides what is too large for one batch.
-fn batches<V: Ord>(
-    mut rows: Vec<V>,
-    is_beside: impl Fn(&V, &V) -> bool,
-    size: impl Fn(&V) -> usize,
-) -> Vec<Vec<V>> {
-    rows.sort_unstable();
-    let mut batches: Vec<Vec<V>> = Vec::new();
-    let mut bytes = 0;
-    for row in rows {
-        let row_bytes = size(&row) + ROW_BYTES;
-        match batches.last_mut() {
-            Some(batch)
-                if batch.last().is_some_and(|last| is_beside(last, &row))
-                    && batch.len() < limits::CASSANDRA_BATCH_ROWS_MAX
-                    && bytes + row_bytes <= limits::CASSANDRA_BATCH_BYTES_MAX =>
-            {
-                bytes += row_bytes;
-                batch.push(row);
-            }
-            _ => {
-                bytes = row_bytes;
-                batches.push(vec![row]);
-            }
-        }
-    }
-    batches
-}
-
-/// Batches that may be written side by side. Dropped before [`Stage::finish`], it ends them.
-struct Stage<'a> {
-    shared: &'a Arc<Shared>,
-    deadline: Instant,
-    writing: JoinSet<Result<(), StoreError>>,
-}
-
-impl<'a> Stage<'a> {
-    fn new(shared: &'a Arc<Shared>, deadline: Instant) -> Stage<'a> {
-        Stage { shared, deadline, writing: JoinSet::new() }
-    }
-
-    /// Starts the writes as slots come free.
-    async fn write<V: SerializeRow + Send + Sync + 'static>(
-        &mut self,
-        prepared: &Prepared,
-        batches: Vec<Vec<V>>,
-    ) -> Result<(), StoreError> {
-        for rows in batches {
-            let slot = Arc::clone(&self.shared.writes).acquire_owned();
-            let slot = match timeout_at(self.deadline, slot).await {
-                Ok(Ok(slot)) => slot,
-                Ok(Err(_)) => return Err(unavailable(prepared.purpose, "the store is closed")),
-                Err(_) => {
-                    return Err(unavailable(prepared.purpose, "too many writes are under way"));
-                }
-            };
-            while let Some(written) = self.writing.try_join_next() {
-                joined(prepared, written)?;
-            }
-            let (shared, prepared) = (Arc::clone(self.shared), prepared.clone());
-            let deadline = self.deadline;
-            self.writing.spawn(async move {
-                let written = batch(&shared, &prepared, &rows, deadline).await;
-                drop(slot);
-                written
-            });
-        }
-        Ok(())
-    }
-
-    /// Waits for all of them.
-    async fn finish(mut self) -> Result<(), StoreError> {
-        while let Some(written) = self.writing.join_next().await {
-            written.map_err(|error| unavailable("writing", &error.to_string()))??;
-        }
-        Ok(())
-    }
-}
-
-fn joined(
-    prepared: &Prepared,
-    written: Result<Result<(), StoreError>, JoinError>,
-) -> Result<(), StoreError> {
-    written.map_err(|error| unavailable(prepared.purpose, &error.to_string()))?
-}
-
-/// Writes rows of one partition as one mutation.
-async fn batch<V: SerializeRow + Send + Sync>(
-    shared: &Shared,
-    prepared: &Prepared,
-    rows: &[V],
-    deadline: Instant,
-) -> Result<(), StoreError> {
-    let (session, statement) = (&shared.session, &prepared.statement);
-    if let [row] = rows {
-        return until(prepared.purpose, deadline, || session.execute_unpaged(statement, row))
-            .await
-            .map(drop);
-    }
-    let statements = vec![BatchStatement::PreparedStatement(statement.clone()); rows.len()];
-    let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-    batch.set_is_idempotent(true);
-    until(prepared.purpose, deadline, || session.batch(&batch, rows)).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::row_key::Group;
 
     const DAY: i64 = 86_400;
 
     #[test]
     fn rows_live_until_their_sample_is_old_enough() {
-        let ages = Ages { now_ms: 1_700_000_000_000, retention_ms: 400 * DAY_MS };
-        assert_eq!(ages.ttl(ages.now_ms, 1), Some(i32::try_from(401 * DAY).unwrap()));
+        let kept_ms = 400 * DAY_MS;
+        let ages = Ages { now_ms: 1_700_000_000_000, retention_ms: kept_ms, ledger_ms: kept_ms };
+        let ttl = |last_ms| ages.ttl(last_ms, kept_ms, 1);
+        assert_eq!(ttl(ages.now_ms), Some(i32::try_from(401 * DAY).unwrap()));
         let week_ago = ages.now_ms - 7 * DAY_MS;
-        assert_eq!(ages.ttl(week_ago, 1), Some(i32::try_from(394 * DAY).unwrap()));
+        assert_eq!(ttl(week_ago), Some(i32::try_from(394 * DAY).unwrap()));
         // A time to live of 0 would be for ever.
-        assert_eq!(ages.ttl(ages.now_ms - 401 * DAY_MS, 1), None);
-        assert_eq!(ages.ttl(i64::MIN, 1), None);
-        assert_eq!(ages.ttl(i64::MAX, 1), Some(i32::try_from(TTL_SECONDS_MAX).unwrap()));
+        assert_eq!(ttl(ages.now_ms - 401 * DAY_MS), None);
+        assert_eq!(ttl(i64::MIN), None);
+        assert_eq!(ttl(i64::MAX), Some(i32::try_from(TTL_SECONDS_MAX).unwrap()));
     }
 
     #[test]
-    fn batches_hold_one_partition_and_are_bounded() {
-        let rows: Vec<(u8, usize)> = (0..1201).map(|n| (u8::from(n % 3 == 0), n)).collect();
-        let made = batches(rows.clone(), |a, b| a.0 == b.0, |_| 0);
-        assert!(made.iter().all(|batch| batch.iter().all(|row| row.0 == batch[0].0)));
-        assert!(made.iter().all(|batch| batch.len() <= limits::CASSANDRA_BATCH_ROWS_MAX));
-        assert_eq!(made.len(), 3, "800 rows in two batches, 401 in one");
-        let mut all: Vec<_> = made.into_iter().flatten().collect();
-        all.sort_by_key(|row| row.1);
-        assert_eq!(all, rows);
+    fn a_window_lives_no_less_than_its_head() {
+        let (now_ms, retention_ms) = (1_700_000_000_000, 400 * DAY_MS);
+        let ages = Ages { now_ms, retention_ms, ledger_ms: 2 * retention_ms };
+        let window = Hour::of(now_ms);
+        let last = Hour(window.0 + 23);
+        assert!(ages.ttl_of_window(window) >= ages.ttl_of_hour(last));
+        assert!(ages.ttl_of_ledger(window) > ages.ttl_of_window(window));
+        assert!(ages.ttl_of_guest(Month::of(now_ms)) >= ages.ttl_of_ledger(window));
+    }
 
-        let large = vec![(0u8, 40 << 10), (0, 41 << 10), (0, 42 << 10), (0, 43 << 10)];
-        let made = batches(large, |a, b| a.0 == b.0, |row| row.1);
-        assert_eq!(made.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
+    #[test]
+    fn late_rows_after_the_head_are_others_and_later() {
+        let row = LateRow { group: Group(1), window: Hour(8), arrived_ms: 50, hash: 3 };
+        assert_eq!(after(vec![row], 70), [LateRow { arrived_ms: 70, ..row }]);
+        for now_ms in [50, 20] {
+            assert_eq!(after(vec![row], now_ms), [LateRow { arrived_ms: 51, ..row }]);
+        }
     }
 }

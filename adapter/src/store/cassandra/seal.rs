@@ -1,0 +1,101 @@
+//! The rows of a seal, each step durable before the next: chunks, the ledger, markers; then the late
+//! rows that may go. Knows no payload and no rule of the ledger.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::minutes::{self, MinuteValues};
+use super::stage::{Stage, batches};
+use super::write::{Ages, LateKey, late_key, text_shard};
+use crate::model::time::{Day, Month};
+use crate::store::StoreError;
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Sealed};
+
+type ChunkValues = (i64, i32, Bytes, i32, i64, Bytes, i32);
+type MarkerValues = (i64, i32, i32, i32);
+type GuestValues = (String, i32, i16, String, i32);
+
+/// Writes what a seal made. Rows whose time is over already are not written.
+pub(super) async fn seal(shared: &Arc<Shared>, sealed: Sealed) -> Result<(), StoreError> {
+    let ages = Ages::now(shared);
+    let statements = &shared.statements.sealed;
+    let mut stage = Stage::of_seal(shared);
+    stage.write(&statements.write_chunks, chunks(sealed.chunks, &ages)).await?;
+    stage.finish().await?;
+    ledger(shared, sealed.ledger, &ages).await?;
+    let mut stage = Stage::of_seal(shared);
+    stage.write(&statements.write_markers, markers(&sealed.markers, &ages)).await?;
+    stage.finish().await?;
+    let mut stage = Stage::of_seal(shared);
+    stage.write(&statements.delete_late, late(shared, &sealed.late)).await?;
+    stage.finish().await
+}
+
+fn chunks(rows: Vec<ChunkRow>, ages: &Ages) -> Vec<Vec<ChunkValues>> {
+    let values = rows.into_iter().filter_map(|row| {
+        let ttl = ages.ttl_of_window(row.window)?;
+        let month = Month::of(row.window.start_ms()).0;
+        let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
+        let series = Bytes::copy_from_slice(&row.series.to_bytes());
+        Some((group, month, series, row.window.0, hash, row.payload, ttl))
+    });
+    batches(values.collect(), |a, b| (a.0, a.1) == (b.0, b.1), |row: &ChunkValues| row.5.len())
+}
+
+fn markers(rows: &[MarkerRow], ages: &Ages) -> Vec<Vec<MarkerValues>> {
+    let values = rows.iter().filter_map(|row| {
+        let ttl = ages.ttl_of_window(row.window)?;
+        let month = Month::of(row.window.start_ms()).0;
+        Some((row.group.0.cast_signed(), month, row.window.0, ttl))
+    });
+    batches(values.collect(), |a: &MarkerValues, b| (a.0, a.1) == (b.0, b.1), |_| 0)
+}
+
+fn late(shared: &Shared, rows: &[LateRow]) -> Vec<Vec<LateKey>> {
+    let keys = rows.iter().map(|row| late_key(shared, row));
+    batches(keys.collect(), |a, b| a.0 == b.0, |_| 0)
+}
+
+/// A guest's days one after the other, because an hour is sixty rows for each device: all of a
+/// large seal at once would not fit into memory.
+async fn ledger(
+    shared: &Arc<Shared>,
+    mut rows: Vec<LedgerRow>,
+    ages: &Ages,
+) -> Result<(), StoreError> {
+    let day = |row: &LedgerRow| Day::of(row.hour.start_ms());
+    rows.sort_by(|a, b| (&a.family, &a.guest, a.hour).cmp(&(&b.family, &b.guest, b.hour)));
+    let mut stage = Stage::of_seal(shared);
+    let is_of_day = |a: &LedgerRow, b: &LedgerRow| {
+        a.family == b.family && a.guest == b.guest && day(a) == day(b)
+    };
+    for of_day in rows.chunk_by(is_of_day) {
+        let Some(first) = of_day.first() else { continue };
+        let family = shared.statements.sealed.family(&first.family)?;
+        let guest: Arc<str> = first.guest.as_str().into();
+        let mut values: Vec<MinuteValues> = Vec::new();
+        for row in of_day {
+            let Some(ttl) = ages.ttl_of_ledger(row.hour) else { continue };
+            minutes::write(row, &guest, ttl, &mut values);
+        }
+        let size = |row: &MinuteValues| row.0.len() + row.2.len() + row.4.len();
+        stage.write(&family.write, batches(values, |_, _| true, size)).await?;
+    }
+    stage.write(&shared.statements.sealed.write_guests, guests(shared, &rows, ages)).await?;
+    stage.finish().await
+}
+
+fn guests(shared: &Shared, rows: &[LedgerRow], ages: &Ages) -> Vec<Vec<GuestValues>> {
+    let values = rows.iter().filter_map(|row| {
+        let month = Month::of(row.hour.start_ms());
+        let ttl = ages.ttl_of_guest(month)?;
+        let shard = text_shard(&row.guest, shared.index_shards);
+        Some((row.family.clone(), month.0, shard, row.guest.clone(), ttl))
+    });
+    let mut values: Vec<GuestValues> = values.collect();
+    values.dedup();
+    let is_beside = |a: &GuestValues, b: &GuestValues| (&a.0, a.1, a.2) == (&b.0, b.1, b.2);
+    batches(values, is_beside, |row| row.0.len() + row.3.len())
+}

@@ -1,0 +1,111 @@
+//! The statements of what the sealer leaves: chunks, markers, late rows, the ledger's tables, and
+//! how far sealing has come.
+
+use super::{Prepared, Select, Tables};
+use crate::store::StoreError;
+use crate::store::cassandra::schema::FAMILIES;
+
+/// The statements of the sealer's tables.
+#[derive(Debug)]
+pub(in crate::store::cassandra) struct SealedStatements {
+    pub(in crate::store::cassandra) write_chunks: Prepared,
+    pub(in crate::store::cassandra) write_markers: Prepared,
+    pub(in crate::store::cassandra) write_late: Prepared,
+    pub(in crate::store::cassandra) delete_late: Prepared,
+    pub(in crate::store::cassandra) write_guests: Prepared,
+    pub(in crate::store::cassandra) write_sealing: Prepared,
+    pub(in crate::store::cassandra) chunks: Select,
+    pub(in crate::store::cassandra) markers: Select,
+    pub(in crate::store::cassandra) late: Select,
+    pub(in crate::store::cassandra) late_page: Select,
+    pub(in crate::store::cassandra) late_page_after: Select,
+    pub(in crate::store::cassandra) guests: Select,
+    pub(in crate::store::cassandra) sealing: Select,
+    /// In the order of [`FAMILIES`].
+    families: Vec<Family>,
+}
+
+/// The statements of one of Kanyun's column families.
+#[derive(Debug)]
+pub(in crate::store::cassandra) struct Family {
+    pub(in crate::store::cassandra) write: Prepared,
+    pub(in crate::store::cassandra) select: Select,
+}
+
+impl SealedStatements {
+    pub(super) async fn prepare(tables: &Tables<'_>) -> Result<SealedStatements, String> {
+        let keyspace = tables.keyspace;
+        let mut families = Vec::with_capacity(FAMILIES.len());
+        for family in FAMILIES {
+            families.push(Family::prepare(tables, family).await?);
+        }
+        let late = "group_id, window, arrived_ms, hash";
+        Ok(SealedStatements {
+            write_chunks: tables.insert("writing chunks", "chunks").await?,
+            write_markers: tables.insert("writing markers", "markers").await?,
+            write_late: tables.insert("writing late rows", "late").await?,
+            delete_late: tables
+                .write(
+                    "taking away late rows",
+                    format!(
+                        "DELETE FROM {keyspace}.late WHERE shard = ? AND group_id = ? \
+                         AND window = ? AND arrived_ms = ? AND hash = ?"
+                    ),
+                )
+                .await?,
+            write_guests: tables.insert("writing the ledger's guests", "guests").await?,
+            write_sealing: tables
+                .write(
+                    "writing how far sealing has come",
+                    format!("INSERT INTO {keyspace}.sealing (part, sealed_until) VALUES (?, ?)"),
+                )
+                .await?,
+            chunks: tables
+                .select(
+                    "chunks",
+                    "series, window, samples",
+                    "group_id = ? AND month = ? AND series IN ? AND window >= ? AND window <= ?",
+                )
+                .await?,
+            markers: tables
+                .select(
+                    "markers",
+                    "sealed_window",
+                    "group_id = ? AND month = ? AND sealed_window >= ? AND sealed_window <= ?",
+                )
+                .await?,
+            late: tables
+                .select("late", late, "shard = ? AND group_id = ? AND window >= ? AND window <= ?")
+                .await?,
+            late_page: tables.select("late", late, "shard = ? LIMIT ?").await?,
+            late_page_after: tables
+                .select(
+                    "late",
+                    late,
+                    "shard = ? AND (group_id, window, arrived_ms, hash) > (?, ?, ?, ?) LIMIT ?",
+                )
+                .await?,
+            guests: tables
+                .select("guests", "guest", "family = ? AND month = ? AND shard = ?")
+                .await?,
+            sealing: tables.select("sealing", "sealed_until", "part = ?").await?,
+            families,
+        })
+    }
+
+    /// Those of a column family. The ledger has no others than it writes.
+    pub(in crate::store::cassandra) fn family(&self, name: &str) -> Result<&Family, StoreError> {
+        let found = self.families.iter().find(|family| family.select.table == name);
+        found.ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
+    }
+}
+
+impl Family {
+    async fn prepare(tables: &Tables<'_>, name: &'static str) -> Result<Family, String> {
+        let columns = "column1, column2, value, resets, flags, samples";
+        Ok(Family {
+            write: tables.insert("writing the ledger", name).await?,
+            select: tables.select(name, columns, "key = ? AND day = ?").await?,
+        })
+    }
+}
