@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serve::settings::ServiceFlags;
 
+use crate::limits;
 use crate::store::local;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
@@ -38,6 +39,23 @@ pub struct Flags {
     /// How long samples are kept, by their own time, such as 400d; whole days are dropped
     #[arg(long = "retention", value_name = "TIME", default_value = "400d", value_parser = retention, help_heading = "Store")]
     pub retention: Duration,
+
+    /// How long billing's minutes are kept, by their own time; not shorter than --retention
+    #[arg(long = "ledger.retention", value_name = "TIME", default_value = "1825d", value_parser = retention, help_heading = "Store")]
+    pub ledger_retention: Duration,
+
+    /// Sample time that is sealed at once, whole hours that divide a day; part of the store's layout
+    #[arg(long = "seal.window", value_name = "TIME", default_value = "2h", value_parser = seal_window, help_heading = "Store")]
+    pub seal_window: Duration,
+
+    /// How long after its end a window is sealed; what comes later is sealed again
+    #[arg(long = "seal.grace", value_name = "TIME", default_value = "15m", value_parser = seal_grace, help_heading = "Store")]
+    pub seal_grace: Duration,
+
+    /// How long samples that come after their window was sealed wait for more of their kind, before
+    /// it is sealed again
+    #[arg(long = "seal.late-pause", value_name = "TIME", default_value = "1m", value_parser = late_pause, help_heading = "Store")]
+    pub late_pause: Duration,
 
     /// Labels that name a guest: the first one that a series has packs it with the rest of its
     /// guest; part of the store's layout
@@ -135,6 +153,38 @@ fn retention(text: &str) -> Result<Duration, String> {
         return Err("must be from 9d to 20 years (7300d)".to_owned());
     }
     Ok(retention)
+}
+
+fn seal_window(text: &str) -> Result<Duration, String> {
+    let window = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let seconds = window.as_secs();
+    let fits = window.subsec_nanos() == 0 && seconds >= 3600 && 86_400 % seconds == 0;
+    if fits && seconds % 3600 == 0 {
+        return Ok(window);
+    }
+    Err("must be 1h, 2h, 3h, 4h, 6h, 8h, 12h or 24h".to_owned())
+}
+
+/// The least grace: half of it must be enough for a write under way (DESIGN.md, "The engine").
+const GRACE_MIN: Duration = Duration::from_secs(2 * limits::WRITE_DEADLINE.as_secs() + 60);
+
+fn seal_grace(text: &str) -> Result<Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(GRACE_MIN..=Duration::from_secs(86_400)).contains(&grace) {
+        let least = humantime::format_duration(GRACE_MIN);
+        return Err(format!(
+            "must be from {least}, twice what a write may take and a minute, to 1d"
+        ));
+    }
+    Ok(grace)
+}
+
+fn late_pause(text: &str) -> Result<Duration, String> {
+    let pause = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&pause) {
+        return Err("must be from 10ms to 1d".to_owned());
+    }
+    Ok(pause)
 }
 
 fn row_key_label(text: &str) -> Result<String, String> {

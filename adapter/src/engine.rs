@@ -2,14 +2,19 @@
 //! Knows rows and samples; knows no HTTP, no wire format and no particular store.
 
 mod batch;
+pub mod chunk;
 mod commit;
 mod index;
 pub mod layout;
+mod matching;
 pub mod pack;
+mod seal;
 mod select;
+mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -24,13 +29,17 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::model::row_key::Group;
 use crate::model::sample::Sample;
-use crate::model::time::{DAY_MS, Day, TimeRange, Week};
+use crate::model::time::{DAY_MS, Day, Hour, TimeRange, Week};
+use crate::store::rows::Kept;
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
+pub use seal::GroupWindow;
+use seal::Sealing;
 pub use select::SelectError;
 use select::Selection;
 
@@ -47,7 +56,19 @@ pub struct Engine {
     // In KiB.
     memory: Arc<Semaphore>,
     clock: Clock,
-    retention: Duration,
+    keeping: Keeping,
+    sealing: Arc<Sealing>,
+}
+
+/// How long things are kept, and when they are sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping {
+    /// `--retention`: how long samples are kept, by their own time.
+    pub samples: Duration,
+    /// `--ledger.retention`: how long billing's rows are kept, by their own time.
+    pub ledger: Duration,
+    /// `--seal.grace`: how long after its end a window is sealed.
+    pub grace: Duration,
 }
 
 /// A write request's place: counted as on its way to a commit, and its share of the memory for
@@ -103,11 +124,13 @@ impl Engine {
     pub async fn start(
         store: Store,
         layout: &Layout,
-        retention: Duration,
+        keeping: Keeping,
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Engine, LayoutError> {
         let layouts = Layouts::open(&store, layout, Week::of(clock.now_ms())).await?;
+        let until = sealed_until(&store, &layouts, &clock).await?;
+        let sealing = Arc::new(Sealing::new(keeping.grace, until));
         let store = Arc::new(store);
         let known = Arc::new(KnownSeries::new());
         let arrivals = Arc::new(Arrivals::default());
@@ -116,6 +139,9 @@ impl Engine {
             store: Arc::clone(&store),
             known: Arc::clone(&known),
             arrivals: Arc::clone(&arrivals),
+            layouts: layouts.clone(),
+            sealing: Arc::clone(&sealing),
+            clock: clock.clone(),
             metrics,
         };
         let committer = Mutex::new(Some(tokio::spawn(committer.run(waiting))));
@@ -130,7 +156,8 @@ impl Engine {
             committer,
             memory,
             clock,
-            retention,
+            keeping,
+            sealing,
         })
     }
 
@@ -155,8 +182,7 @@ impl Engine {
     }
 
     fn oldest_ms(&self, now_ms: i64) -> i64 {
-        let retention_ms = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        now_ms.saturating_sub(retention_ms)
+        before(now_ms, self.keeping.samples)
     }
 
     /// Stores a batch; returns when it is durable. After an error any part of it may be stored, and
@@ -204,6 +230,13 @@ impl Engine {
         range.within(TimeRange { start_ms: oldest, end_ms: now_ms.saturating_add(DAY_MS) })
     }
 
+    /// The part of a range that billing's minutes are kept of.
+    pub fn billed_range(&self, range: TimeRange) -> Option<TimeRange> {
+        let now_ms = self.clock.now_ms();
+        let oldest = Day::of(before(now_ms, self.keeping.ledger)).start_ms();
+        range.within(TimeRange { start_ms: oldest, end_ms: now_ms.saturating_add(DAY_MS) })
+    }
+
     /// The labels of all series that match and may have samples in the range, sorted as Prometheus
     /// sorts them.
     pub async fn series(
@@ -232,6 +265,25 @@ impl Engine {
         }
     }
 
+    /// [`Engine::select`], also of what is past its retention and not dropped yet: a bill may need it.
+    pub async fn select_all<T: Send>(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+        encode: &(impl Fn(&[Sample]) -> (T, usize) + Sync),
+    ) -> Result<Vec<(Labels, T)>, SelectError> {
+        self.selection(range, matchers).samples(encode).await
+    }
+
+    /// The groups of all series that match and may have samples in the range.
+    pub async fn groups(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<BTreeSet<Group>, SelectError> {
+        self.selection(range, matchers).groups().await
+    }
+
     fn selection<'e>(&'e self, range: TimeRange, matchers: &'e [Matcher]) -> Selection<'e> {
         Selection {
             store: &self.store,
@@ -242,14 +294,19 @@ impl Engine {
         }
     }
 
-    /// Drops what is older than the retention, by whole days; says how many days and weeks. A
-    /// clock that runs ahead must not empty the store: for this, it is never later than a day
-    /// after the newest arrival.
+    /// Drops what is older than the retention and heads that are sealed, by whole days, weeks and
+    /// months; says how many of them. A clock that runs ahead must not empty the store: for this,
+    /// it is never later than a day after the newest arrival.
     pub async fn expire(&self) -> Result<usize, StoreError> {
         let clock_ms = self.clock.now_ms();
         let newest = self.store.newest_arrival().map(|day| day.end_ms() + DAY_MS);
         let now_ms = newest.map_or(clock_ms, |newest| newest.min(clock_ms));
-        self.store.expire(self.oldest_ms(now_ms)).await
+        let kept = Kept {
+            samples_ms: self.oldest_ms(now_ms),
+            ledger_ms: before(now_ms, self.keeping.ledger),
+            sealed_until: self.first_unsealed().await?.first,
+        };
+        self.store.expire(kept).await
     }
 
     /// Whether writes can be taken; else why not.
@@ -274,4 +331,19 @@ impl Engine {
         }
         self.store.close().await
     }
+}
+
+fn before(now_ms: i64, kept: Duration) -> i64 {
+    now_ms.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
+async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
+    if let Some(until) = store.sealed_until().await? {
+        return Ok(until);
+    }
+    let oldest = store.oldest_head().await?.unwrap_or_else(|| Hour::of(clock.now_ms()));
+    let first = layouts.window(oldest).first;
+    store.set_sealed_until(first).await?;
+    Ok(first)
 }

@@ -74,6 +74,22 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// As they are stored: a bit each.
+    pub fn bits(self) -> u8 {
+        let bits = [self.gap, self.dip, self.column, self.overlap];
+        bits.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))
+    }
+
+    /// Stored flags; bits that are unknown here are left out.
+    pub fn of_bits(bits: u8) -> Flags {
+        Flags {
+            gap: bits & 1 != 0,
+            dip: bits & 2 != 0,
+            column: bits & 4 != 0,
+            overlap: bits & 8 != 0,
+        }
+    }
+
     /// Both rows' flags.
     #[must_use]
     pub fn or(self, other: Flags) -> Flags {
@@ -99,4 +115,4 @@ fn minute_of(unix_ms: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -60,6 +60,8 @@ pub const REPORTS_WAITING_MAX: usize = 256;
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
 /// Hours of a usage report that are read and counted at once.
 pub const REPORT_SLICE_HOURS: i32 = 24;
+/// Hours of a usage report that are planned at once: which of them stand in the ledger.
+pub const REPORT_PLAN_HOURS: i32 = 32 * 24;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
@@ -69,6 +71,8 @@ pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// Bytes of head rows in one read; a range of hours that holds more is read in parts.
 pub const HEAD_READ_BYTES_MAX: usize = 32 << 20;
+/// Bytes of chunks in one read; a range of windows that holds more is read in parts.
+pub const CHUNK_READ_BYTES_MAX: usize = 32 << 20;
 /// Values of one label that an index lookup takes from an alternation; more are filtered.
 pub const LOOKUP_VALUES_MAX: usize = 1_000;
 /// Body of one read request.
@@ -89,6 +93,25 @@ pub const QUERY_BYTES_MAX: usize = 128 << 20;
 pub const CLUSTER_READS_AT_ONCE: usize = 32;
 /// See [`CLUSTER_READS_AT_ONCE`].
 pub const LOCAL_READS_AT_ONCE: usize = 4;
+
+// Sealing.
+/// Samples of one group's window that are held at once, 64 MiB of them; a group that has more is
+/// sealed by parts of its series, and its head is read once for each.
+pub const SEAL_SAMPLES_MAX: usize = 2_000_000;
+/// Samples of one chunk; a series that has more in a window has several.
+pub const CHUNK_SAMPLES_MAX: usize = 65_536;
+/// Groups, or late rows, that the sealer lists at once.
+pub const SEAL_PAGE_ROWS: usize = 10_000;
+/// Groups that are sealed at once: one reads while another counts.
+pub const SEAL_GROUPS_AT_ONCE: usize = 2;
+/// Groups whose seals become durable together.
+pub const SEAL_GROUPS_PER_COMMIT: usize = 32;
+/// Windows of one group that are sealed together because something came late to them.
+pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
+/// How often the sealer looks for something to do.
+pub const SEAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Late rows of one group's window that one seal takes away; more keep it late for the next.
+pub const SEAL_LATE_ROWS_MAX: usize = 100_000;
 
 // The embedded store.
 /// Bytes of waiting commits that are merged into one batch and one fdatasync.

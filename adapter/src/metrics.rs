@@ -1,6 +1,8 @@
 //! The adapter's own metrics, beside those that `serve` keeps for HTTP and the process.
 //! Names and meanings are generated into docs/metrics.md by a test.
 
+mod sealing;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -10,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+pub use sealing::SealingMetrics;
 
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
 const COMMIT_SECONDS: [f64; 14] =
@@ -47,6 +50,7 @@ pub struct Metrics {
     reports: Family<Queries, Counter>,
     minutes: Counter,
     flagged: Family<Flagged, Counter>,
+    sealing: SealingMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -111,6 +115,7 @@ impl Metrics {
         let queries = Family::default();
         registry.register("queries", "Queries of remote_read, by outcome", queries.clone());
         let (reports, flagged) = register_billing(registry);
+        let sealing = SealingMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -128,6 +133,7 @@ impl Metrics {
             counter
         };
         Metrics {
+            sealing,
             refused,
             reports,
             flagged,
@@ -162,7 +168,7 @@ impl Metrics {
             read_series: counter("read_series", "Series that remote_read returned"),
             expired: counter(
                 "expired",
-                "Days of heads and weeks of index that were dropped after their retention",
+                "Days of heads, weeks of index and months of chunks and ledger that were dropped",
             ),
         }
     }
@@ -226,7 +232,12 @@ impl Metrics {
         }
     }
 
-    /// Days and weeks were dropped.
+    /// The families of sealing.
+    pub fn sealing(&self) -> &SealingMetrics {
+        &self.sealing
+    }
+
+    /// Days, weeks and months were dropped.
     pub fn expired(&self, count: usize) {
         self.expired.inc_by(count as u64);
     }

@@ -30,13 +30,19 @@ impl From<SelectError> for QueryError {
     fn from(error: SelectError) -> QueryError {
         match error {
             SelectError::TooMuch { .. } => QueryError::TooMuch(error.to_string()),
-            SelectError::Store(store) => match store {
-                StoreError::Unavailable(_) => QueryError::TryAgain(store.to_string()),
-                StoreError::TooManyRows { .. } | StoreError::TooManyBytes { .. } => {
-                    QueryError::TooMuch(store.to_string())
-                }
-                StoreError::Damaged(_) => QueryError::Damaged(store.to_string()),
-            },
+            SelectError::Store(store) => store.into(),
+        }
+    }
+}
+
+impl From<StoreError> for QueryError {
+    fn from(error: StoreError) -> QueryError {
+        match error {
+            StoreError::Unavailable(_) => QueryError::TryAgain(error.to_string()),
+            StoreError::TooManyRows { .. } | StoreError::TooManyBytes { .. } => {
+                QueryError::TooMuch(error.to_string())
+            }
+            StoreError::Damaged(_) => QueryError::Damaged(error.to_string()),
         }
     }
 }

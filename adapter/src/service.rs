@@ -16,11 +16,12 @@ use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
 use crate::config::{CassandraFlags, Flags, StoreKind};
-use crate::engine::Engine;
 use crate::engine::layout::{Layout, LayoutError};
+use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::Reader;
+use crate::sealer::Sealer;
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
 use crate::store::memory::Memory;
@@ -51,6 +52,8 @@ enum Failure {
     Open(#[from] OpenError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    #[error("--ledger.retention is shorter than --retention: bills must outlive their samples")]
+    LedgerRetention,
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
@@ -112,19 +115,27 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    let layout = Layout::new(flags.row_key_labels.clone());
+    if flags.ledger_retention < flags.retention {
+        return Err(Failure::LedgerRetention);
+    }
+    let window = u32::try_from(flags.seal_window.as_secs()).unwrap_or(u32::MAX);
+    let layout = Layout::new(flags.row_key_labels.clone(), window);
+    let keeping = Keeping {
+        samples: flags.retention,
+        ledger: flags.ledger_retention,
+        grace: flags.seal_grace,
+    };
     let store = open(flags, &layout, clock.clone()).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let engine =
-        Engine::start(store, &layout, flags.retention, clock.clone(), metrics.clone()).await?;
+    let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
     let engine = Arc::new(engine);
 
     let doors = Doors::new(
         Writer::new(Arc::clone(&engine), metrics.clone()),
         Reader::new(Arc::clone(&engine), metrics.clone()),
-        Usage::new(Arc::clone(&engine), clock, metrics.clone()),
+        Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()),
         registry,
     );
     let ready = Arc::clone(&engine);
@@ -134,7 +145,12 @@ async fn serve_until_stopped(
         own_metrics,
         limits: Limits::default(),
     };
-    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics));
+    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
+    // Leases between adapters come with sealing in a cluster.
+    let sealing = (flags.store != StoreKind::Cassandra).then(|| {
+        let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
+        tokio::spawn(sealer.run())
+    });
     tracing::info!(
         address = %server.local_addr(),
         store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
@@ -146,6 +162,9 @@ async fn serve_until_stopped(
         why = failed(&engine) => Err(Failure::Store(why)),
     };
     expiry.abort();
+    if let Some(sealing) = sealing {
+        sealing.abort();
+    }
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
-use rows::{LayoutRow, Placed, Rows};
+use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, Rows, Sealed};
 
 /// The closed set of stores.
 #[derive(Debug)]
@@ -144,10 +144,106 @@ impl Store {
         each_store!(self, store => store.add_layout(layout).await)
     }
 
-    /// Drops whole days (heads) and weeks (index) that hold nothing from `oldest_ms` on. In
-    /// Cassandra the rows' time to live does it. Says how many days and weeks were dropped.
-    pub async fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
-        each_store!(self, store => store.expire(oldest_ms).await)
+    /// Stores what a seal made, in the order of [`Sealed`], and returns when it is durable. The same
+    /// twice is the same as once. After an error any part may be stored: a seal that is repeated
+    /// completes it.
+    pub async fn seal(&self, sealed: Sealed) -> Result<(), StoreError> {
+        each_store!(self, store => store.seal(sealed).await)
+    }
+
+    /// The chunks of some series of a group whose windows begin in a range of hours, both included,
+    /// in no order; at most [`limits::CHUNK_READ_BYTES_MAX`] of them.
+    pub async fn chunks(
+        &self,
+        group: Group,
+        series: &[SeriesId],
+        windows: (Hour, Hour),
+    ) -> Result<Vec<Chunk>, StoreError> {
+        each_store!(self, store => store.chunks(group, series, windows).await)
+    }
+
+    /// The windows of a group that are sealed and begin in a range of hours, both included: their
+    /// first hours, sorted.
+    pub async fn markers(
+        &self,
+        group: Group,
+        windows: (Hour, Hour),
+    ) -> Result<Vec<Hour>, StoreError> {
+        each_store!(self, store => store.markers(group, windows).await)
+    }
+
+    /// The late rows of a group whose windows begin in a range of hours, both included, sorted.
+    pub async fn late(
+        &self,
+        group: Group,
+        windows: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<LateRow>, StoreError> {
+        each_store!(self, store => store.late(group, windows, rows_max).await)
+    }
+
+    /// The first late rows of all groups behind `after`, sorted: who asks again with the last of
+    /// them gets the next.
+    pub async fn late_page(
+        &self,
+        after: Option<LateRow>,
+        rows: usize,
+    ) -> Result<Vec<LateRow>, StoreError> {
+        each_store!(self, store => store.late_page(after, rows).await)
+    }
+
+    /// A guest's rows of one family in a range of hours, both included, sorted by hour.
+    pub async fn ledger(
+        &self,
+        family: &str,
+        guest: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<LedgerRow>, StoreError> {
+        each_store!(self, store => store.ledger(family, guest, hours, rows_max).await)
+    }
+
+    /// The guests that have rows of a family in the months of a range of hours, sorted, each once.
+    pub async fn ledger_guests(
+        &self,
+        family: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        each_store!(self, store => store.ledger_guests(family, hours, rows_max).await)
+    }
+
+    /// Until which hour every window is sealed, but for late rows; `None` where no sealer ever was.
+    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
+        each_store!(self, store => store.sealed_until().await)
+    }
+
+    /// Says until which hour every window is sealed.
+    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+        each_store!(self, store => store.set_sealed_until(hour).await)
+    }
+
+    /// The first hour of which there may be head rows that no sealer has seen, where none ever was.
+    pub async fn oldest_head(&self) -> Result<Option<Hour>, StoreError> {
+        each_store!(self, store => store.oldest_head().await)
+    }
+
+    /// The first row keys of a week behind `after`, sorted: who asks again with the last of them
+    /// gets the next.
+    pub async fn row_key_page(
+        &self,
+        week: Week,
+        after: Option<&(String, Group)>,
+        rows: usize,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
+        each_store!(self, store => store.row_key_page(week, after, rows).await)
+    }
+
+    /// Drops what need not be kept, by whole days of arrival (heads), weeks (index) and months
+    /// (chunks, ledger). Heads go as soon as all in them is sealed, and nothing goes before. In
+    /// Cassandra the rows' time to live does it. Says how many of them were dropped.
+    pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
+        each_store!(self, store => store.expire(kept).await)
     }
 
     /// Whether it can take writes now; else why not.

@@ -14,14 +14,12 @@ use serve::clock::Clock;
 use tokio::time::timeout;
 
 use crate::engine::Engine;
+use crate::ledger::MINUTE_MS;
 use crate::ledger::guest::Guest;
-use crate::ledger::{Family, MINUTE_MS, Series};
 use crate::legacy::{self, Call, Data, Devices, NotJson, UsageReport};
 use crate::limits;
+use crate::meter::Meter;
 use crate::metrics::Metrics;
-use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::matcher::Matcher;
-use crate::model::sample::Sample;
 use crate::model::time::{Day, TimeRange};
 use crate::query::{QueryError, Slots};
 use crate::report::{Bucket, Grouping};
@@ -31,6 +29,7 @@ pub use slices::{Asked, Slices};
 #[derive(Debug)]
 pub struct Usage {
     engine: Arc<Engine>,
+    meter: Arc<Meter>,
     clock: Clock,
     metrics: Metrics,
     slots: Slots,
@@ -76,7 +75,8 @@ impl Usage {
     /// Reads from this engine.
     pub fn new(engine: Arc<Engine>, clock: Clock, metrics: Metrics) -> Usage {
         let slots = Slots::new(limits::REPORTS_IN_FLIGHT_MAX, limits::REPORTS_WAITING_MAX);
-        Usage { engine, clock, metrics, slots }
+        let meter = Arc::new(Meter::new(Arc::clone(&engine)));
+        Usage { engine, meter, clock, metrics, slots }
     }
 
     /// Answers a body of the 2012 API. The error is the one fault that its answer cannot tell.
@@ -138,26 +138,6 @@ impl Usage {
         Ok(grouping.finish())
     }
 
-    /// A guest's series of these metrics that have samples in a range, sorted by labels.
-    async fn series(
-        &self,
-        guest: &Guest,
-        metrics: &[&str],
-        range: TimeRange,
-    ) -> Result<Vec<Series>, QueryError> {
-        let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
-        let mut found: Vec<(Labels, Vec<Sample>)> = Vec::new();
-        for (label, value) in labels_of(guest) {
-            let matchers = matchers(metrics, label, value)?;
-            found.extend(self.engine.select(range, &matchers, &encode).await?);
-        }
-        found.retain(|(labels, _)| Guest::of(labels).as_ref() == Some(guest));
-        found.sort_by(|(left, _), (right, _)| left.cmp(right));
-        // A series with both labels was found by each of them.
-        found.dedup_by(|(left, _), (right, _)| left == right);
-        Ok(found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect())
-    }
-
     /// Counts an answer to billing.
     pub fn reported(&self, answered: bool) {
         self.metrics.report(answered);
@@ -168,10 +148,10 @@ impl Usage {
         self.clock.now_ms() - limits::SETTLED_AFTER_MS
     }
 
-    /// From which time on samples are kept: what lies before it cannot be answered any more.
+    /// From which time on minutes are kept: what lies before it cannot be answered any more.
     pub fn kept_from_ms(&self) -> i64 {
         let all = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
-        let kept = self.engine.stored_range(all).map(|range| range.start_ms);
+        let kept = self.engine.billed_range(all).map(|range| range.start_ms);
         kept.unwrap_or_else(|| Day::of(self.clock.now_ms()).start_ms())
     }
 
@@ -196,30 +176,4 @@ impl Devices {
             Devices::One(device) => device == column,
         }
     }
-}
-
-/// The labels that a guest's series may carry.
-fn labels_of(guest: &Guest) -> Vec<(&str, &str)> {
-    match guest {
-        Guest::Uuid(uuid) => vec![("uuid", uuid), ("instance_id", uuid)],
-        Guest::Name { domain, .. } => vec![("domain", domain)],
-    }
-}
-
-fn matchers(metrics: &[&str], label: &str, value: &str) -> Result<[Matcher; 2], QueryError> {
-    Ok([any_of(metrics)?, Matcher::equal(label, value)])
-}
-
-/// Metric names are plain words, and so a pattern of them means what it says.
-fn any_of(metrics: &[&str]) -> Result<Matcher, QueryError> {
-    let pattern = metrics.join("|");
-    Matcher::matching(METRIC_NAME, &pattern).map_err(|error| QueryError::Damaged(error.to_string()))
-}
-
-/// The metrics of several families, each once.
-fn metrics_of(families: &[Family]) -> Vec<&'static str> {
-    let mut metrics: Vec<&str> = families.iter().flat_map(|family| family.metrics()).collect();
-    metrics.sort_unstable();
-    metrics.dedup();
-    metrics
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter::engine::Engine;
+use adapter::engine::{Engine, Keeping};
 use adapter::engine::layout::Layout;
 use adapter::metrics::Metrics;
 use adapter::model::matcher::Matcher;
@@ -38,7 +38,11 @@ static ALLOCATOR: Cap<System> = Cap::new(System, 512 << 20);
 
 /// A day after the recorded requests were recorded, so that their samples are taken.
 pub const NOW_MS: i64 = 1_795_305_600_000;
-const RETENTION: Duration = Duration::from_secs(400 * 86_400);
+const KEEPING: Keeping = Keeping {
+    samples: Duration::from_secs(400 * 86_400),
+    ledger: Duration::from_secs(1825 * 86_400),
+    grace: Duration::from_secs(15 * 60),
+};
 /// Longer bodies find nothing that shorter ones do not.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -59,9 +63,9 @@ impl Adapter {
     pub fn new() -> Adapter {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let metrics = Metrics::register(&mut Registry::default());
-        let layout = Layout::new(vec!["uuid".to_owned(), "instance_id".to_owned()]);
+        let layout = Layout::new(vec!["uuid".to_owned(), "instance_id".to_owned()], 7200);
         let (store, clock) = (Store::Memory(Memory::new()), Clock::fixed(NOW_MS));
-        let engine = Engine::start(store, &layout, RETENTION, clock.clone(), metrics.clone());
+        let engine = Engine::start(store, &layout, KEEPING, clock.clone(), metrics.clone());
         let engine = Arc::new(runtime.block_on(engine).unwrap());
         let writer = Writer::new(Arc::clone(&engine), metrics.clone());
         let reader = Reader::new(Arc::clone(&engine), metrics.clone());

@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use serve::clock::Clock;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::Placement;
 use super::index::KnownSeries;
+use super::layout::Layouts;
 use super::pack::{Point, pack};
+use super::seal::Sealing;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::row_key::Group;
 use crate::model::time::Hour;
-use crate::store::rows::{HeadRow, IndexRow, Rows};
+use crate::store::rows::{HeadRow, IndexRow, LateRow, Rows};
 use crate::store::{Store, StoreError};
 
 /// One request's part of a commit.
@@ -66,6 +69,9 @@ pub(super) struct Committer {
     pub(super) store: Arc<Store>,
     pub(super) known: Arc<KnownSeries>,
     pub(super) arrivals: Arc<Arrivals>,
+    pub(super) layouts: Layouts,
+    pub(super) sealing: Arc<Sealing>,
+    pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
 
@@ -130,8 +136,10 @@ impl Committer {
         let samples = placements.len();
         let new_series: Vec<_> =
             index.iter().map(|row| (row.week, row.series, row.group)).collect();
-        let rows = Rows { index, head: head_rows(placements) };
-        let head_rows = rows.head.len();
+        let head = head_rows(placements);
+        let head_rows = head.len();
+        let rows = Rows { index, late: self.late_rows(&head), head };
+        self.metrics.sealing().late(rows.late.len());
         let result = self.store.append(rows).await;
         drop(memory);
         match &result {
@@ -152,6 +160,23 @@ impl Committer {
             // A sender that is gone has no use for its answer; it will send again.
             drop(answer.send(outcome));
         }
+    }
+}
+
+impl Committer {
+    /// A late row for each head row whose window may have been sealed.
+    fn late_rows(&self, head: &[HeadRow]) -> Vec<LateRow> {
+        let now_ms = self.clock.now_ms();
+        let late = head.iter().filter_map(|row| {
+            let window = self.layouts.window(row.hour);
+            self.sealing.is_late(window, now_ms).then_some(LateRow {
+                group: row.group,
+                window: window.first,
+                arrived_ms: now_ms,
+                hash: row.hash,
+            })
+        });
+        late.collect()
     }
 }
 

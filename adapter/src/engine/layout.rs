@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::row_key::RowKeyRule;
-use crate::model::time::Week;
+use crate::model::time::{Hour, Week, Window};
 use crate::store::rows::LayoutRow;
 use crate::store::{Store, StoreError};
 
@@ -29,18 +29,25 @@ pub struct Layout {
 
 impl Layout {
     /// The layout of a new store.
-    pub fn new(row_key_labels: Vec<String>) -> Layout {
+    pub fn new(row_key_labels: Vec<String>, seal_window_seconds: u32) -> Layout {
         Layout {
             format: FORMAT,
             row_key_labels,
             target_parts: 16,
             index_shards: 16,
-            seal_window_seconds: 7200,
+            seal_window_seconds,
         }
     }
 
-    fn rule(&self) -> RowKeyRule {
-        RowKeyRule { labels: self.row_key_labels.clone(), target_parts: self.target_parts }
+    fn rules(&self) -> Rules {
+        Rules {
+            row_key: RowKeyRule {
+                labels: self.row_key_labels.clone(),
+                target_parts: self.target_parts,
+            },
+            // Only what divides a day is ever written; a damaged number must not divide by zero.
+            window_hours: i32::try_from(self.seal_window_seconds / 3600).unwrap_or(24).clamp(1, 24),
+        }
     }
 
     /// What differs from the layout in the store, in words.
@@ -91,8 +98,15 @@ pub enum LayoutError {
 /// All layouts of a store, by the week from which they hold.
 #[derive(Clone, Debug)]
 pub struct Layouts {
-    first: RowKeyRule,
-    later: Vec<(Week, RowKeyRule)>,
+    first: Rules,
+    later: Vec<(Week, Rules)>,
+}
+
+/// What a layout says, ready for use.
+#[derive(Clone, Debug)]
+struct Rules {
+    row_key: RowKeyRule,
+    window_hours: i32,
 }
 
 impl Layouts {
@@ -118,15 +132,24 @@ impl Layouts {
         if let Some(difference) = wanted.difference(holds) {
             return Err(LayoutError::Differs(difference));
         }
-        let mut rules = layouts.iter().map(|(from, layout)| (*from, layout.rule()));
-        let first = rules.next().map_or_else(|| wanted.rule(), |(_, rule)| rule);
+        let mut rules = layouts.iter().map(|(from, layout)| (*from, layout.rules()));
+        let first = rules.next().map_or_else(|| wanted.rules(), |(_, rules)| rules);
         Ok(Layouts { first, later: rules.collect() })
     }
 
     /// The rule for row keys that holds in a week.
     pub fn rule(&self, week: Week) -> &RowKeyRule {
+        &self.rules(week).row_key
+    }
+
+    /// The window that holds an hour.
+    pub fn window(&self, hour: Hour) -> Window {
+        Window::of(hour, self.rules(Week::of(hour.start_ms())).window_hours)
+    }
+
+    fn rules(&self, week: Week) -> &Rules {
         let later = self.later.iter().rev().find(|(from, _)| *from <= week);
-        later.map_or(&self.first, |(_, rule)| rule)
+        later.map_or(&self.first, |(_, rules)| rules)
     }
 }
 
@@ -150,7 +173,7 @@ mod tests {
     use crate::store::memory::Memory;
 
     fn wanted() -> Layout {
-        Layout::new(vec!["uuid".into(), "instance_id".into()])
+        Layout::new(vec!["uuid".into(), "instance_id".into()], 7200)
     }
 
     #[tokio::test]
@@ -159,7 +182,7 @@ mod tests {
         Layouts::open(&store, &wanted(), Week(2900)).await.unwrap();
         Layouts::open(&store, &wanted(), Week(2950)).await.unwrap();
         assert_eq!(store.layouts().await.unwrap().len(), 1);
-        let other = Layout::new(vec!["instance_id".into()]);
+        let other = Layout::new(vec!["instance_id".into()], 7200);
         let error = Layouts::open(&store, &other, Week(2950)).await.unwrap_err().to_string();
         assert!(
             error.contains(
@@ -181,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn a_later_layout_holds_from_its_week() {
         let store = Store::Memory(Memory::new());
-        let older = Layout::new(vec!["vm".into()]);
+        let older = Layout::new(vec!["vm".into()], 7200);
         for (from, layout) in [(Week(10), &older), (Week(20), &wanted())] {
             let settings = serde_json::to_string(layout).unwrap();
             store.add_layout(LayoutRow { from, settings }).await.unwrap();

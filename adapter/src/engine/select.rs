@@ -1,23 +1,20 @@
-//! Reading: from matchers to groups by the index, then each group's rows once.
+//! Reading: from the groups that `matching` finds in the index to samples, each group's rows once.
 //! A query is whole or an error; every bound that it meets says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::index::stored_labels;
 use super::layout::Layouts;
-use super::pack::unpack;
+use super::stored::Stored;
 use crate::limits;
-use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::matcher::{Matcher, all_accept};
-use crate::model::row_key::{Group, RowKey};
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::row_key::Group;
 use crate::model::sample::{Sample, sort_and_merge};
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, TimeRange, Week};
-use crate::store::rows::{Placed, PostingsKey};
+use crate::model::time::{TimeRange, Week};
 use crate::store::{Store, StoreError};
 
 /// Why a query has no answer.
@@ -62,6 +59,13 @@ impl Selection<'_> {
         Ok(labels)
     }
 
+    /// The groups of all series that match and have rows in the range's weeks.
+    pub(super) async fn groups(&self) -> Result<BTreeSet<Group>, SelectError> {
+        let found = self.matching().await?;
+        let places = found.into_values().flat_map(|(_, places)| places);
+        Ok(places.map(|(_, group)| group).collect())
+    }
+
     /// Every matching series that has samples in the range, with what `encode` makes of them
     /// (sorted, merged, within the range) and how many bytes that takes; sorted by labels.
     pub(super) async fn samples<T: Send>(
@@ -84,144 +88,25 @@ impl Selection<'_> {
         Ok(answer)
     }
 
-    /// Every matching series and its places.
-    async fn matching(
-        &self,
-    ) -> Result<HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>, SelectError> {
-        let mut found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)> = HashMap::new();
-        let mut bytes = 0;
-        let weeks = stream::iter(self.range.weeks())
-            .map(|week| async move { Ok((week, self.matching_in(week).await?)) });
-        let mut weeks = weeks.buffered(4);
-        while let Some((week, series)) =
-            weeks.try_next().await.map_err(|error: SelectError| error)?
-        {
-            for (placed, labels) in series {
-                let (_, places) = found.entry(placed.series).or_insert_with(|| {
-                    // Once a series, however many weeks it lives.
-                    bytes += labels
-                        .iter()
-                        .map(|(name, value)| name.len() + value.len() + 48)
-                        .sum::<usize>();
-                    (labels, Vec::new())
-                });
-                places.push((week, placed.group));
-            }
-            bound("series", found.len(), limits::QUERY_SERIES_MAX)?;
-            bound("bytes of labels", bytes, limits::QUERY_BYTES_MAX)?;
-        }
-        Ok(found)
-    }
-
-    async fn matching_in(&self, week: Week) -> Result<Vec<(Placed, Labels)>, SelectError> {
-        let candidates = self.candidates(week).await?;
-        let groups = stream::iter(candidates).map(|(group, wanted)| async move {
-            let mut matching = Vec::new();
-            for (series, encoded) in self.store.series(week, group, limits::QUERY_ROWS_MAX).await? {
-                if wanted.as_ref().is_none_or(|wanted| wanted.contains(&series)) {
-                    let labels = stored_labels(&encoded)?;
-                    if all_accept(self.matchers, &labels) {
-                        matching.push((Placed { group, series }, labels));
-                    }
-                }
-            }
-            Ok::<_, SelectError>(matching)
-        });
-        let parts: Vec<Vec<_>> =
-            groups.buffer_unordered(self.store.reads_at_once()).try_collect().await?;
-        Ok(parts.into_iter().flatten().collect())
-    }
-
-    /// The groups that may hold matching series; `None` stands for all series of a group.
-    async fn candidates(
-        &self,
-        week: Week,
-    ) -> Result<BTreeMap<Group, Option<BTreeSet<SeriesId>>>, SelectError> {
-        if let Some(row_keys) = self.named_row_keys(week) {
-            return Ok(row_keys
-                .iter()
-                .flat_map(RowKey::groups)
-                .map(|group| (group, None))
-                .collect());
-        }
-        let mut metrics = match self.lookup(METRIC_NAME) {
-            Some(metrics) => metrics.into_iter().map(str::to_owned).collect(),
-            None => self.store.metrics(week, limits::QUERY_ROWS_MAX).await?,
-        };
-        let names: Vec<&Matcher> =
-            self.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME).collect();
-        metrics.retain(|metric| names.iter().all(|matcher| matcher.accepts(metric)));
-        let mut candidates: BTreeMap<Group, Option<BTreeSet<SeriesId>>> = BTreeMap::new();
-        for metric in &metrics {
-            for placed in self.candidates_of(week, metric).await? {
-                candidates
-                    .entry(placed.group)
-                    .or_insert_with(|| Some(BTreeSet::new()))
-                    .as_mut()
-                    .map(|ids| ids.insert(placed.series));
-            }
-        }
-        Ok(candidates)
-    }
-
-    /// The series of a metric, narrowed by every label that must have one value.
-    async fn candidates_of(&self, week: Week, metric: &str) -> Result<Vec<Placed>, SelectError> {
-        let mut narrowed: Option<BTreeSet<Placed>> = None;
-        for matcher in self.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME) {
-            let Some(values) = matcher.values(limits::LOOKUP_VALUES_MAX) else { continue };
-            let mut list = BTreeSet::new();
-            for value in values {
-                let key = PostingsKey { week, metric, label: &matcher.name, value };
-                list.extend(self.store.postings(key, limits::QUERY_ROWS_MAX).await?);
-            }
-            narrowed = Some(match narrowed {
-                None => list,
-                Some(narrowed) => narrowed.intersection(&list).copied().collect(),
-            });
-        }
-        match narrowed {
-            Some(narrowed) => Ok(narrowed.into_iter().collect()),
-            None => Ok(self.store.metric_series(week, metric, limits::QUERY_ROWS_MAX).await?),
-        }
-    }
-
-    /// The row keys that all matching series have: a series that has the first row-key label is in
-    /// the group of its value. (One that has a later row-key label may have the first one, too.)
-    fn named_row_keys(&self, week: Week) -> Option<Vec<RowKey>> {
-        let label = self.layouts.rule(week).labels.first()?;
-        self.lookup(label).map(|values| values.into_iter().map(RowKey::guest).collect())
-    }
-
-    /// The values of a label that an index can look up.
-    fn lookup(&self, label: &str) -> Option<Vec<&str>> {
-        let mut of_label = self.matchers.iter().filter(|matcher| matcher.name == label);
-        of_label.find_map(|matcher| matcher.values(limits::LOOKUP_VALUES_MAX))
-    }
-
-    /// Reads a unit's rows a day at a time and encodes its series.
+    /// Reads a unit's samples and encodes its series.
     async fn read<T>(
         &self,
         unit: Unit,
         encode: &impl Fn(&[Sample]) -> (T, usize),
     ) -> Result<Vec<(Labels, T, usize)>, SelectError> {
+        let stored = Stored { store: self.store, layouts: self.layouts };
+        let ids: Vec<SeriesId> = unit.series.keys().copied().collect();
         let mut samples: HashMap<SeriesId, Vec<Sample>> = HashMap::new();
         for (week, group) in &unit.places {
-            let Some((first, last)) = self.range.hours_in(*week) else { continue };
-            for hour in (first.0..=last.0).step_by(24) {
-                let mut parts = vec![(hour, last.0.min(hour + 23))];
-                while let Some((from, to)) = parts.pop() {
-                    let hours = (Hour(from), Hour(to));
-                    let rows = self.store.head(*group, hours, limits::QUERY_ROWS_MAX).await;
-                    match rows {
-                        Ok(rows) => self.collect(&rows, &unit, &mut samples)?,
-                        Err(error) if error.is_too_much() && from < to => {
-                            let middle = i32::midpoint(from, to);
-                            parts.extend([(middle + 1, to), (from, middle)]);
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
+            let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
+            let Some(range) = self.range.within(of_week) else { continue };
+            stored
+                .samples(*group, range, &ids, &mut |series, sample| {
+                    samples.entry(series).or_default().push(sample);
+                    let before = self.collected.fetch_add(1, Ordering::Relaxed);
+                    bound("samples", before + 1, limits::QUERY_SAMPLES_MAX)
+                })
+                .await?;
         }
         let mut answer = Vec::with_capacity(samples.len());
         for (series, labels) in unit.series {
@@ -231,30 +116,6 @@ impl Selection<'_> {
             answer.push((labels, encoded, bytes));
         }
         Ok(answer)
-    }
-
-    /// Takes the unit's samples out of head rows.
-    fn collect(
-        &self,
-        rows: &[Bytes],
-        unit: &Unit,
-        samples: &mut HashMap<SeriesId, Vec<Sample>>,
-    ) -> Result<(), SelectError> {
-        for payload in rows {
-            let mut count = 0;
-            let unpacked = unpack(payload, |point| {
-                let wanted = self.range.contains(point.sample.timestamp_ms)
-                    && unit.series.contains_key(&point.series);
-                if wanted {
-                    samples.entry(point.series).or_default().push(point.sample);
-                    count += 1;
-                }
-            });
-            unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
-            let before = self.collected.fetch_add(count, Ordering::Relaxed);
-            bound("samples", before + count, limits::QUERY_SAMPLES_MAX)?;
-        }
-        Ok(())
     }
 }
 
@@ -271,6 +132,7 @@ fn units(found: HashMap<SeriesId, (Labels, Vec<(Week, Group)>)>) -> Vec<Unit> {
     units.into_values().collect()
 }
 
-fn bound(what: &'static str, count: usize, max: usize) -> Result<(), SelectError> {
+/// Refuses a query that asks for more than one answer may hold.
+pub(super) fn bound(what: &'static str, count: usize, max: usize) -> Result<(), SelectError> {
     if count > max { Err(SelectError::TooMuch { what, max }) } else { Ok(()) }
 }

@@ -218,6 +218,13 @@ impl Family {
         self.source_of(labels).is_some()
     }
 
+    /// Whether this family's rows can depend on a series: it feeds the family, or says since when or
+    /// on which host a guest runs.
+    pub fn is_needing(self, labels: &Labels) -> bool {
+        let metric = labels.get(METRIC_NAME);
+        self.is_fed_by(labels) || metric == START_TIME || metric == CPU_TIME
+    }
+
     /// The metrics whose samples this family's rows are made of.
     pub fn metrics(self) -> Vec<&'static str> {
         let mut metrics: Vec<_> =

@@ -34,6 +34,16 @@ pub enum Resolution {
 }
 
 impl Guest {
+    /// The guest that is shown by this name.
+    pub fn named(name: &str) -> Guest {
+        match domain_at_host(name) {
+            Some((domain, host)) => {
+                Guest::Name { domain: domain.to_owned(), host: host.to_owned() }
+            }
+            None => Guest::Uuid(name.to_owned()),
+        }
+    }
+
     /// The guest that a series belongs to; `None` for a series of no guest.
     pub fn of(labels: &Labels) -> Option<Guest> {
         for name in ["uuid", "instance_id"] {

@@ -115,6 +115,15 @@ impl History {
         }
     }
 
+    /// Every column1 that has a sample in an hour, of any source.
+    pub fn columns(&self, hour: Hour) -> BTreeSet<&str> {
+        let mut columns = BTreeSet::new();
+        for source in Source::ALL {
+            columns.extend(self.tracks(source).columns(hour));
+        }
+        columns
+    }
+
     /// What one physical counter counted, minute by minute.
     fn tallies(&self, tracks: &[&Track<i64>], source: Source, hour: Hour) -> Vec<(i64, Tally)> {
         let current = supplied(tracks, hour);

@@ -2,6 +2,6 @@
 //! properties of generated guests. Must not know how the production function works inside.
 
 mod cases;
-mod guest;
+pub(crate) mod guest;
 pub(crate) mod oracle;
 mod property;

@@ -136,6 +136,20 @@ impl Tracks {
         minutes
     }
 
+    /// The columns that have a sample in an hour.
+    pub(super) fn columns(&self, hour: Hour) -> Vec<&str> {
+        fn of<V>(tracks: &[Track<V>], hour: Hour) -> Vec<&str> {
+            let present = tracks
+                .iter()
+                .filter(|track| !track.within(hour.start_ms(), hour.end_ms()).is_empty());
+            present.map(|track| track.column.as_str()).collect()
+        }
+        match self {
+            Tracks::Counters(tracks) | Tracks::Deltas(tracks) => of(tracks, hour),
+            Tracks::Gauges(tracks) => of(tracks, hour),
+        }
+    }
+
     /// The hosts that its tracks name.
     pub(super) fn hosts(&self) -> Vec<&str> {
         let mut hosts: Vec<&str> = match self {

@@ -1,4 +1,4 @@
-//! Hours, days and weeks of sample time, and ranges of milliseconds that cannot overflow.
+//! Hours, days, weeks and windows of sample time, and ranges of milliseconds that cannot overflow.
 //! Knows no clock: the present is an argument.
 
 /// Milliseconds in an hour.
@@ -47,6 +47,42 @@ span!(
     /// A week, from Thursday to Wednesday: unix time divided by 7 days. The index is kept by it.
     Week, WEEK_MS
 );
+
+span!(
+    /// Four weeks: unix time divided by 28 days. Chunks and the ledger's rows are dropped by it.
+    Month, 4 * WEEK_MS
+);
+
+/// A span of sample time that is sealed at once: some whole hours that divide a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// Its first hour, which names it in the store.
+    pub first: Hour,
+    /// How many hours it has.
+    pub hours: i32,
+}
+
+impl Window {
+    /// The window of this length that holds an hour.
+    pub fn of(hour: Hour, hours: i32) -> Window {
+        Window { first: Hour(hour.0.div_euclid(hours) * hours), hours }
+    }
+
+    /// Its last hour.
+    pub fn last(self) -> Hour {
+        Hour(self.first.0 + self.hours - 1)
+    }
+
+    /// Its last millisecond.
+    pub fn end_ms(self) -> i64 {
+        self.last().end_ms()
+    }
+
+    /// The times of all its samples.
+    pub fn range(self) -> TimeRange {
+        TimeRange { start_ms: self.first.start_ms(), end_ms: self.end_ms() }
+    }
+}
 
 impl Week {
     /// The hours of this week, first and last.

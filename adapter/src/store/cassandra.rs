@@ -7,6 +7,7 @@ mod attempt;
 mod cluster;
 mod read;
 mod schema;
+mod sealed;
 mod statements;
 mod write;
 
@@ -26,7 +27,7 @@ use serve::clock::Clock;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows};
 use super::{OpenError, StoreError};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -258,7 +259,7 @@ impl Cassandra {
 
     /// See [`super::Store::expire`]: rows have their time to live, so there is nothing to do.
     #[expect(clippy::unused_async, reason = "the stores have one contract")]
-    pub async fn expire(&self, _oldest_ms: i64) -> Result<usize, StoreError> {
+    pub async fn expire(&self, _: Kept) -> Result<usize, StoreError> {
         Ok(0)
     }
 

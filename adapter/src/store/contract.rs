@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use super::rows::{HeadRow, IndexRow, LayoutRow, Placed, PostingsKey, Rows};
+use super::rows::{
+    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
+    MarkerRow, Placed, PostingsKey, Rows, Sealed,
+};
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::row_key::Group;
@@ -31,8 +34,13 @@ pub(crate) async fn all(subject: &mut impl Subject) {
     index_rows(subject.store(), week).await;
     over_the_bound_is_an_error(subject.store(), week, hour).await;
     layouts(subject.store(), week).await;
+    assert_eq!(subject.store().sealed_until().await.unwrap(), None);
+    sealed_rows(subject.store(), week, hour).await;
     if subject.keeps() {
         subject.reopen().await;
+        let until = subject.store().sealed_until().await.unwrap();
+        assert_eq!(until, Some(Hour(hour.0 + 2)), "what is sealed outlives the process");
+        sealed_rows(subject.store(), week, hour).await;
         head_rows(subject.store(), hour).await;
         index_rows(subject.store(), week).await;
         assert_eq!(
@@ -87,7 +95,7 @@ async fn head_rows(store: &Store, hour: Hour) {
         head_row(0, hour, b"\x00\xff\x7f"),
     ];
     for _ in 0..3 {
-        store.append(Rows { index: vec![], head: rows.clone() }).await.unwrap();
+        store.append(Rows { head: rows.clone(), ..Rows::default() }).await.unwrap();
         rows.reverse();
         rows.truncate(5);
     }
@@ -122,8 +130,11 @@ async fn index_rows(store: &Store, week: Week) {
         index_row(week, 2, &[(METRIC_NAME, "upper"), ("job", "a")]),
         index_row(Week(week.0 - 1), 2, &[(METRIC_NAME, "older"), ("job", "a")]),
     ];
-    store.append(Rows { index: rows.clone(), head: vec![] }).await.unwrap();
-    store.append(Rows { index: rows.iter().rev().cloned().collect(), head: vec![] }).await.unwrap();
+    store.append(Rows { index: rows.clone(), ..Rows::default() }).await.unwrap();
+    store
+        .append(Rows { index: rows.iter().rev().cloned().collect(), ..Rows::default() })
+        .await
+        .unwrap();
     let placed = |row: &IndexRow| Placed { group: row.group, series: row.series };
 
     assert_eq!(store.metrics(week, ROWS_MAX).await.unwrap(), ["up", "upper"]);
@@ -179,4 +190,187 @@ async fn layouts(store: &Store, week: Week) {
     let later = Week(week.0 + 3);
     assert!(store.add_layout(layout(later, "three")).await.unwrap());
     assert_eq!(store.layouts().await.unwrap(), [layout(week, "one"), layout(later, "three")]);
+}
+
+/// What the sealer writes.
+async fn sealed_rows(store: &Store, week: Week, hour: Hour) {
+    chunks_and_markers(store, hour).await;
+    late_rows(store, hour).await;
+    ledger_rows(store, hour).await;
+    sealed_until(store, hour).await;
+    row_key_pages(store, week).await;
+}
+
+fn sealed(group: u64, window: Hour, payload: &'static [u8]) -> Sealed {
+    let chunk = ChunkRow {
+        group: Group(group),
+        series: SeriesId(u128::from(group)),
+        window,
+        hash: xxhash_rust::xxh3::xxh3_64(payload),
+        payload: Bytes::from_static(payload),
+    };
+    let marker = MarkerRow { group: Group(group), window };
+    Sealed { chunks: vec![chunk], markers: vec![marker], ..Sealed::default() }
+}
+
+/// A seal twice is a seal once, two different chunks are a union, ranges hold both ends, and groups
+/// and series do not leak.
+async fn chunks_and_markers(store: &Store, hour: Hour) {
+    let (before, next) = (Hour(hour.0 - 2), Hour(hour.0 + 2));
+    let seals = [
+        sealed(7, before, b"before"),
+        sealed(7, hour, b"one"),
+        sealed(7, hour, b"two"),
+        sealed(7, next, b"next"),
+        sealed(8, hour, b"other group"),
+        sealed(u64::MAX, hour, b"last group"),
+    ];
+    for _ in 0..2 {
+        for seal in seals.iter().rev() {
+            store.seal(seal.clone()).await.unwrap();
+        }
+    }
+    store.seal(Sealed::default()).await.unwrap();
+    let chunks = async |group: u64, series: &[u64], windows| {
+        let series: Vec<SeriesId> = series.iter().map(|id| SeriesId(u128::from(*id))).collect();
+        let mut found = store.chunks(Group(group), &series, windows).await.unwrap();
+        found.sort();
+        found.into_iter().map(|chunk| (chunk.window, chunk.payload)).collect::<Vec<_>>()
+    };
+    let bytes = Bytes::from_static;
+    let both = [(hour, bytes(b"one")), (hour, bytes(b"two"))];
+    assert_eq!(chunks(7, &[6, 7, 8], (hour, hour)).await, both);
+    assert_eq!(chunks(7, &[7], (before, Hour(hour.0 - 1))).await, [(before, bytes(b"before"))]);
+    assert_eq!(chunks(7, &[7], (before, next)).await.len(), 4);
+    assert!(chunks(7, &[8], (before, next)).await.is_empty());
+    assert!(chunks(7, &[], (before, next)).await.is_empty());
+    let last = chunks(u64::MAX, &[u64::MAX], (before, next)).await;
+    assert_eq!(last, [(hour, bytes(b"last group"))]);
+    let markers = async |group, windows| store.markers(Group(group), windows).await.unwrap();
+    assert_eq!(markers(7, (before, next)).await, [before, hour, next]);
+    assert_eq!(markers(7, (hour, Hour(next.0 - 1))).await, [hour]);
+    assert_eq!(markers(8, (before, next)).await, [hour]);
+    assert!(markers(9, (before, next)).await.is_empty());
+}
+
+/// Late rows stay until a seal takes just them away.
+async fn late_rows(store: &Store, hour: Hour) {
+    let late = |group: u64, window: Hour, arrived_ms, hash| {
+        let window = Hour(window.0);
+        LateRow { group: Group(group), window, arrived_ms, hash }
+    };
+    let arrived = hour.start_ms();
+    let next = Hour(hour.0 + 2);
+    let rows = [
+        late(7, hour, arrived, 1),
+        late(7, hour, arrived, 2),
+        late(7, hour, arrived + 5, 0),
+        late(7, next, arrived, 1),
+        late(u64::MAX, hour, arrived, u64::MAX),
+    ];
+    for _ in 0..2 {
+        store.append(Rows { late: rows.to_vec(), ..Rows::default() }).await.unwrap();
+    }
+    let of = async |group, windows| store.late(Group(group), windows, ROWS_MAX).await.unwrap();
+    assert_eq!(of(7, (hour, hour)).await, rows[..3]);
+    assert_eq!(of(7, (hour, next)).await, rows[..4]);
+    assert!(of(8, (hour, next)).await.is_empty());
+    let too_many = store.late(Group(7), (hour, next), 3).await;
+    assert!(matches!(too_many, Err(StoreError::TooManyRows { rows_max: 3, .. })));
+    let (mut pages, mut last) = (Vec::new(), None);
+    loop {
+        let page = store.late_page(last, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        pages.extend_from_slice(&page);
+        last = page.last().copied();
+        if last.is_none() {
+            break;
+        }
+    }
+    pages.sort();
+    assert_eq!(pages, rows);
+    let cleared = vec![rows[0], rows[2], rows[4]];
+    store.seal(Sealed { late: cleared, ..Sealed::default() }).await.unwrap();
+    assert_eq!(of(7, (hour, next)).await, [rows[1], rows[3]]);
+    assert!(of(u64::MAX, (hour, next)).await.is_empty());
+    let cleared = vec![rows[1], rows[3]];
+    store.seal(Sealed { late: cleared, ..Sealed::default() }).await.unwrap();
+    assert!(store.late_page(None, 2).await.unwrap().is_empty());
+}
+
+/// An hour is written whole in place of what was there, and reads back to the bit.
+async fn ledger_rows(store: &Store, hour: Hour) {
+    let minute = |minute, value| LedgerMinute { minute, value, samples: 4, resets: 1, flags: 5 };
+    let column =
+        |name: &str, minutes: Vec<LedgerMinute>| LedgerColumn { name: name.to_owned(), minutes };
+    let row = |family: &str, guest: &str, hour, columns| LedgerRow {
+        family: family.to_owned(),
+        guest: guest.to_owned(),
+        hour,
+        columns,
+    };
+    let next = Hour(hour.0 + 1);
+    let first =
+        row("cpu", "u1", hour, vec![column("total", vec![minute(0, 0.1), minute(59, 1e-300)])]);
+    let rows = vec![
+        first.clone(),
+        row("cpu", "u1", next, vec![column("total", vec![minute(3, 100.0)])]),
+        row("cpu", "u2", hour, vec![column("total", vec![minute(3, 7.0)])]),
+        row(
+            "blk_read",
+            "u1",
+            hour,
+            vec![
+                column("vda", vec![minute(1, 9_007_199_254_740_991.0), minute(2, 0.0)]),
+                column("vdb", vec![]),
+            ],
+        ),
+    ];
+    for _ in 0..2 {
+        store.seal(Sealed { ledger: rows.clone(), ..Sealed::default() }).await.unwrap();
+    }
+    let of = async |family: &str, guest: &str, hours| {
+        store.ledger(family, guest, hours, ROWS_MAX).await.unwrap()
+    };
+    assert_eq!(of("cpu", "u1", (hour, next)).await, rows[..2]);
+    assert_eq!(of("cpu", "u1", (next, next)).await, rows[1..2]);
+    assert_eq!(of("cpu", "u2", (hour, next)).await, rows[2..3]);
+    assert!(of("cpu", "u", (hour, next)).await.is_empty());
+    let of_disks = of("blk_read", "u1", (hour, next)).await;
+    assert_eq!(of_disks.len(), 1);
+    // A column without a value may be left out: it has nothing to say.
+    assert_eq!(of_disks[0].columns[0], rows[3].columns[0]);
+    let guests = store.ledger_guests("cpu", (hour, next), ROWS_MAX).await.unwrap();
+    assert_eq!(guests, ["u1", "u2"]);
+    let too_many = store.ledger("cpu", "u1", (hour, next), 1).await;
+    assert!(matches!(too_many, Err(StoreError::TooManyRows { rows_max: 1, .. })));
+
+    let changed = row("cpu", "u1", hour, vec![column("total", vec![minute(59, 3.0)])]);
+    store.seal(Sealed { ledger: vec![changed.clone()], ..Sealed::default() }).await.unwrap();
+    assert_eq!(of("cpu", "u1", (hour, hour)).await, [changed]);
+    store.seal(Sealed { ledger: vec![first], ..Sealed::default() }).await.unwrap();
+}
+
+async fn sealed_until(store: &Store, hour: Hour) {
+    for until in [hour, Hour(hour.0 + 2)] {
+        store.set_sealed_until(until).await.unwrap();
+        assert_eq!(store.sealed_until().await.unwrap(), Some(until));
+    }
+}
+
+/// Pages of row keys are together what the whole list is.
+async fn row_key_pages(store: &Store, week: Week) {
+    let all = store.row_keys(week, ROWS_MAX).await.unwrap();
+    let mut pages: Vec<(String, Group)> = Vec::new();
+    loop {
+        let page = store.row_key_page(week, pages.last(), 1).await.unwrap();
+        assert!(page.len() <= 1);
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page);
+    }
+    pages.sort();
+    assert_eq!(pages, all);
+    assert!(!all.is_empty());
 }

@@ -6,6 +6,9 @@ mod folder;
 mod journal;
 mod keys;
 mod keyspaces;
+mod ledger_row;
+mod named;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +21,7 @@ use fjall::{Database, Guard};
 use serve::clock::Clock;
 use tokio::sync::oneshot;
 
-use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows, Sealed};
 use super::{OpenError, StoreError};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -72,11 +75,14 @@ impl Local {
                 folder.display()
             )),
             fjall::Error::Io(error) => unusable(&folder, &error),
-            error => unusable(&folder, &error),
+            error => folder::damaged(&folder, &format!("cannot be opened ({error})")),
         })?;
         // fjall syncs a new keyspace's folder, but not its name.
         folder::sync_keyspaces(&folder).map_err(|error| unusable(&folder, &error))?;
-        let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;
+        let keyspaces = Keyspaces::open(database).map_err(|error| match error {
+            StoreError::Damaged(what) => folder::damaged(&folder, &what),
+            error => unusable(&folder, &error),
+        })?;
         let keyspaces = Arc::new(keyspaces);
         let health = Arc::new(Health::default());
         let (work, waiting) = sync_channel(limits::COMMIT_QUEUE_MAX);
@@ -275,9 +281,25 @@ impl Local {
         self.ask(|answer| Work::AddLayout(layout, answer)).await
     }
 
+    /// See [`super::Store::seal`].
+    pub async fn seal(&self, sealed: Sealed) -> Result<(), StoreError> {
+        if sealed.is_empty() {
+            return Ok(());
+        }
+        self.ask(|answer| Work::Seal(sealed, answer)).await
+    }
+
+    /// See [`super::Store::set_sealed_until`].
+    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+        self.ask(|answer| Work::SealedUntil(hour, answer)).await
+    }
+
     /// See [`super::Store::expire`].
-    pub async fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
-        self.ask(|answer| Work::Expire(oldest_ms, answer)).await
+    pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
+        // Not on the committer's thread: there may be many late rows. Those that come meanwhile
+        // belong to the newest day of arrival, which is never dropped.
+        let late = self.read(Keyspaces::oldest_late).await?;
+        self.ask(|answer| Work::Expire(kept, late, answer)).await
     }
 
     /// See [`super::Store::newest_arrival`].

@@ -13,11 +13,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::StoreError;
-use super::rows::{LayoutRow, Placed, PostingsKey, Rows};
+use super::rows::{
+    Chunk, Kept, LateRow, LayoutRow, LedgerRow, MarkerRow, Placed, PostingsKey, Rows, Sealed,
+};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Day, Hour, Week};
+use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 
 /// Tables as ordered maps behind one lock.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ pub struct Memory {
 }
 
 type HeadKey = (Group, Hour, i64, u64);
+type ChunkKey = (Group, SeriesId, Hour, u64);
 type PostingKey = (Week, String, String, String, SeriesId);
 
 #[derive(Debug, Default)]
@@ -37,6 +40,12 @@ struct Tables {
     metrics: BTreeSet<(Week, String)>,
     row_keys: BTreeSet<(Week, String, Group)>,
     layouts: BTreeMap<Week, String>,
+    late: BTreeSet<LateRow>,
+    chunks: BTreeMap<ChunkKey, Bytes>,
+    markers: BTreeSet<MarkerRow>,
+    // By family, guest and hour.
+    ledger: BTreeMap<(String, String, Hour), LedgerRow>,
+    sealed_until: Option<Hour>,
 }
 
 impl Tables {
@@ -45,7 +54,18 @@ impl Tables {
         let days: BTreeSet<Day> =
             self.head.keys().map(|(_, hour, ..)| Day::of(hour.start_ms())).collect();
         let weeks: BTreeSet<Week> = self.series.keys().map(|(week, ..)| *week).collect();
-        days.len() + weeks.len()
+        let of_chunks = self.chunks.keys().map(|(.., window, _)| Month::of(window.start_ms()));
+        let months: BTreeSet<Month> = of_chunks.collect();
+        let of_ledger = self.ledger.keys().map(|(.., hour)| Month::of(hour.start_ms()));
+        let bills: BTreeSet<Month> = of_ledger.collect();
+        days.len() + weeks.len() + months.len() + bills.len()
+    }
+
+    /// Whether a head row may hold something that no chunk holds. A window has at most 24 hours.
+    fn is_unsealed(&self, group: Group, hour: Hour, kept: &Kept) -> bool {
+        let late = |window| LateRow { group, window, arrived_ms: i64::MIN, hash: 0 };
+        let windows = late(Hour(hour.0.saturating_sub(23)))..late(Hour(hour.0.saturating_add(1)));
+        hour >= kept.sealed_until || self.late.range(windows).next().is_some()
     }
 }
 
@@ -74,6 +94,7 @@ impl Memory {
             }
             tables.series.insert((row.week, row.group, row.series), row.labels);
         }
+        tables.late.extend(rows.late);
         for row in rows.head {
             tables.head.insert((row.group, row.hour, row.first_ms, row.hash), row.payload);
         }
@@ -198,18 +219,167 @@ impl Memory {
         Ok(true)
     }
 
+    /// See [`super::Store::seal`].
+    pub async fn seal(&self, sealed: Sealed) -> Result<(), StoreError> {
+        let tables = &mut *self.tables();
+        for row in sealed.chunks {
+            tables.chunks.insert((row.group, row.series, row.window, row.hash), row.payload);
+        }
+        for row in sealed.ledger {
+            tables.ledger.insert((row.family.clone(), row.guest.clone(), row.hour), row);
+        }
+        tables.markers.extend(sealed.markers);
+        for row in &sealed.late {
+            tables.late.remove(row);
+        }
+        Ok(())
+    }
+
+    /// See [`super::Store::chunks`].
+    pub async fn chunks(
+        &self,
+        group: Group,
+        series: &[SeriesId],
+        windows: (Hour, Hour),
+    ) -> Result<Vec<Chunk>, StoreError> {
+        let tables = self.tables();
+        let mut chunks = Vec::new();
+        let mut bytes = 0;
+        for series in series {
+            let range = (group, *series, windows.0, 0)..=(group, *series, windows.1, u64::MAX);
+            for ((_, series, window, _), payload) in tables.chunks.range(range) {
+                bytes += payload.len();
+                if bytes > limits::CHUNK_READ_BYTES_MAX {
+                    let bytes_max = limits::CHUNK_READ_BYTES_MAX;
+                    return Err(StoreError::TooManyBytes { table: "chunks", bytes_max });
+                }
+                let payload = payload.clone();
+                chunks.push(Chunk { series: *series, window: *window, payload });
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// See [`super::Store::markers`].
+    pub async fn markers(
+        &self,
+        group: Group,
+        windows: (Hour, Hour),
+    ) -> Result<Vec<Hour>, StoreError> {
+        let marker = |window| MarkerRow { group, window };
+        let tables = self.tables();
+        let found = tables.markers.range(marker(windows.0)..=marker(windows.1));
+        Ok(found.map(|marker| marker.window).collect())
+    }
+
+    /// See [`super::Store::late`].
+    pub async fn late(
+        &self,
+        group: Group,
+        windows: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<LateRow>, StoreError> {
+        let from = LateRow { group, window: windows.0, arrived_ms: i64::MIN, hash: 0 };
+        let to = LateRow { group, window: windows.1, arrived_ms: i64::MAX, hash: u64::MAX };
+        bounded("late", rows_max, self.tables().late.range(from..=to).copied())
+    }
+
+    /// See [`super::Store::late_page`].
+    pub async fn late_page(
+        &self,
+        after: Option<LateRow>,
+        rows: usize,
+    ) -> Result<Vec<LateRow>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tables = self.tables();
+        Ok(tables.late.range((from, Bound::Unbounded)).take(rows).copied().collect())
+    }
+
+    /// See [`super::Store::ledger`].
+    pub async fn ledger(
+        &self,
+        family: &str,
+        guest: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<LedgerRow>, StoreError> {
+        let key = |hour| (family.to_owned(), guest.to_owned(), hour);
+        let tables = self.tables();
+        let found = tables.ledger.range(key(hours.0)..=key(hours.1));
+        bounded("ledger", rows_max, found.map(|(_, row)| row.clone()))
+    }
+
+    /// See [`super::Store::ledger_guests`].
+    pub async fn ledger_guests(
+        &self,
+        family: &str,
+        hours: (Hour, Hour),
+        rows_max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let months = Month::of(hours.0.start_ms())..=Month::of(hours.1.start_ms());
+        let tables = self.tables();
+        let found = tables
+            .ledger
+            .keys()
+            .filter(|(of, _, hour)| of == family && months.contains(&Month::of(hour.start_ms())));
+        let guests: BTreeSet<&str> = found.map(|(_, guest, _)| guest.as_str()).collect();
+        bounded("ledger", rows_max, guests.into_iter().map(str::to_owned))
+    }
+
+    /// See [`super::Store::sealed_until`].
+    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
+        Ok(self.tables().sealed_until)
+    }
+
+    /// See [`super::Store::set_sealed_until`].
+    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+        self.tables().sealed_until = Some(hour);
+        Ok(())
+    }
+
+    /// See [`super::Store::oldest_head`].
+    pub async fn oldest_head(&self) -> Result<Option<Hour>, StoreError> {
+        Ok(self.tables().head.keys().map(|(_, hour, ..)| *hour).min())
+    }
+
+    /// See [`super::Store::row_key_page`].
+    pub async fn row_key_page(
+        &self,
+        week: Week,
+        after: Option<&(String, Group)>,
+        rows: usize,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
+        let from = match after {
+            Some((row_key, group)) => Bound::Excluded((week, row_key.clone(), *group)),
+            None => Bound::Included((week, String::new(), Group(0))),
+        };
+        let tables = self.tables();
+        let of_week = tables.row_keys.range((from, Bound::Unbounded));
+        let of_week = of_week.take_while(|(of, ..)| *of == week).take(rows);
+        Ok(of_week.map(|(_, row_key, group)| (row_key.clone(), *group)).collect())
+    }
+
     /// See [`super::Store::expire`].
-    pub async fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
+    pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
         let tables = &mut *self.tables();
         let before = tables.spans();
-        tables.head.retain(|(_, hour, ..), _| hour.end_ms() >= oldest_ms);
-        let kept = |week: &Week| week.end_ms() >= oldest_ms;
-        tables.series.retain(|(week, ..), _| kept(week));
-        tables.metric_series.retain(|(week, ..), _| kept(week));
-        tables.postings.retain(|(week, ..), _| kept(week));
-        tables.metrics.retain(|(week, _)| kept(week));
-        tables.row_keys.retain(|(week, ..)| kept(week));
-        Ok(before - tables.spans())
+        let heads = std::mem::take(&mut tables.head);
+        let unsealed = |tables: &Tables, key: &HeadKey| tables.is_unsealed(key.0, key.1, &kept);
+        tables.head = heads.into_iter().filter(|(key, _)| unsealed(tables, key)).collect();
+        let late = tables.late.iter().map(|row| row.window).min();
+        let unsealed = late.map_or(kept.sealed_until, |late| late.min(kept.sealed_until));
+        let oldest_ms = kept.samples_ms.min(unsealed.start_ms() - 2 * WEEK_MS);
+        let is_kept = |week: &Week| week.end_ms() >= oldest_ms;
+        tables.series.retain(|(week, ..), _| is_kept(week));
+        tables.metric_series.retain(|(week, ..), _| is_kept(week));
+        tables.postings.retain(|(week, ..), _| is_kept(week));
+        tables.metrics.retain(|(week, _)| is_kept(week));
+        tables.row_keys.retain(|(week, ..)| is_kept(week));
+        let month_ends = |hour: &Hour| Month::of(hour.start_ms()).end_ms();
+        tables.chunks.retain(|(.., window, _), _| month_ends(window) >= kept.samples_ms);
+        tables.markers.retain(|marker| month_ends(&marker.window) >= kept.samples_ms);
+        tables.ledger.retain(|(.., hour), _| month_ends(hour) >= kept.ledger_ms);
+        Ok(before.saturating_sub(tables.spans()))
     }
 
     /// See [`super::Store::ready`].

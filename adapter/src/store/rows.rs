@@ -12,6 +12,8 @@ use crate::model::time::{Hour, Week};
 pub struct Rows {
     /// Written first.
     pub index: Vec<IndexRow>,
+    /// Written before the head and, where a commit is not atomic, once more after it.
+    pub late: Vec<LateRow>,
     /// Written after the index.
     pub head: Vec<HeadRow>,
 }
@@ -19,7 +21,7 @@ pub struct Rows {
 impl Rows {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.head.is_empty()
+        self.index.is_empty() && self.late.is_empty() && self.head.is_empty()
     }
 }
 
@@ -38,6 +40,137 @@ pub struct HeadRow {
     pub hash: u64,
     /// The samples, packed by `engine::pack`; a store does not look inside.
     pub payload: Bytes,
+}
+
+/// A head row came after its window may have been sealed: table `late`. The sealer seals the window
+/// again, and takes away the rows that it had read before it read the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LateRow {
+    /// Whose samples.
+    pub group: Group,
+    /// The first hour of the window.
+    pub window: Hour,
+    /// When the head row came; unix milliseconds.
+    pub arrived_ms: i64,
+    /// The head row's hash, so that no two late rows are one.
+    pub hash: u64,
+}
+
+/// Samples of one series and one window, sealed: table `chunks`. The hash of the payload makes a
+/// repeated seal the same row, and two different ones a union.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChunkRow {
+    /// Whose series.
+    pub group: Group,
+    /// The series.
+    pub series: SeriesId,
+    /// The first hour of the window.
+    pub window: Hour,
+    /// xxh3-64 of the payload.
+    pub hash: u64,
+    /// The samples, encoded by `engine::chunk`; a store does not look inside.
+    pub payload: Bytes,
+}
+
+/// An hour of one guest in one of Kanyun's column families: the tables `cpu`, `mem_max` and so on.
+/// Written whole and in place of what was there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerRow {
+    /// The family's name.
+    pub family: String,
+    /// The guest's name.
+    pub guest: String,
+    /// The hour.
+    pub hour: Hour,
+    /// Every column1 that has a sample in the hour, sorted by name.
+    pub columns: Vec<LedgerColumn>,
+}
+
+/// One column1 in an hour.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerColumn {
+    /// column1: a device, an address, or `total`.
+    pub name: String,
+    /// The minutes that have a value, in order; a store writes an empty value for the others where
+    /// it keeps a row a minute.
+    pub minutes: Vec<LedgerMinute>,
+}
+
+/// A minute's value and what is said of it (ledger.md, "A minute's value").
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LedgerMinute {
+    /// The minute of the hour.
+    pub minute: u8,
+    /// In the family's unit.
+    pub value: f64,
+    /// Samples that it was made of.
+    pub samples: u32,
+    /// How often the counter began anew.
+    pub resets: u32,
+    /// One bit each, as the ledger numbers them.
+    pub flags: u8,
+}
+
+/// A group's window is sealed: its chunks hold what the head held, and the ledger's rows are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MarkerRow {
+    /// Whose window.
+    pub group: Group,
+    /// The window's first hour.
+    pub window: Hour,
+}
+
+/// What one seal writes.
+#[derive(Clone, Debug, Default)]
+pub struct Sealed {
+    /// Written first.
+    pub chunks: Vec<ChunkRow>,
+    /// Written after the chunks.
+    pub ledger: Vec<LedgerRow>,
+    /// Written after the ledger.
+    pub markers: Vec<MarkerRow>,
+    /// Taken away last.
+    pub late: Vec<LateRow>,
+}
+
+impl Sealed {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+            && self.ledger.is_empty()
+            && self.markers.is_empty()
+            && self.late.is_empty()
+    }
+
+    /// Adds what another seal writes.
+    pub fn append(&mut self, mut other: Sealed) {
+        self.chunks.append(&mut other.chunks);
+        self.ledger.append(&mut other.ledger);
+        self.markers.append(&mut other.markers);
+        self.late.append(&mut other.late);
+    }
+}
+
+/// One series of a window as it is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chunk {
+    /// The series.
+    pub series: SeriesId,
+    /// The first hour of the window.
+    pub window: Hour,
+    /// The samples, encoded by `engine::chunk`.
+    pub payload: Bytes,
+}
+
+/// Until when things are kept; unix milliseconds of sample time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Samples and their index from here on.
+    pub samples_ms: i64,
+    /// Rows of the ledger from here on.
+    pub ledger_ms: i64,
+    /// All windows before this hour are sealed, but for late rows.
+    pub sealed_until: Hour,
 }
 
 /// One new series of a week: what the index must know before its first sample is acknowledged.

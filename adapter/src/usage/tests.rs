@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::tests::{NOW_MS, engine, sample, write};
+use crate::ledger::Family;
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, HOUR_MS, Week};
 use crate::report::{Amount, Statistic};
 

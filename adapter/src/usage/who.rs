@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Minutes, Usage, any_of, labels_of, matchers, metrics_of};
+use super::{Minutes, Usage};
 use crate::ledger::Family;
 use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
+use crate::meter::{any_of, labels_of, matchers, metrics_of};
 use crate::model::labels::Labels;
-use crate::model::time::{DAY_MS, TimeRange};
+use crate::model::time::{DAY_MS, Hour, TimeRange};
 use crate::query::QueryError;
 
 impl Usage {
@@ -35,7 +36,7 @@ impl Usage {
             candidates.retain(|labels| Guest::of(labels).is_some_and(|of| present.contains(&of)));
         }
         match resolve(name, &candidates) {
-            Resolution::Nobody => Ok(None),
+            Resolution::Nobody => self.billed_before(name, families, range).await,
             Resolution::One(guest) => Ok(Some(guest)),
             Resolution::Several(guests) => {
                 let names: Vec<String> = guests.iter().map(Guest::to_string).collect();
@@ -45,6 +46,30 @@ impl Usage {
                 )))
             }
         }
+    }
+
+    /// The guest of this name in the ledger, which is kept longer than samples and their labels.
+    async fn billed_before(
+        &self,
+        name: &str,
+        families: &[Family],
+        range: TimeRange,
+    ) -> Result<Option<Guest>, QueryError> {
+        let Some(hours) = self.before_samples(range) else { return Ok(None) };
+        for family in families {
+            if !self.engine.ledger(family.name(), name, hours).await?.is_empty() {
+                return Ok(Some(Guest::named(name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hours of a range of which the ledger is kept, and no samples any more.
+    fn before_samples(&self, range: TimeRange) -> Option<(Hour, Hour)> {
+        let billed = self.engine.billed_range(range)?;
+        let sampled = self.engine.stored_range(range);
+        let end_ms = sampled.map_or(billed.end_ms, |sampled| sampled.start_ms - 1);
+        (billed.start_ms < end_ms).then_some((Hour::of(billed.start_ms), Hour::of(end_ms)))
     }
 
     /// Those of some guests who have a sample in a range.
@@ -105,6 +130,10 @@ impl Usage {
             guests.extend(Guest::of(labels));
         }
         let mut listed = BTreeSet::new();
+        if let Some(hours) = self.before_samples(range) {
+            let names = self.engine.ledger_guests(family.name(), hours).await?;
+            listed.extend(names.iter().map(|name| Guest::named(name)));
+        }
         for guest in guests {
             let Guest::Name { domain, .. } = &guest else {
                 listed.insert(guest);

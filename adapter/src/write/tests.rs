@@ -6,6 +6,7 @@ use serve::clock::Clock;
 
 use super::*;
 use crate::engine::layout::Layout;
+use crate::engine::tests::KEEPING;
 use crate::model::matcher::Matcher;
 use crate::model::time::{DAY_MS, TimeRange};
 use crate::store::Store;
@@ -16,10 +17,9 @@ const NOW_MS: i64 = 1_700_000_000_000;
 
 async fn writer() -> Writer {
     let metrics = Metrics::register(&mut Registry::default());
-    let layout = Layout::new(vec!["uuid".into()]);
-    let retention = Duration::from_secs(400 * 86_400);
+    let layout = Layout::new(vec!["uuid".into()], 7200);
     let store = Store::Memory(Memory::new());
-    let engine = Engine::start(store, &layout, retention, Clock::fixed(NOW_MS), metrics.clone())
+    let engine = Engine::start(store, &layout, KEEPING, Clock::fixed(NOW_MS), metrics.clone())
         .await
         .unwrap();
     Writer::new(Arc::new(engine), metrics)

@@ -97,6 +97,7 @@ fn each_library_stays_in_its_room() {
                 "adapter/src/store/local/",
             ],
         ),
+        ("pco", &["adapter/src/engine/chunk"]),
         ("quick_cache", &["adapter/src/engine/index.rs"]),
         ("roxmltree", &["exporter/src/xml"]),
         ("jiff", &["adapter/src/model/instant.rs"]),

@@ -18,10 +18,10 @@ const MINUTE: i64 = 60 * SECOND;
 const BEGIN: i64 = 1_773_007_200_000;
 
 /// A sample as it arrives.
-pub(super) type Arrival = (Labels, Sample);
+pub(crate) type Arrival = (Labels, Sample);
 
 /// What is stored of what arrived in this order.
-pub(super) fn stored(arrived: &[Arrival]) -> Vec<Series> {
+pub(crate) fn stored(arrived: &[Arrival]) -> Vec<Series> {
     let mut of_labels: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
     for (labels, sample) in arrived {
         of_labels.entry(labels.clone()).or_default().push(*sample);
@@ -35,7 +35,7 @@ pub(super) fn stored(arrived: &[Arrival]) -> Vec<Series> {
 
 /// The samples of one to three hosts, one to three copies, three sources and two devices, in a
 /// window of nine days.
-pub(super) fn any_guest() -> impl Strategy<Value = Vec<Arrival>> {
+pub(crate) fn any_guest() -> impl Strategy<Value = Vec<Arrival>> {
     prop::collection::vec(any_burst(), 1..6)
         .prop_map(|bursts| bursts.iter().flat_map(Burst::arrivals).collect())
 }

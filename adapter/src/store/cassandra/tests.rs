@@ -143,7 +143,7 @@ async fn keyspaces_differ_by_case() {
     let lower = open(settings(node, "cases")).await;
     let now_ms = Clock::system().now_ms();
     let head = vec![head_row(1, now_ms, Bytes::from_static(b"upper"))];
-    upper.append(Rows { index: vec![], head }).await.unwrap();
+    upper.append(Rows { head, ..Rows::default() }).await.unwrap();
     let hour = Hour::of(now_ms);
     assert_eq!(upper.head(Group(1), (hour, hour), 9).await.unwrap().len(), 1);
     assert!(lower.head(Group(1), (hour, hour), 9).await.unwrap().is_empty());
@@ -212,7 +212,7 @@ async fn rows_expire_by_the_age_of_their_samples() {
     let head = [now_ms, old_ms, over_ms].map(|ms| head_row(1, ms, Bytes::from_static(b"x")));
     let week = Week::of(old_ms);
     let index = vec![index_row(week, 1)];
-    store.append(Rows { index, head: head.to_vec() }).await.unwrap();
+    store.append(Rows { index, head: head.to_vec(), ..Rows::default() }).await.unwrap();
 
     let session = operator(node).await;
     let ttls = async |cql: &str| -> Vec<i64> {
@@ -241,7 +241,7 @@ async fn rows_expire_by_the_age_of_their_samples() {
     // A row of key columns alone has no cell to ask, but an expired one is gone: 2 s are left.
     let clock = Clock::fixed(week.end_ms() + 401 * DAY_MS - 2_000);
     let late = Cassandra::open(settings(node, "expiring_soon"), clock).await.unwrap();
-    late.append(Rows { index: vec![index_row(week, 1)], head: vec![] }).await.unwrap();
+    late.append(Rows { index: vec![index_row(week, 1)], ..Rows::default() }).await.unwrap();
     let is_gone = async || {
         late.metrics(week, 9).await.unwrap().is_empty()
             && late.row_keys(week, 9).await.unwrap().is_empty()
@@ -266,7 +266,7 @@ async fn large_commits_come_back_whole() {
         .map(|n| head_row(7, hour.start_ms() + 1, Bytes::from(n.to_be_bytes().repeat(500))))
         .collect();
     head.extend((100..2_100).map(|n| head_row(n, now_ms, Bytes::from(n.to_be_bytes().to_vec()))));
-    let rows = Rows { index: index.clone(), head: head.clone() };
+    let rows = Rows { index: index.clone(), head: head.clone(), ..Rows::default() };
     let start = Instant::now();
     store.append(rows.clone()).await.unwrap();
     println!("6,000 series and 3,000 head rows in {:?}", start.elapsed());
@@ -317,8 +317,8 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
     let store = open(settings(node, "frozen")).await;
     let now_ms = Clock::system().now_ms();
     let rows = |payload: &'static [u8]| Rows {
-        index: vec![],
         head: vec![head_row(1, now_ms, Bytes::from_static(payload))],
+        ..Rows::default()
     };
     store.append(rows(b"before")).await.unwrap();
 

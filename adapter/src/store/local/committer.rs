@@ -12,19 +12,22 @@ use serve::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::keys::{Key, Table};
-use super::keyspaces::{Keyspaces, META_LAYOUT};
-use super::{Sync, trouble_of};
+use super::keyspaces::{Keyspaces, META_LAYOUT, META_SEALED_UNTIL, OldestLate};
+use super::sealed::late_key;
+use super::{Sync, ledger_row, trouble_of};
 use crate::limits;
 use crate::model::row_key::Group;
-use crate::model::time::{Day, Week};
+use crate::model::time::{Day, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{IndexRow, LayoutRow, Rows};
+use crate::store::rows::{IndexRow, Kept, LateRow, LayoutRow, Rows, Sealed};
 
 /// What the thread is asked to do; each request is answered when it is durable.
 pub(super) enum Work {
     Append(Rows, oneshot::Sender<Result<(), StoreError>>),
     AddLayout(LayoutRow, oneshot::Sender<Result<bool, StoreError>>),
-    Expire(i64, oneshot::Sender<Result<usize, StoreError>>),
+    Seal(Sealed, oneshot::Sender<Result<(), StoreError>>),
+    SealedUntil(Hour, oneshot::Sender<Result<(), StoreError>>),
+    Expire(Kept, OldestLate, oneshot::Sender<Result<usize, StoreError>>),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -165,8 +168,10 @@ impl Committer {
         match work {
             Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
-            Work::Expire(oldest_ms, answer) => {
-                answer_with(answer, self.keyspaces.expire(oldest_ms));
+            Work::Seal(sealed, answer) => answer_with(answer, self.seal(&sealed)),
+            Work::SealedUntil(hour, answer) => answer_with(answer, self.sealed_until(hour)),
+            Work::Expire(kept, late, answer) => {
+                answer_with(answer, self.keyspaces.expire(kept, late));
             }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);
@@ -187,6 +192,12 @@ impl Committer {
         for rows in all {
             for row in &rows.index {
                 self.insert_index(&mut batch, row, &mut named)?;
+            }
+            for row in &rows.late {
+                // A clock that was set back in between must not make it younger than its head row.
+                let arrived_ms = row.arrived_ms.min(arrived.end_ms());
+                let key = late_key(&LateRow { arrived_ms, ..*row });
+                batch.insert(self.keyspaces.late(), key.0, Vec::new());
             }
             for row in &rows.head {
                 let sampled = Day::of(row.hour.start_ms());
@@ -237,6 +248,42 @@ impl Committer {
         let series = Key::of_table(Table::Series).group(row.group).series(row.series);
         batch.insert(&keyspace, series.0, &row.labels[..]);
         Ok(())
+    }
+
+    /// One batch, so that a crash leaves all of a seal or nothing. Also where space is short: a seal
+    /// makes more of it than it takes.
+    fn seal(&self, sealed: &Sealed) -> Result<(), StoreError> {
+        self.refuse_after_failure()?;
+        let mut batch = self.batch();
+        for row in &sealed.chunks {
+            let keyspace = self.keyspaces.chunks_for(Month::of(row.window.start_ms()))?;
+            let key = Key::of_table(Table::Chunks).group(row.group).series(row.series);
+            batch.insert(&keyspace, key.hour(row.window).hash(row.hash).0, &row.payload[..]);
+        }
+        for row in &sealed.ledger {
+            let keyspace = self.keyspaces.ledger_for(Month::of(row.hour.start_ms()))?;
+            let guest = Key::of_table(Table::LedgerGuests).text(&row.family).text(&row.guest);
+            batch.insert(&keyspace, guest.0, Vec::new());
+            let key = Key::of_table(Table::Ledger).text(&row.family).text(&row.guest);
+            batch.insert(&keyspace, key.hour(row.hour).0, ledger_row::pack(&row.columns));
+        }
+        for row in &sealed.markers {
+            let keyspace = self.keyspaces.chunks_for(Month::of(row.window.start_ms()))?;
+            let key = Key::of_table(Table::Markers).group(row.group).hour(row.window);
+            batch.insert(&keyspace, key.0, Vec::new());
+        }
+        for row in &sealed.late {
+            batch.remove(self.keyspaces.late(), late_key(row).0);
+        }
+        self.commit(batch)
+    }
+
+    fn sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+        self.refuse_after_failure()?;
+        let mut batch = self.batch();
+        let value = Key::default().hour(hour);
+        batch.insert(self.keyspaces.meta(), vec![META_SEALED_UNTIL], value.0);
+        self.commit(batch)
     }
 
     fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {

@@ -6,14 +6,19 @@ use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour};
 use crate::store::StoreError;
 
-/// The tables of an index keyspace, by the first byte of a key.
+/// The tables of the keyspaces for the index, for chunks and for the ledger, by the first byte of a
+/// key.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(super) enum Table {
+    Chunks = b'c',
+    LedgerGuests = b'g',
     RowKeys = b'k',
     MetricSeries = b'm',
+    Markers = b'z',
     Metrics = b'n',
     Postings = b'p',
+    Ledger = b'r',
     Series = b's',
 }
 
@@ -106,6 +111,18 @@ impl<'a> KeyReader<'a> {
 
     pub(super) fn series(&mut self) -> Result<SeriesId, StoreError> {
         self.take().map(SeriesId::from_bytes)
+    }
+
+    pub(super) fn hour(&mut self) -> Result<Hour, StoreError> {
+        self.take().map(|bytes| Hour((u32::from_be_bytes(bytes) ^ (1 << 31)).cast_signed()))
+    }
+
+    pub(super) fn millisecond(&mut self) -> Result<i64, StoreError> {
+        self.take().map(|bytes| (u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
+    }
+
+    pub(super) fn hash(&mut self) -> Result<u64, StoreError> {
+        self.take().map(u64::from_be_bytes)
     }
 
     pub(super) fn day(&mut self) -> Result<Day, StoreError> {

@@ -1,5 +1,5 @@
-//! Local's keyspaces: heads by day of arrival, the index by week of sample time, and `meta`.
-//! Old days and weeks are dropped whole, which deletes files instead of writing tombstones.
+//! Local's keyspaces: heads by day of arrival, the index by week and chunks and the ledger by month
+//! of sample time, `late` and `meta`. What is old is dropped whole, which deletes files instead of writing tombstones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,19 +9,22 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
-use super::{damage_of, folder, trouble_of};
+use super::named::Named;
+use super::{damage_of, trouble_of};
 use crate::limits;
-use crate::model::time::{Day, Week};
+use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 use crate::store::StoreError;
+use crate::store::rows::{Kept, LateRow};
 
 // Tags of the `meta` keyspace.
 pub(super) const META_LAYOUT: u8 = b'l';
 const META_ARRIVAL: u8 = b'a';
+pub(super) const META_SEALED_UNTIL: u8 = b'u';
 
-/// Handles of all open keyspaces. At 400 days of retention there are at most 460 of them.
+/// Handles of all open keyspaces: at 400 days of retention and five years of ledger, about 150.
 pub(super) struct Keyspaces {
-    database: Database,
-    meta: Keyspace,
+    named: Named,
+    late: Keyspace,
     open: RwLock<Open>,
 }
 
@@ -29,6 +32,17 @@ pub(super) struct Keyspaces {
 struct Open {
     heads: BTreeMap<Day, Arrivals>,
     index: BTreeMap<Week, Keyspace>,
+    chunks: BTreeMap<Month, Keyspace>,
+    ledger: BTreeMap<Month, Keyspace>,
+}
+
+/// How far back late rows reach; the end of time where there are none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OldestLate {
+    /// The oldest arrival, unix milliseconds.
+    pub(super) arrived_ms: i64,
+    /// The begin of the oldest window, unix milliseconds.
+    pub(super) window_ms: i64,
 }
 
 /// The head rows that arrived on one day, and the days of sample time that they belong to: a read
@@ -41,24 +55,26 @@ struct Arrivals {
 impl Keyspaces {
     /// Opens what is there.
     pub(super) fn open(database: Database) -> Result<Keyspaces, StoreError> {
-        let meta = make(&database, "meta", small)?;
+        let named = Named::open(database, small)?;
+        let late = named.keyspace("late", late)?;
         let mut open = Open::default();
-        for name in database.list_keyspace_names() {
+        for name in named.database().list_keyspace_names() {
             let keyspace = |options: fn() -> KeyspaceCreateOptions| {
-                database.keyspace(&name, options).map_err(|error| damage_of(&name, &error))
+                named.database().keyspace(&name, options).map_err(|error| damage_of(&name, &error))
             };
-            if let Some(day) = name.strip_prefix("head-").and_then(|day| day.parse().ok()) {
-                open.heads.insert(
-                    Day(day),
-                    Arrivals { keyspace: keyspace(head)?, holds: BTreeSet::new() },
-                );
-            } else if let Some(week) =
-                name.strip_prefix("index-").and_then(|week| week.parse().ok())
-            {
+            let number = |prefix: &str| name.strip_prefix(prefix).and_then(|end| end.parse().ok());
+            if let Some(day) = number("head-") {
+                let arrivals = Arrivals { keyspace: keyspace(head)?, holds: BTreeSet::new() };
+                open.heads.insert(Day(day), arrivals);
+            } else if let Some(week) = number("index-") {
                 open.index.insert(Week(week), keyspace(index)?);
+            } else if let Some(month) = number("chunks-") {
+                open.chunks.insert(Month(month), keyspace(chunks)?);
+            } else if let Some(month) = number("ledger-") {
+                open.ledger.insert(Month(month), keyspace(ledger)?);
             }
         }
-        for guard in meta.prefix([META_ARRIVAL]) {
+        for guard in named.meta().prefix([META_ARRIVAL]) {
             let key = guard.key().map_err(|error| damage_of("meta", &error))?;
             let mut reader = KeyReader::new(&key, "meta");
             reader.tag()?;
@@ -67,15 +83,20 @@ impl Keyspaces {
                 arrivals.holds.insert(sampled);
             }
         }
-        Ok(Keyspaces { database, meta, open: RwLock::new(open) })
+        Ok(Keyspaces { named, late, open: RwLock::new(open) })
     }
 
     pub(super) fn database(&self) -> &Database {
-        &self.database
+        self.named.database()
     }
 
     pub(super) fn meta(&self) -> &Keyspace {
-        &self.meta
+        self.named.meta()
+    }
+
+    /// The late rows.
+    pub(super) fn late(&self) -> &Keyspace {
+        &self.late
     }
 
     /// The keyspace for head rows that arrive on a day, and whether readers know already that it
@@ -89,7 +110,7 @@ impl Keyspaces {
             return Ok((arrivals.keyspace.clone(), arrivals.holds.contains(&sampled)));
         }
         let name = format!("head-{}", arrived.0);
-        let keyspace = make(&self.database, &name, head)?;
+        let keyspace = self.named.keyspace(&name, head)?;
         let arrivals = Arrivals { keyspace: keyspace.clone(), holds: BTreeSet::new() };
         self.write().heads.insert(arrived, arrivals);
         Ok((keyspace, false))
@@ -98,7 +119,7 @@ impl Keyspaces {
     /// Adds to a batch that a day of arrival holds samples of a day, so that this is durable with
     /// the samples themselves.
     pub(super) fn note_arrival(&self, arrived: Day, sampled: Day, batch: &mut OwnedWriteBatch) {
-        batch.insert(&self.meta, Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
+        batch.insert(self.meta(), Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
     }
 
     /// What was noted is durable: readers look there from now on.
@@ -113,7 +134,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.index(week) {
             return Ok(keyspace);
         }
-        let keyspace = make(&self.database, &format!("index-{}", week.0), index)?;
+        let keyspace = self.named.keyspace(&format!("index-{}", week.0), index)?;
         Ok(self.write().index.entry(week).or_insert(keyspace).clone())
     }
 
@@ -132,55 +153,132 @@ impl Keyspaces {
         holding.map(|arrivals| arrivals.keyspace.clone()).collect()
     }
 
+    /// The keyspace for the chunks and markers of a month.
+    pub(super) fn chunks_for(&self, month: Month) -> Result<Keyspace, StoreError> {
+        if let Some(keyspace) = self.read().chunks.get(&month) {
+            return Ok(keyspace.clone());
+        }
+        let keyspace = self.named.keyspace(&format!("chunks-{}", month.0), chunks)?;
+        Ok(self.write().chunks.entry(month).or_insert(keyspace).clone())
+    }
+
+    /// The keyspace for the ledger's rows of a month.
+    pub(super) fn ledger_for(&self, month: Month) -> Result<Keyspace, StoreError> {
+        if let Some(keyspace) = self.read().ledger.get(&month) {
+            return Ok(keyspace.clone());
+        }
+        let keyspace = self.named.keyspace(&format!("ledger-{}", month.0), ledger)?;
+        Ok(self.write().ledger.entry(month).or_insert(keyspace).clone())
+    }
+
+    /// The keyspaces that hold chunks and markers of windows in a range of hours, oldest first.
+    pub(super) fn chunks(&self, hours: (Hour, Hour)) -> Vec<Keyspace> {
+        self.read().chunks.range(months(hours)).map(|(_, keyspace)| keyspace.clone()).collect()
+    }
+
+    /// The keyspaces that hold the ledger's rows of a range of hours, oldest first.
+    pub(super) fn ledger(&self, hours: (Hour, Hour)) -> Vec<Keyspace> {
+        self.read().ledger.range(months(hours)).map(|(_, keyspace)| keyspace.clone()).collect()
+    }
+
     /// The newest day on which anything arrived.
     pub(super) fn newest_arrival(&self) -> Option<Day> {
         self.read().heads.last_key_value().map(|(day, _)| *day)
     }
 
-    /// Drops the days of arrival and the weeks that hold nothing from `oldest_ms` on. A sample is
-    /// never later than its arrival by more than the bound on samples ahead, so a day of arrival
-    /// that ended that long before `oldest_ms` is empty of younger samples.
-    pub(super) fn expire(&self, oldest_ms: i64) -> Result<usize, StoreError> {
-        let mut dropped = 0;
-        loop {
-            let Some((day, keyspace)) = self.take_head_before(oldest_ms) else { break };
-            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
-                // Tried again at the next pass.
-                let arrivals = Arrivals { keyspace, holds: BTreeSet::new() };
-                self.write().heads.insert(day, arrivals);
-                trouble_of(&error)
-            })?;
-            for guard in self.meta.prefix(Key(vec![META_ARRIVAL]).day(day).0) {
-                let key = guard.key().map_err(|error| damage_of("meta", &error))?;
-                self.meta.remove(key).map_err(|error| trouble_of(&error))?;
-            }
-            tracing::info!(day = day.0, "dropped the heads of an expired day");
-            dropped += 1;
-        }
-        loop {
-            let Some((week, keyspace)) = self.take_index_before(oldest_ms) else {
-                return Ok(dropped);
-            };
-            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
-                self.write().index.insert(week, keyspace);
-                trouble_of(&error)
-            })?;
-            tracing::info!(week = week.0, "dropped the index of an expired week");
-            dropped += 1;
-        }
+    /// The oldest day of sample time that any head holds.
+    pub(super) fn oldest_head(&self) -> Option<Day> {
+        let open = self.read();
+        open.heads.values().filter_map(|arrivals| arrivals.holds.first()).min().copied()
     }
 
-    fn take_head_before(&self, oldest_ms: i64) -> Option<(Day, Keyspace)> {
+    /// How far back what waits to be sealed again reaches.
+    pub(super) fn oldest_late(&self) -> Result<OldestLate, StoreError> {
+        let mut oldest = OldestLate { arrived_ms: i64::MAX, window_ms: i64::MAX };
+        for guard in self.late.iter() {
+            let key = guard.key().map_err(|error| damage_of("late", &error))?;
+            let row = late_row(&key)?;
+            oldest.arrived_ms = oldest.arrived_ms.min(row.arrived_ms);
+            oldest.window_ms = oldest.window_ms.min(row.window.start_ms());
+        }
+        Ok(oldest)
+    }
+
+    /// Drops the days of arrival all of which is sealed, and the weeks and months that need not be
+    /// kept. A sample is never later than its arrival by more than the bound on samples ahead; what
+    /// came late to its window has a late row until it is sealed. The newest day stays, as more may
+    /// arrive on it.
+    pub(super) fn expire(&self, kept: Kept, late: OldestLate) -> Result<usize, StoreError> {
+        let mut dropped = 0;
+        let sealed_ms = kept.sealed_until.start_ms();
+        let heads_ms = late.arrived_ms.min(sealed_ms - limits::AHEAD_MS_MAX);
+        while let Some((day, keyspace)) = self.take_head_before(heads_ms) {
+            self.named.drop(keyspace.clone()).inspect_err(|_| {
+                // Tried again at the next pass; until then readers find it where it was.
+                let holds = self.noted(day).unwrap_or_default();
+                self.write().heads.insert(day, Arrivals { keyspace, holds });
+            })?;
+            let mut batch = self.named.batch();
+            for guard in self.meta().prefix(Key(vec![META_ARRIVAL]).day(day).0) {
+                let key = guard.key().map_err(|error| damage_of("meta", &error))?;
+                batch.remove(self.meta(), key);
+            }
+            batch.commit().map_err(|error| trouble_of(&error))?;
+            tracing::info!(day = day.0, "dropped the heads of a day, all of which is sealed");
+            dropped += 1;
+        }
+        // The index is needed to seal and to bill, which looks back by a week.
+        let unsealed_ms = sealed_ms.min(late.window_ms);
+        let index_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
+        dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < index_ms)?;
+        let samples_ms = kept.samples_ms;
+        dropped +=
+            self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
+        let ledger_ms = kept.ledger_ms;
+        dropped += self.drop_before(|open| &mut open.ledger, |month| month.end_ms() < ledger_ms)?;
+        Ok(dropped)
+    }
+
+    fn take_head_before(&self, before_ms: i64) -> Option<(Day, Keyspace)> {
         let mut open = self.write();
+        let days = open.heads.len();
         let first = open.heads.first_entry()?;
-        let ended = first.key().end_ms().saturating_add(limits::AHEAD_MS_MAX) < oldest_ms;
+        let ended = days > 1 && first.key().end_ms() < before_ms;
         ended.then(|| first.remove_entry()).map(|(day, arrivals)| (day, arrivals.keyspace))
     }
 
-    fn take_index_before(&self, oldest_ms: i64) -> Option<(Week, Keyspace)> {
-        let mut open = self.write();
-        let first = open.index.first_entry()?;
-        (first.key().end_ms() < oldest_ms).then(|| first.remove_entry())
+    /// The days of sample time that a day of arrival was noted to hold.
+    fn noted(&self, arrived: Day) -> Result<BTreeSet<Day>, StoreError> {
+        let mut days = BTreeSet::new();
+        for guard in self.meta().prefix(Key(vec![META_ARRIVAL]).day(arrived).0) {
+            let key = guard.key().map_err(|error| damage_of("meta", &error))?;
+            let mut reader = KeyReader::new(&key, "meta");
+            reader.tag()?;
+            reader.day()?;
+            days.insert(reader.day()?);
+        }
+        Ok(days)
+    }
+
+    fn drop_before<Span: Ord + Copy + std::fmt::Debug>(
+        &self,
+        of: impl Fn(&mut Open) -> &mut BTreeMap<Span, Keyspace>,
+        ended: impl Fn(Span) -> bool,
+    ) -> Result<usize, StoreError> {
+        let mut dropped = 0;
+        loop {
+            let first = {
+                let mut open = self.write();
+                let first = of(&mut open).first_entry().filter(|first| ended(*first.key()));
+                first.map(|first| first.remove_entry())
+            };
+            let Some((span, keyspace)) = first else { return Ok(dropped) };
+            self.named.drop(keyspace.clone()).inspect_err(|_| {
+                of(&mut self.write()).insert(span, keyspace);
+            })?;
+            tracing::info!(?span, "dropped what has expired");
+            dropped += 1;
+        }
     }
 
     // The maps are changed by whole entries, so a panic elsewhere cannot leave them half changed.
@@ -193,16 +291,19 @@ impl Keyspaces {
     }
 }
 
-/// Makes a keyspace, and makes it durable: what is written to it afterwards would be lost with its
-/// name, which fjall does not sync.
-fn make(
-    database: &Database,
-    name: &str,
-    options: fn() -> KeyspaceCreateOptions,
-) -> Result<Keyspace, StoreError> {
-    let keyspace = database.keyspace(name, options).map_err(|error| trouble_of(&error))?;
-    folder::sync_names_beside(keyspace.path()).map_err(|error| trouble_of(&error.into()))?;
-    Ok(keyspace)
+/// Reads a late row's key.
+pub(super) fn late_row(key: &[u8]) -> Result<LateRow, StoreError> {
+    let mut reader = KeyReader::new(key, "late");
+    Ok(LateRow {
+        group: reader.group()?,
+        window: reader.hour()?,
+        arrived_ms: reader.millisecond()?,
+        hash: reader.hash()?,
+    })
+}
+
+fn months(hours: (Hour, Hour)) -> std::ops::RangeInclusive<Month> {
+    Month::of(hours.0.start_ms())..=Month::of(hours.1.start_ms())
 }
 
 impl std::fmt::Debug for Keyspaces {
@@ -232,6 +333,29 @@ fn index() -> KeyspaceCreateOptions {
         .filter_policy(FilterPolicy::disabled())
         .data_block_size_policy(BlockSizePolicy::all(16 << 10))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+// One series' chunks lie side by side, and pco leaves LZ4 nothing to find but keys.
+fn chunks() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(16 << 20)
+        .filter_policy(FilterPolicy::disabled())
+        .data_block_size_policy(BlockSizePolicy::all(16 << 10))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+fn ledger() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(8 << 20)
+        .filter_policy(FilterPolicy::disabled())
+        .data_block_size_policy(BlockSizePolicy::all(16 << 10))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+fn late() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(4 << 20)
+        .filter_policy(FilterPolicy::disabled())
 }
 
 fn small() -> KeyspaceCreateOptions {

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::time::DAY_MS;
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
-use crate::store::rows::HeadRow;
+use crate::store::rows::{HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Sealed};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -74,27 +74,101 @@ fn head_at(unix_ms: i64, payload: &'static str) -> Rows {
         hash: 1,
         payload: Bytes::from_static(payload.as_bytes()),
     };
-    Rows { index: Vec::new(), head: vec![row] }
+    Rows { head: vec![row], ..Rows::default() }
+}
+
+fn kept(sealed_until_ms: i64) -> Kept {
+    Kept {
+        samples_ms: NOW_MS - 400 * DAY_MS,
+        ledger_ms: NOW_MS - 1825 * DAY_MS,
+        sealed_until: Hour::of(sealed_until_ms),
+    }
 }
 
 #[tokio::test]
-async fn whole_days_expire_and_late_samples_do_not_drop_young_ones() {
+async fn heads_go_once_all_in_them_is_sealed_and_not_before() {
     let mut subject = OnDisk::new(Sync::Commit);
     let everything = (Hour::of(NOW_MS - 10 * DAY_MS), Hour::of(NOW_MS + 10 * DAY_MS));
+    let left = async |store: &Store| store.head(Group(1), everything, 10).await.unwrap().len();
     subject.store().append(head_at(NOW_MS, "first day")).await.unwrap();
     subject.clock.set(NOW_MS + 2 * DAY_MS);
-    subject.store().append(head_at(NOW_MS + 1, "late, on the third day")).await.unwrap();
+    let late = LateRow {
+        group: Group(1),
+        window: Hour::of(NOW_MS),
+        arrived_ms: NOW_MS + 2 * DAY_MS,
+        hash: 1,
+    };
+    let arrived_late = Rows { late: vec![late], ..head_at(NOW_MS + 1, "late, on the third day") };
+    subject.store().append(arrived_late).await.unwrap();
     subject.store().append(head_at(NOW_MS + 2 * DAY_MS, "third day")).await.unwrap();
+    subject.clock.set(NOW_MS + 3 * DAY_MS);
+    subject.store().append(head_at(NOW_MS + 3 * DAY_MS, "fourth day")).await.unwrap();
     subject.reopen().await;
 
-    assert_eq!(subject.store().expire(NOW_MS).await.unwrap(), 0);
-    assert_eq!(subject.store().head(Group(1), everything, 10).await.unwrap().len(), 3);
-    assert_eq!(subject.store().expire(NOW_MS + 3 * DAY_MS / 2).await.unwrap(), 1);
-    assert_eq!(subject.store().head(Group(1), everything, 10).await.unwrap().len(), 2);
+    let store = subject.store();
+    assert_eq!(store.expire(kept(NOW_MS)).await.unwrap(), 0);
+    assert_eq!(left(store).await, 4);
+    assert_eq!(store.expire(kept(NOW_MS + 3 * DAY_MS / 2)).await.unwrap(), 1);
+    assert_eq!(left(store).await, 3);
+    // All windows are sealed, but something came late to one of them.
+    assert_eq!(store.expire(kept(NOW_MS + 9 * DAY_MS)).await.unwrap(), 0);
+    store.seal(Sealed { late: vec![late], ..Sealed::default() }).await.unwrap();
+    // The newest day of arrival stays: more may arrive on it.
+    assert_eq!(store.expire(kept(NOW_MS + 9 * DAY_MS)).await.unwrap(), 1);
+    assert_eq!(left(store).await, 1);
     subject.reopen().await;
-    assert_eq!(subject.store().head(Group(1), everything, 10).await.unwrap().len(), 2);
-    assert_eq!(subject.store().expire(NOW_MS + 9 * DAY_MS).await.unwrap(), 1);
-    assert!(subject.store().head(Group(1), everything, 10).await.unwrap().is_empty());
+    assert_eq!(left(subject.store()).await, 1);
+}
+
+#[tokio::test]
+async fn chunks_index_and_ledger_go_by_sample_time_and_the_index_not_unsealed() {
+    let mut subject = OnDisk::new(Sync::Commit);
+    let store = subject.store();
+    let (old, young) = (NOW_MS - 60 * DAY_MS, NOW_MS);
+    for unix_ms in [old, young] {
+        let marker = MarkerRow { group: Group(1), window: Hour::of(unix_ms) };
+        let ledger = LedgerRow {
+            family: "cpu".to_owned(),
+            guest: "u".to_owned(),
+            hour: Hour::of(unix_ms),
+            columns: Vec::new(),
+        };
+        let sealed = Sealed { markers: vec![marker], ledger: vec![ledger], ..Sealed::default() };
+        store.seal(sealed).await.unwrap();
+        let index = IndexRow {
+            week: Week::of(unix_ms),
+            series: SeriesId(1),
+            group: Group(1),
+            row_key: "u".to_owned(),
+            metric: "up".to_owned(),
+            postings: Vec::new(),
+            labels: Bytes::from_static(b"x"),
+        };
+        store.append(Rows { index: vec![index], ..Rows::default() }).await.unwrap();
+    }
+    let hours = (Hour::of(old), Hour::of(young));
+    let counts = async |store: &Store| {
+        (
+            store.markers(Group(1), hours).await.unwrap().len(),
+            store.ledger("cpu", "u", hours, 10).await.unwrap().len(),
+            store.metrics(Week::of(old), 10).await.unwrap().len(),
+        )
+    };
+    let kept = |samples_ms, ledger_ms, sealed_ms| Kept {
+        samples_ms,
+        ledger_ms,
+        sealed_until: Hour::of(sealed_ms),
+    };
+    assert_eq!(counts(store).await, (2, 2, 1));
+    let nothing_sealed = kept(NOW_MS - 10 * DAY_MS, old, old);
+    assert_eq!(store.expire(nothing_sealed).await.unwrap(), 1);
+    assert_eq!(counts(store).await, (1, 2, 1));
+    assert_eq!(store.expire(kept(NOW_MS - 10 * DAY_MS, old, NOW_MS)).await.unwrap(), 1);
+    assert_eq!(counts(store).await, (1, 2, 0));
+    assert_eq!(store.expire(kept(old, NOW_MS - 10 * DAY_MS, NOW_MS)).await.unwrap(), 1);
+    assert_eq!(counts(store).await, (1, 1, 0));
+    subject.reopen().await;
+    assert_eq!(counts(subject.store()).await, (1, 1, 0));
 }
 
 #[tokio::test]

@@ -1,0 +1,309 @@
+//! Sealing one group's window: what its head holds and its chunks do not becomes chunks, one a
+//! series. Knows which windows are due and what comes late to them; the ledger and the order of
+//! work are the sealer's.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Engine;
+use super::chunk;
+use super::index::stored_labels;
+use super::select::SelectError;
+use super::stored::Stored;
+use crate::limits;
+use crate::model::labels::Labels;
+use crate::model::row_key::Group;
+use crate::model::sample::{Sample, sort_and_merge};
+use crate::model::series::SeriesId;
+use crate::model::time::{Hour, Week, Window};
+use crate::store::StoreError;
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Sealed};
+
+/// When windows are sealed, and up to where sealing has come: what decides whether a sample is late.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    grace_ms: i64,
+    /// Windows that begin before this hour may have been sealed.
+    until: AtomicI32,
+}
+
+impl Sealing {
+    pub(super) fn new(grace: Duration, until: Hour) -> Sealing {
+        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 4);
+        Sealing { grace_ms, until: AtomicI32::new(until.0) }
+    }
+
+    /// Whether a sample of this window comes when the window may have been sealed. Half of the
+    /// grace is left for a commit under way: it is more than the deadline of a write. Where a clock
+    /// was set back, what has been sealed counts and not the time.
+    pub(super) fn is_late(&self, window: Window, now_ms: i64) -> bool {
+        window.first.0 < self.until.load(Ordering::SeqCst)
+            || window.end_ms().saturating_add(self.grace_ms / 2) < now_ms
+    }
+
+    /// From when on a window's samples that are in time have come.
+    fn due_ms(&self, window: Window) -> i64 {
+        window.end_ms().saturating_add(self.grace_ms)
+    }
+
+    fn until(&self) -> Hour {
+        Hour(self.until.load(Ordering::SeqCst))
+    }
+
+    /// From now on, what comes to windows before this hour is late.
+    fn begin(&self, until: Hour) {
+        self.until.fetch_max(until.0, Ordering::SeqCst);
+    }
+}
+
+/// One group's window, read and encoded, but for what the ledger adds.
+#[derive(Debug)]
+pub struct GroupWindow {
+    /// Chunks, the marker, and the late rows that may go.
+    pub sealed: Sealed,
+    /// Samples in the chunks.
+    pub samples: usize,
+}
+
+impl Engine {
+    /// The oldest window that has not been swept yet.
+    pub async fn first_unsealed(&self) -> Result<Window, StoreError> {
+        let until = self.store.sealed_until().await?;
+        Ok(self.layouts.window(until.unwrap_or_else(|| Hour::of(self.clock.now_ms()))))
+    }
+
+    /// The window after this one.
+    pub fn next_window(&self, window: Window) -> Window {
+        self.layouts.window(Hour(window.last().0 + 1))
+    }
+
+    /// The window that holds an hour.
+    pub fn window_of(&self, hour: Hour) -> Window {
+        self.layouts.window(hour)
+    }
+
+    /// Whether a window has ended and its grace is over.
+    pub fn is_due(&self, window: Window) -> bool {
+        self.due_ms(window) < self.clock.now_ms()
+    }
+
+    /// When a window's grace is over; unix milliseconds.
+    pub fn due_ms(&self, window: Window) -> i64 {
+        self.sealing.due_ms(window)
+    }
+
+    /// Samples of this window and of those before it are late from now on, whatever the clock says.
+    pub fn begin_sealing(&self, window: Window) {
+        self.sealing.begin(Hour(window.last().0 + 1));
+    }
+
+    /// Remembers that every window up to this one is sealed.
+    pub async fn finish_sealing(&self, window: Window) -> Result<(), StoreError> {
+        self.store.set_sealed_until(Hour(window.last().0 + 1)).await
+    }
+
+    /// Up to which hour sealing has come: windows that begin before it are sealed, or being sealed.
+    pub fn sealing_until(&self) -> Hour {
+        self.sealing.until()
+    }
+
+    /// Whether a group's window has its marker.
+    pub async fn is_sealed(&self, group: Group, window: Window) -> Result<bool, StoreError> {
+        Ok(!self.store.markers(group, (window.first, window.first)).await?.is_empty())
+    }
+
+    /// The next groups of a week, behind the last of those before; none at the end.
+    pub async fn group_page(
+        &self,
+        window: Window,
+        after: Option<&(String, Group)>,
+    ) -> Result<Vec<(String, Group)>, StoreError> {
+        let week = Week::of(window.first.start_ms());
+        self.store.row_key_page(week, after, limits::SEAL_PAGE_ROWS).await
+    }
+
+    /// The next late rows of all groups, behind the last of those before; none at the end.
+    pub async fn late_page(&self, after: Option<LateRow>) -> Result<Vec<LateRow>, StoreError> {
+        self.store.late_page(after, limits::SEAL_PAGE_ROWS).await
+    }
+
+    /// The labels of a group's series in the week of a window.
+    pub async fn labels_of(&self, group: Group, window: Window) -> Result<Vec<Labels>, StoreError> {
+        let week = Week::of(window.first.start_ms());
+        let series = self.store.series(week, group, limits::QUERY_ROWS_MAX).await?;
+        series.iter().map(|(_, encoded)| stored_labels(encoded)).collect()
+    }
+
+    /// Makes a seal durable.
+    pub async fn seal(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.store.seal(sealed).await
+    }
+
+    /// Which of a group's windows that begin in a range of hours are sealed, and to which of them
+    /// something came late that is not sealed yet.
+    pub async fn seals(
+        &self,
+        group: Group,
+        hours: (Hour, Hour),
+    ) -> Result<(Vec<Hour>, Vec<LateRow>), StoreError> {
+        let markers = self.store.markers(group, hours).await?;
+        Ok((markers, self.store.late(group, hours, limits::QUERY_ROWS_MAX).await?))
+    }
+
+    /// A guest's stored rows of one family in a range of hours.
+    pub async fn ledger(
+        &self,
+        family: &str,
+        guest: &str,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<LedgerRow>, StoreError> {
+        self.store.ledger(family, guest, hours, limits::QUERY_ROWS_MAX).await
+    }
+
+    /// The guests that have stored rows of a family about a range of hours.
+    pub async fn ledger_guests(
+        &self,
+        family: &str,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<String>, StoreError> {
+        self.store.ledger_guests(family, hours, limits::QUERY_ROWS_MAX).await
+    }
+
+    /// Reads a group's window and encodes what its chunks do not hold yet. `None` where there is
+    /// nothing at all: such a window gets no marker.
+    pub async fn encode_window(
+        &self,
+        group: Group,
+        window: Window,
+    ) -> Result<Option<GroupWindow>, SelectError> {
+        // Before the head, so that a row that comes in between is not taken away unread.
+        let late = self.late_rows(group, window).await?;
+        let stored = Stored { store: &self.store, layouts: &self.layouts };
+        let mut slices = 1;
+        let mut slice = 0;
+        let (mut chunks, mut count, mut any) = (Vec::new(), 0, false);
+        while slice < slices {
+            let Some(samples) = collect(&stored, group, window, (slice, slices)).await? else {
+                // Too much for memory: the same again, by more and smaller parts of the series.
+                slices *= 8;
+                (slice, chunks, count) = (0, Vec::new(), 0);
+                continue;
+            };
+            any |= !samples.is_empty();
+            let fresh = without_sealed(&stored, group, window, samples).await?;
+            count += fresh.iter().map(|(_, samples)| samples.len()).sum::<usize>();
+            chunks.extend(encode(group, window, fresh).await?);
+            slice += 1;
+        }
+        if !any && late.is_empty() {
+            return Ok(None);
+        }
+        let sealed = Sealed {
+            chunks,
+            markers: vec![MarkerRow { group, window: window.first }],
+            late,
+            ..Sealed::default()
+        };
+        Ok(Some(GroupWindow { sealed, samples: count }))
+    }
+
+    /// The late rows of a window, or the first of them: the rest keeps it late.
+    async fn late_rows(&self, group: Group, window: Window) -> Result<Vec<LateRow>, StoreError> {
+        let of = |window| LateRow { group, window, arrived_ms: i64::MIN, hash: 0 };
+        let first = of(window.first);
+        let mut rows = self.store.late_page(Some(first), limits::SEAL_LATE_ROWS_MAX).await?;
+        rows.retain(|row| row.group == group && row.window == window.first);
+        Ok(rows)
+    }
+}
+
+type BySeries = HashMap<SeriesId, Vec<Sample>>;
+
+/// The head's samples of a window, of every series in one of some slices of them; `None` where they
+/// are too many for memory.
+async fn collect(
+    stored: &Stored<'_>,
+    group: Group,
+    window: Window,
+    (slice, slices): (u128, u128),
+) -> Result<Option<BySeries>, SelectError> {
+    let range = window.range();
+    let mut samples = BySeries::new();
+    let mut count = 0_usize;
+    stored
+        .head(group, (window.first, window.last()), &mut |series, sample| {
+            if range.contains(sample.timestamp_ms) && series.0 % slices == slice {
+                count += 1;
+                // Counted on, and not kept: what is kept would not be used.
+                if count <= limits::SEAL_SAMPLES_MAX {
+                    samples.entry(series).or_default().push(sample);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok((count <= limits::SEAL_SAMPLES_MAX).then_some(samples))
+}
+
+/// Leaves out what the window's chunks hold already.
+async fn without_sealed(
+    stored: &Stored<'_>,
+    group: Group,
+    window: Window,
+    mut samples: BySeries,
+) -> Result<Vec<(SeriesId, Vec<Sample>)>, SelectError> {
+    let mut ids: Vec<SeriesId> = samples.keys().copied().collect();
+    ids.sort_unstable();
+    let mut sealed = BySeries::new();
+    stored
+        .chunks(group, (window.first, window.last()), &ids, &mut |series, sample| {
+            sealed.entry(series).or_default().push(sample);
+            Ok(())
+        })
+        .await?;
+    let mut fresh = Vec::with_capacity(ids.len());
+    for series in ids {
+        let Some(mut samples) = samples.remove(&series) else { continue };
+        sort_and_merge(&mut samples);
+        if let Some(mut sealed) = sealed.remove(&series) {
+            sort_and_merge(&mut sealed);
+            samples.retain(|sample| {
+                let key = |sealed: &Sample| sealed.timestamp_ms;
+                let found = sealed.binary_search_by_key(&sample.timestamp_ms, key).ok();
+                let held = found.and_then(|found| sealed.get(found));
+                held.is_none_or(|held| held.merge(*sample) != *held)
+            });
+        }
+        if !samples.is_empty() {
+            fresh.push((series, samples));
+        }
+    }
+    Ok(fresh)
+}
+
+/// Chunks; on a thread that may be busy for a while.
+async fn encode(
+    group: Group,
+    window: Window,
+    fresh: Vec<(SeriesId, Vec<Sample>)>,
+) -> Result<Vec<ChunkRow>, StoreError> {
+    let encoded = tokio::task::spawn_blocking(move || {
+        let row = |series: SeriesId, samples: &[Sample]| {
+            let payload = chunk::encode(samples);
+            let hash = xxh3_64(&payload);
+            let payload = Bytes::from(payload);
+            ChunkRow { group, series, window: window.first, hash, payload }
+        };
+        let mut rows = Vec::with_capacity(fresh.len());
+        for (series, samples) in &fresh {
+            let parts = samples.chunks(limits::CHUNK_SAMPLES_MAX);
+            rows.extend(parts.map(|part| row(*series, part)));
+        }
+        rows
+    });
+    encoded.await.map_err(|error| StoreError::Unavailable(format!("a seal was cut off: {error}")))
+}

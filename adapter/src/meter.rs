@@ -1,0 +1,153 @@
+//! A guest's minutes: counted from samples by the rules of the ledger, or as the sealer stored them.
+//! Both are the same; which of them holds for an hour is decided here. Knows no HTTP and no store.
+
+mod counted;
+mod standing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::ledger::guest::Guest;
+use crate::ledger::{Family, Flags, MINUTE_MS, Row, Series};
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::matcher::Matcher;
+use crate::model::sample::Sample;
+use crate::model::time::{Hour, TimeRange};
+use crate::query::QueryError;
+use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
+pub use counted::{Counted, CountedHour};
+pub(crate) use standing::affected_until;
+pub use standing::{Run, Standing};
+
+/// Counts and finds minutes.
+#[derive(Debug)]
+pub struct Meter {
+    engine: Arc<Engine>,
+}
+
+impl Meter {
+    /// Reads from this engine.
+    pub fn new(engine: Arc<Engine>) -> Meter {
+        Meter { engine }
+    }
+
+    /// A guest's series of these metrics that have samples in a range, sorted by labels.
+    async fn series(
+        &self,
+        guest: &Guest,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<Vec<Series>, QueryError> {
+        let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
+        let mut found: Vec<(Labels, Vec<Sample>)> = Vec::new();
+        for (label, value) in labels_of(guest) {
+            let matchers = matchers(metrics, label, value)?;
+            found.extend(self.engine.select_all(range, &matchers, &encode).await?);
+        }
+        found.retain(|(labels, _)| Guest::of(labels).as_ref() == Some(guest));
+        found.sort_by(|(left, _), (right, _)| left.cmp(right));
+        // A series with both labels was found by each of them.
+        found.dedup_by(|(left, _), (right, _)| left == right);
+        Ok(found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect())
+    }
+
+    /// A guest's hours as they are stored: every family that has a sample in one of these hours,
+    /// whole (ledger.md, "Late data").
+    pub async fn project(
+        self: &Arc<Self>,
+        guest: &Guest,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<LedgerRow>, QueryError> {
+        let mut counted = Counted::new(self, guest.clone(), Family::ALL.to_vec(), hours);
+        let mut rows = Vec::new();
+        while let Some(part) = counted.next().await? {
+            rows.extend(part.into_iter().map(|hour| stored(guest, hour)));
+        }
+        Ok(rows)
+    }
+
+    /// A guest's stored rows of one family, sorted by minute and device.
+    pub async fn stored(
+        &self,
+        guest: &Guest,
+        family: Family,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<Row>, QueryError> {
+        let stored = self.engine.ledger(family.name(), &guest.to_string(), hours).await;
+        let mut rows: Vec<Row> =
+            stored.map_err(QueryError::from)?.into_iter().flat_map(billed).collect();
+        rows.sort_by(|left, right| {
+            left.minute_ms.cmp(&right.minute_ms).then_with(|| left.column.cmp(&right.column))
+        });
+        Ok(rows)
+    }
+}
+
+/// An hour as it is stored.
+fn stored(guest: &Guest, hour: CountedHour) -> LedgerRow {
+    let CountedHour { family, hour, columns, rows } = hour;
+    let mut by_column: BTreeMap<String, Vec<LedgerMinute>> =
+        columns.into_iter().map(|column| (column, Vec::new())).collect();
+    for row in rows {
+        let minute = (row.minute_ms - hour.start_ms()) / MINUTE_MS;
+        by_column.entry(row.column).or_default().push(LedgerMinute {
+            // Below 60: the row is of this hour.
+            minute: u8::try_from(minute).unwrap_or(0),
+            value: row.value,
+            samples: row.samples,
+            resets: row.resets,
+            flags: row.flags.bits(),
+        });
+    }
+    let columns = by_column.into_iter().map(|(name, minutes)| LedgerColumn { name, minutes });
+    LedgerRow {
+        family: family.name().to_owned(),
+        guest: guest.to_string(),
+        hour,
+        columns: columns.collect(),
+    }
+}
+
+/// The rows of a stored hour.
+fn billed(stored: LedgerRow) -> impl Iterator<Item = Row> {
+    let start_ms = stored.hour.start_ms();
+    stored.columns.into_iter().flat_map(move |LedgerColumn { name, minutes }| {
+        minutes.into_iter().map(move |minute| Row {
+            column: name.clone(),
+            minute_ms: start_ms + i64::from(minute.minute) * MINUTE_MS,
+            value: minute.value,
+            samples: minute.samples,
+            resets: minute.resets,
+            flags: Flags::of_bits(minute.flags),
+        })
+    })
+}
+
+/// The labels that a guest's series may carry.
+pub fn labels_of(guest: &Guest) -> Vec<(&str, &str)> {
+    match guest {
+        Guest::Uuid(uuid) => vec![("uuid", uuid), ("instance_id", uuid)],
+        Guest::Name { domain, .. } => vec![("domain", domain)],
+    }
+}
+
+/// Series of any of these metrics whose label has this value.
+pub fn matchers(metrics: &[&str], label: &str, value: &str) -> Result<[Matcher; 2], QueryError> {
+    Ok([any_of(metrics)?, Matcher::equal(label, value)])
+}
+
+/// Series of any of these metrics. Metric names are plain words, and so a pattern of them means
+/// what it says.
+pub fn any_of(metrics: &[&str]) -> Result<Matcher, QueryError> {
+    let pattern = metrics.join("|");
+    Matcher::matching(METRIC_NAME, &pattern).map_err(|error| QueryError::Damaged(error.to_string()))
+}
+
+/// The metrics of several families, each once.
+pub fn metrics_of(families: &[Family]) -> Vec<&'static str> {
+    let mut metrics: Vec<&str> = families.iter().flat_map(|family| family.metrics()).collect();
+    metrics.sort_unstable();
+    metrics.dedup();
+    metrics
+}

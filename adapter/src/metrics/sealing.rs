@@ -1,0 +1,85 @@
+//! Metrics of sealing: what is sealed, how far behind it is, and what comes late.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Handles of all families; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SealingMetrics {
+    windows: Counter,
+    samples: Counter,
+    bytes: Counter,
+    ledger_rows: Counter,
+    failures: Counter,
+    late_rows: Counter,
+    late_windows: Gauge,
+    lag: Gauge,
+}
+
+impl SealingMetrics {
+    /// Registers all families.
+    pub(super) fn register(registry: &mut Registry) -> SealingMetrics {
+        let lag = Gauge::default();
+        let help = "How long the oldest window that is not sealed has been due; 0 where none is";
+        registry.register_with_unit("seal_lag", help, Unit::Seconds, lag.clone());
+        let late_windows = Gauge::default();
+        let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
+        registry.register("late_windows", help, late_windows.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        SealingMetrics {
+            windows: counter(
+                "sealed_windows",
+                "Windows of groups that were sealed, those sealed again included",
+            ),
+            samples: counter("sealed_samples", "Samples that went from the head into chunks"),
+            bytes: counter("sealed_payload_bytes", "Bytes of the chunks that were made of them"),
+            ledger_rows: counter(
+                "ledger_rows",
+                "Hours of a guest and family that were written into the ledger",
+            ),
+            failures: counter(
+                "seal_failures",
+                "Windows of groups that could not be sealed; they are tried again",
+            ),
+            late_rows: counter(
+                "late_rows",
+                "Head rows that came after their window may have been sealed",
+            ),
+            late_windows,
+            lag,
+        }
+    }
+
+    /// Head rows came late.
+    pub fn late(&self, rows: usize) {
+        self.late_rows.inc_by(rows as u64);
+    }
+
+    /// Seals are durable.
+    pub fn sealed(&self, windows: usize, samples: usize, bytes: usize, ledger_rows: usize) {
+        self.windows.inc_by(windows as u64);
+        self.samples.inc_by(samples as u64);
+        self.bytes.inc_by(bytes as u64);
+        self.ledger_rows.inc_by(ledger_rows as u64);
+    }
+
+    /// A group could not be sealed.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    /// So many windows wait to be sealed again.
+    pub fn waiting(&self, late_windows: usize) {
+        self.late_windows.set(i64::try_from(late_windows).unwrap_or(i64::MAX));
+    }
+
+    /// How long the oldest window has been due.
+    pub fn lag(&self, seconds: i64) {
+        self.lag.set(seconds);
+    }
+}
