@@ -59,7 +59,13 @@ impl Plant {
             if loss == losses || self.dice.below(3) > 0 {
                 let adapter = AdapterProcess::start(&mut load::service(&self.data()));
                 load::check_everything(&adapter, &self.senders);
-                adapter.kill();
+                if self.dice.below(2) == 0 {
+                    // So that tables are made, merged and dropped, which takes much more load else.
+                    adapter.stop();
+                    load::seal_journal(&self.data());
+                } else {
+                    adapter.kill();
+                }
             }
         }
     }
