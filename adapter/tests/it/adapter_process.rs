@@ -132,6 +132,15 @@ impl AdapterProcess {
         self.child.wait().unwrap();
     }
 
+    /// Kills it if it has not ended by itself; gives how it ended if it has, and the whole of
+    /// standard error.
+    pub(crate) fn end(mut self) -> (Option<ExitStatus>, String) {
+        let status = self.child.try_wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (status, self.log.whole())
+    }
+
     /// SIGTERM, without waiting.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
