@@ -8,6 +8,7 @@ mod index;
 mod keys;
 mod keyspaces;
 mod ledger_row;
+mod named;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -77,11 +78,14 @@ impl Local {
                 folder.display()
             )),
             fjall::Error::Io(error) => unusable(&folder, &error),
-            error => unusable(&folder, &error),
+            error => folder::damaged(&folder, &format!("cannot be opened ({error})")),
         })?;
         // fjall syncs a new keyspace's folder, but not its name.
         folder::sync_keyspaces(&folder).map_err(|error| unusable(&folder, &error))?;
-        let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;
+        let keyspaces = Keyspaces::open(database).map_err(|error| match error {
+            StoreError::Damaged(what) => folder::damaged(&folder, &what),
+            error => unusable(&folder, &error),
+        })?;
         let keyspaces = Arc::new(keyspaces);
         let health = Arc::new(Health::default());
         let (work, waiting) = sync_channel(limits::COMMIT_QUEUE_MAX);

@@ -106,22 +106,44 @@ impl AdapterProcess {
 
     /// Reads a range by both response types, which must say the same.
     pub(crate) fn read(&self, range: (i64, i64), matchers: &[Matcher<'_>]) -> Vec<Series> {
+        self.try_read(range, matchers).unwrap_or_else(|answer| panic!("{answer:?}"))
+    }
+
+    /// The same; gives the answer where it is no 200.
+    pub(crate) fn try_read(
+        &self,
+        range: (i64, i64),
+        matchers: &[Matcher<'_>],
+    ) -> Result<Vec<Series>, Answer> {
         let query = [remote::query(range, matchers)];
         let [sampled, streamed] =
             [[0], [1]].map(|types| self.post_read(&remote::read_body(&query, &types)));
-        assert_eq!(sampled.status, 200, "{sampled:?}");
-        assert_eq!(streamed.status, 200, "{streamed:?}");
+        if sampled.status != 200 {
+            return Err(sampled);
+        }
+        if streamed.status != 200 {
+            return Err(streamed);
+        }
         let mut sampled = remote::sampled(&sampled.body);
         let streamed = remote::streamed(&streamed.body, 1);
         assert_eq!(sampled, streamed);
         assert_eq!(sampled.len(), 1, "one result for one query");
-        sampled.remove(0)
+        Ok(sampled.remove(0))
     }
 
     /// SIGKILL: the process can do nothing more.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Kills it if it has not ended by itself; gives how it ended if it has, and the whole of
+    /// standard error.
+    pub(crate) fn end(mut self) -> (Option<ExitStatus>, String) {
+        let status = self.child.try_wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (status, self.log.whole())
     }
 
     /// SIGTERM, without waiting.

@@ -33,6 +33,11 @@ fn kill_again_and_again(rounds: u64, dice: &mut Dice) {
     let mut senders = load::senders();
     for _ in 0..rounds {
         let last = 20 + dice.below(180);
+        if dice.below(3) == 0 {
+            // So that tables are made, merged and dropped, which takes much more load else.
+            AdapterProcess::start(&mut load::service(folder.path())).stop();
+            load::seal_journal(folder.path());
+        }
         let adapter = AdapterProcess::start(&mut load::service(folder.path()));
         load::check_everything(&adapter, &senders);
         let address = adapter.address();

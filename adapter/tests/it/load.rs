@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use adapter::wire::negotiate::Protocol;
 use serde_json::{Value, json};
 
 use crate::adapter_process::{AdapterProcess, command, now_ms};
-use crate::http_client;
+use crate::http_client::{self, Answer};
 use crate::remote::{self, BOTH, series};
 
 /// The metric of what senders write, but for the bills.
@@ -80,26 +80,33 @@ pub(crate) fn senders() -> Vec<Sender> {
 pub(crate) fn service(folder: &Path) -> Command {
     let mut command = command();
     command.arg("--store.path").arg(folder);
+    // Everything late is sealed at once, again and again.
+    command.args(["--seal.window=1h", "--seal.grace=110s", "--seal.late-pause=20ms"]);
     command
 }
 
 impl Sender {
-    /// Sends request after request until there is no answer any more, and tells of each answer.
-    fn send_until_cut(&mut self, address: SocketAddr, acknowledged: &(dyn Fn() + Sync)) {
+    /// Sends request after request until there is no answer any more, or until it is told to stop;
+    /// tells of each acknowledgement. Gives the answer that refused one, if one did.
+    fn send(&mut self, address: SocketAddr, tell: &(dyn Fn() -> bool + Sync)) -> Option<Answer> {
         let protocol = BOTH[usize::from(self.number.is_multiple_of(2))];
         loop {
             let body = remote::write_body(protocol, &self.request(self.next));
             let headers = [("content-type", remote::content_type(protocol))];
             let answer = http_client::request(address, "POST /api/v1/write", &headers, &body);
             self.unanswered = answer.is_err();
-            let Ok(answer) = answer else { return };
-            assert_eq!(answer.status, 204, "{answer:?}");
-            acknowledged();
-            let written = answer.header("x-prometheus-remote-write-samples-written");
+            let answer = answer.ok()?;
+            if answer.status != 204 {
+                return Some(answer);
+            }
             let samples = self.kind().guests + 1;
+            let written = answer.header("x-prometheus-remote-write-samples-written");
             let expected = (protocol == Protocol::V2).then(|| samples.to_string());
             assert_eq!(written, expected.as_deref());
             self.next += 1;
+            if !tell() {
+                return None;
+            }
         }
     }
 
@@ -159,8 +166,8 @@ impl Sender {
     }
 
     /// Every sample that was acknowledged, and apart from them those that were only sent.
-    fn sent(&self) -> (Samples, Samples) {
-        let all = |requests: std::ops::Range<u64>| -> Samples {
+    fn sent(&self) -> (Sent, Sent) {
+        let all = |requests: std::ops::Range<u64>| -> Sent {
             let counters = requests
                 .clone()
                 .map(|request| ((self.billed_guest(), self.time(request)), counted(request)));
@@ -200,22 +207,64 @@ fn counted(request: u64) -> f64 {
 }
 
 /// Bits of values by guest and time.
-type Samples = BTreeMap<(String, i64), u64>;
+type Sent = BTreeMap<(String, i64), u64>;
+
+/// Bits of values by guest and time, and whether somebody sent them.
+type Samples = BTreeMap<(String, i64), (u64, bool)>;
 
 /// Runs all senders against one server until they are cut off. Each acknowledged request calls
 /// `acknowledged` at once, on its sender's thread, with the number of them so far.
 pub(crate) fn run(senders: &mut [Sender], address: SocketAddr, acknowledged: impl Fn(u64) + Sync) {
+    let refused = run_while(senders, address, |count| {
+        acknowledged(count);
+        true
+    });
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Runs all senders until this many requests are acknowledged.
+pub(crate) fn run_for(senders: &mut [Sender], address: SocketAddr, acknowledged: u64) {
+    let refused = run_while(senders, address, |count| count < acknowledged);
+    assert!(refused.is_empty(), "{refused:?}");
+    assert!(senders.iter().all(|sender| !sender.unanswered), "cut off");
+}
+
+/// Runs all senders until each is refused for now, as a full disk does it, or cut off.
+pub(crate) fn run_until_refused(
+    senders: &mut [Sender],
+    address: SocketAddr,
+    acknowledged: impl Fn(u64) + Sync,
+) {
+    for answer in run_while(senders, address, |count| {
+        acknowledged(count);
+        true
+    }) {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+}
+
+/// Runs all senders until `goes_on`, which is told how many requests are acknowledged, says no;
+/// gives the answers that were no acknowledgements.
+fn run_while(
+    senders: &mut [Sender],
+    address: SocketAddr,
+    goes_on: impl Fn(u64) -> bool + Sync,
+) -> Vec<Answer> {
     let count = AtomicU64::new(0);
-    let counted = || acknowledged(count.fetch_add(1, Ordering::SeqCst) + 1);
+    let counted = || goes_on(count.fetch_add(1, Ordering::SeqCst) + 1);
     let begin = Barrier::new(senders.len());
     std::thread::scope(|scope| {
-        for sender in senders {
-            scope.spawn(|| {
+        let start = |sender| {
+            let (begin, counted) = (&begin, &counted);
+            scope.spawn(move || {
                 begin.wait();
-                sender.send_until_cut(address, &counted);
-            });
-        }
-    });
+                Sender::send(sender, address, counted)
+            })
+        };
+        let threads: Vec<_> = senders.iter_mut().map(start).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// Reads everything back, by both response types, and compares; then the bills.
@@ -223,29 +272,100 @@ pub(crate) fn check_everything(adapter: &AdapterProcess, senders: &[Sender]) {
     let mut found = Samples::new();
     for metric in [METRIC, BILLED] {
         // `read` has checked that no series and no time comes twice.
-        for (labels, samples) in adapter.read((i64::MIN, i64::MAX), &[("=", "__name__", metric)]) {
-            let guest = &labels.iter().find(|(name, _)| name == "uuid").unwrap().1;
-            for (time, bits) in samples {
-                let twice = found.insert((guest.clone(), time), bits);
-                assert_eq!(twice, None, "{guest} has two series");
+        take_in(&mut found, adapter.read((i64::MIN, i64::MAX), &[("=", "__name__", metric)]));
+    }
+    check_found(&mut found, senders);
+    check_bills(adapter, senders, &found);
+    assert!(found.values().all(|(_, used)| *used), "nobody sent {:?}", unused(&found));
+}
+
+/// The same where a read may be refused with an error of ours: says whether none was.
+pub(crate) fn check_or_refused(adapter: &AdapterProcess, senders: &[Sender]) -> bool {
+    let mut found = Samples::new();
+    for metric in [METRIC, BILLED] {
+        match adapter.try_read((i64::MIN, i64::MAX), &[("=", "__name__", metric)]) {
+            Ok(series) => take_in(&mut found, series),
+            Err(answer) => {
+                assert!(answer.status >= 500, "{answer:?}");
+                return false;
             }
         }
     }
+    check_found(&mut found, senders);
+    assert!(found.values().all(|(_, used)| *used), "nobody sent {:?}", unused(&found));
+    true
+}
+
+/// Whatever is read was sent, though not all of it need be there.
+pub(crate) fn check_nothing_else(adapter: &AdapterProcess, senders: &[Sender]) {
+    let mut all = BTreeMap::new();
+    for sender in senders {
+        let (acknowledged, sent) = sender.sent();
+        all.extend(acknowledged.into_iter().chain(sent));
+    }
+    let mut found = Samples::new();
+    for metric in [METRIC, BILLED] {
+        if let Ok(series) = adapter.try_read((i64::MIN, i64::MAX), &[("=", "__name__", metric)]) {
+            take_in(&mut found, series);
+        }
+    }
+    for (place, (bits, _)) in found {
+        assert_eq!(all.get(&place), Some(&bits), "nobody sent {place:?}");
+    }
+}
+
+fn take_in(found: &mut Samples, all: Vec<remote::Series>) {
+    for (labels, samples) in all {
+        let guest = &labels.iter().find(|(name, _)| name == "uuid").unwrap().1;
+        for (time, bits) in samples {
+            let twice = found.insert((guest.clone(), time), (bits, false));
+            assert_eq!(twice, None, "{guest} has two series");
+        }
+    }
+}
+
+/// Marks what was found and sent; everything acknowledged must be there.
+fn check_found(found: &mut Samples, senders: &[Sender]) {
     for sender in senders {
         let (acknowledged, sent) = sender.sent();
         for (place, bits) in acknowledged {
-            assert_eq!(found.remove(&place), Some(bits), "acknowledged: {place:?}");
+            let sample = found.get_mut(&place);
+            let (value, used) = sample.unwrap_or_else(|| panic!("acknowledged, lost: {place:?}"));
+            assert_eq!(*value, bits, "acknowledged: {place:?}");
+            *used = true;
         }
-        let mut stored = sender.next;
         for (place, bits) in sent {
             // There or not, but never with another value.
-            let value = found.remove(&place);
-            assert!(value.is_none_or(|value| value == bits), "{place:?}: {value:?}, sent {bits}");
-            if place.0 == sender.billed_guest() && value.is_some() {
-                stored += 1;
+            if let Some((value, used)) = found.get_mut(&place) {
+                assert_eq!(*value, bits, "{place:?}");
+                *used = true;
             }
         }
-        sender.check_bill(adapter, stored);
     }
-    assert!(found.is_empty(), "nobody sent {found:?}");
+}
+
+fn check_bills(adapter: &AdapterProcess, senders: &[Sender], found: &Samples) {
+    for sender in senders {
+        let unanswered = (sender.billed_guest(), sender.time(sender.next));
+        sender.check_bill(adapter, sender.next + u64::from(found.contains_key(&unanswered)));
+    }
+}
+
+fn unused(found: &Samples) -> Vec<&(String, i64)> {
+    found.iter().filter(|(_, (_, used))| !used).map(|(place, _)| place).take(20).collect()
+}
+
+/// The journals of a folder's store.
+pub(crate) fn journals(data: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect()
+}
+
+/// Makes the journal of a store that does not run a sealed one, as if it had been full: at the next
+/// start everything in it becomes tables.
+pub(crate) fn seal_journal(data: &Path) {
+    let number =
+        |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let newest = journals(data).iter().map(number).max().unwrap();
+    std::fs::write(data.join(format!("{}.jnl", newest + 1)), "").unwrap();
 }

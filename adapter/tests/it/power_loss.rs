@@ -18,6 +18,8 @@ use crate::load::{self, Sender};
 
 /// `KANYUN_POWER_LOSSES` sets another number, as `make soak` does.
 const LOSSES: u64 = 12;
+/// `KANYUN_FULL_DISKS` sets another number.
+const FULL_DISKS: u64 = 4;
 /// A folder is given up after so many of them: each check reads all of it.
 const LOSSES_OF_FOLDER: u64 = 8;
 /// Where no earlier end was chosen.
@@ -32,6 +34,22 @@ fn acknowledged_samples_survive_power_losses() {
         let seed = seed + first;
         println!("KANYUN_POWER_SEED={seed}");
         Plant::new(seed).run(LOSSES_OF_FOLDER.min(losses - first));
+    }
+}
+
+/// The disk is full in the middle of whatever the store does: it says so and ends,
+/// or refuses writes, and with room again everything is there.
+#[test]
+fn acknowledged_samples_survive_a_full_disk() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seed = number("KANYUN_POWER_SEED").unwrap_or_else(|| now_ms().cast_unsigned());
+    println!("KANYUN_POWER_SEED={seed}");
+    let mut plant = Plant::new(seed);
+    for _ in 0..number("KANYUN_FULL_DISKS").unwrap_or(FULL_DISKS) {
+        plant.run_until_full();
+        let adapter = AdapterProcess::start(&mut load::service(&plant.data()));
+        load::check_everything(&adapter, &plant.senders);
+        adapter.kill();
     }
 }
 
@@ -59,9 +77,45 @@ impl Plant {
             if loss == losses || self.dice.below(3) > 0 {
                 let adapter = AdapterProcess::start(&mut load::service(&self.data()));
                 load::check_everything(&adapter, &self.senders);
-                adapter.kill();
+                if self.dice.below(2) == 0 {
+                    // So that tables are made, merged and dropped, which takes much more load else.
+                    adapter.stop();
+                    load::seal_journal(&self.data());
+                } else {
+                    adapter.kill();
+                }
             }
         }
+    }
+
+    fn run_until_full(&mut self) {
+        let bits = 1 + self.dice.below(12);
+        let full_at = 1 + self.dice.below(1 << bits);
+        println!("full at call {full_at}");
+        let log = self.folder.path().join("record");
+        std::fs::write(&log, "").unwrap();
+        let mut command = self.command(&log, 0);
+        command.env(powerloss::FULL_AT, full_at.to_string());
+        let ended = match AdapterProcess::try_start(&mut command) {
+            Ok(adapter) => {
+                // Twice: what refuses once goes on to refuse.
+                load::run_until_refused(&mut self.senders, adapter.address(), |_| ());
+                load::run_until_refused(&mut self.senders, adapter.address(), |_| ());
+                if adapter.log().contains("no more writes until a restart") {
+                    let (status, text) = adapter.wait();
+                    (Some(status), text)
+                } else {
+                    adapter.end()
+                }
+            }
+            Err((status, text)) => (Some(status), text),
+        };
+        // A commit that failed ends it; without one it goes on to answer 503.
+        let (status, text) = ended;
+        println!("{status:?}");
+        assert!(status.is_none_or(|status| status.code() == Some(1)), "{status:?}\n{text}");
+        assert!(status.is_none() || text.contains("No space left"), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
     }
 
     fn data(&self) -> PathBuf {

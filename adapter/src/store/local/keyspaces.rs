@@ -9,7 +9,8 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
 
 use super::keys::{Key, KeyReader};
-use super::{damage_of, folder, trouble_of};
+use super::named::Named;
+use super::{damage_of, trouble_of};
 use crate::limits;
 use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 use crate::store::StoreError;
@@ -22,8 +23,7 @@ pub(super) const META_SEALED_UNTIL: u8 = b'u';
 
 /// Handles of all open keyspaces: at 400 days of retention and five years of ledger, about 150.
 pub(super) struct Keyspaces {
-    database: Database,
-    meta: Keyspace,
+    named: Named,
     late: Keyspace,
     open: RwLock<Open>,
 }
@@ -55,12 +55,12 @@ struct Arrivals {
 impl Keyspaces {
     /// Opens what is there.
     pub(super) fn open(database: Database) -> Result<Keyspaces, StoreError> {
-        let meta = make(&database, "meta", small)?;
-        let late = make(&database, "late", late)?;
+        let named = Named::open(database, small)?;
+        let late = named.keyspace("late", late)?;
         let mut open = Open::default();
-        for name in database.list_keyspace_names() {
+        for name in named.database().list_keyspace_names() {
             let keyspace = |options: fn() -> KeyspaceCreateOptions| {
-                database.keyspace(&name, options).map_err(|error| damage_of(&name, &error))
+                named.database().keyspace(&name, options).map_err(|error| damage_of(&name, &error))
             };
             let number = |prefix: &str| name.strip_prefix(prefix).and_then(|end| end.parse().ok());
             if let Some(day) = number("head-") {
@@ -74,7 +74,7 @@ impl Keyspaces {
                 open.ledger.insert(Month(month), keyspace(ledger)?);
             }
         }
-        for guard in meta.prefix([META_ARRIVAL]) {
+        for guard in named.meta().prefix([META_ARRIVAL]) {
             let key = guard.key().map_err(|error| damage_of("meta", &error))?;
             let mut reader = KeyReader::new(&key, "meta");
             reader.tag()?;
@@ -83,15 +83,15 @@ impl Keyspaces {
                 arrivals.holds.insert(sampled);
             }
         }
-        Ok(Keyspaces { database, meta, late, open: RwLock::new(open) })
+        Ok(Keyspaces { named, late, open: RwLock::new(open) })
     }
 
     pub(super) fn database(&self) -> &Database {
-        &self.database
+        self.named.database()
     }
 
     pub(super) fn meta(&self) -> &Keyspace {
-        &self.meta
+        self.named.meta()
     }
 
     /// The late rows.
@@ -110,7 +110,7 @@ impl Keyspaces {
             return Ok((arrivals.keyspace.clone(), arrivals.holds.contains(&sampled)));
         }
         let name = format!("head-{}", arrived.0);
-        let keyspace = make(&self.database, &name, head)?;
+        let keyspace = self.named.keyspace(&name, head)?;
         let arrivals = Arrivals { keyspace: keyspace.clone(), holds: BTreeSet::new() };
         self.write().heads.insert(arrived, arrivals);
         Ok((keyspace, false))
@@ -119,7 +119,7 @@ impl Keyspaces {
     /// Adds to a batch that a day of arrival holds samples of a day, so that this is durable with
     /// the samples themselves.
     pub(super) fn note_arrival(&self, arrived: Day, sampled: Day, batch: &mut OwnedWriteBatch) {
-        batch.insert(&self.meta, Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
+        batch.insert(self.meta(), Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
     }
 
     /// What was noted is durable: readers look there from now on.
@@ -134,7 +134,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.index(week) {
             return Ok(keyspace);
         }
-        let keyspace = make(&self.database, &format!("index-{}", week.0), index)?;
+        let keyspace = self.named.keyspace(&format!("index-{}", week.0), index)?;
         Ok(self.write().index.entry(week).or_insert(keyspace).clone())
     }
 
@@ -158,7 +158,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.read().chunks.get(&month) {
             return Ok(keyspace.clone());
         }
-        let keyspace = make(&self.database, &format!("chunks-{}", month.0), chunks)?;
+        let keyspace = self.named.keyspace(&format!("chunks-{}", month.0), chunks)?;
         Ok(self.write().chunks.entry(month).or_insert(keyspace).clone())
     }
 
@@ -167,7 +167,7 @@ impl Keyspaces {
         if let Some(keyspace) = self.read().ledger.get(&month) {
             return Ok(keyspace.clone());
         }
-        let keyspace = make(&self.database, &format!("ledger-{}", month.0), ledger)?;
+        let keyspace = self.named.keyspace(&format!("ledger-{}", month.0), ledger)?;
         Ok(self.write().ledger.entry(month).or_insert(keyspace).clone())
     }
 
@@ -213,16 +213,17 @@ impl Keyspaces {
         let sealed_ms = kept.sealed_until.start_ms();
         let heads_ms = late.arrived_ms.min(sealed_ms - limits::AHEAD_MS_MAX);
         while let Some((day, keyspace)) = self.take_head_before(heads_ms) {
-            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
+            self.named.drop(keyspace.clone()).inspect_err(|_| {
                 // Tried again at the next pass; until then readers find it where it was.
                 let holds = self.noted(day).unwrap_or_default();
                 self.write().heads.insert(day, Arrivals { keyspace, holds });
-                trouble_of(&error)
             })?;
-            for guard in self.meta.prefix(Key(vec![META_ARRIVAL]).day(day).0) {
+            let mut batch = self.named.batch();
+            for guard in self.meta().prefix(Key(vec![META_ARRIVAL]).day(day).0) {
                 let key = guard.key().map_err(|error| damage_of("meta", &error))?;
-                self.meta.remove(key).map_err(|error| trouble_of(&error))?;
+                batch.remove(self.meta(), key);
             }
+            batch.commit().map_err(|error| trouble_of(&error))?;
             tracing::info!(day = day.0, "dropped the heads of a day, all of which is sealed");
             dropped += 1;
         }
@@ -249,7 +250,7 @@ impl Keyspaces {
     /// The days of sample time that a day of arrival was noted to hold.
     fn noted(&self, arrived: Day) -> Result<BTreeSet<Day>, StoreError> {
         let mut days = BTreeSet::new();
-        for guard in self.meta.prefix(Key(vec![META_ARRIVAL]).day(arrived).0) {
+        for guard in self.meta().prefix(Key(vec![META_ARRIVAL]).day(arrived).0) {
             let key = guard.key().map_err(|error| damage_of("meta", &error))?;
             let mut reader = KeyReader::new(&key, "meta");
             reader.tag()?;
@@ -272,9 +273,8 @@ impl Keyspaces {
                 first.map(|first| first.remove_entry())
             };
             let Some((span, keyspace)) = first else { return Ok(dropped) };
-            self.database.delete_keyspace(keyspace.clone()).map_err(|error| {
+            self.named.drop(keyspace.clone()).inspect_err(|_| {
                 of(&mut self.write()).insert(span, keyspace);
-                trouble_of(&error)
             })?;
             tracing::info!(?span, "dropped what has expired");
             dropped += 1;
@@ -304,18 +304,6 @@ pub(super) fn late_row(key: &[u8]) -> Result<LateRow, StoreError> {
 
 fn months(hours: (Hour, Hour)) -> std::ops::RangeInclusive<Month> {
     Month::of(hours.0.start_ms())..=Month::of(hours.1.start_ms())
-}
-
-/// Makes a keyspace, and makes it durable: what is written to it afterwards would be lost with its
-/// name, which fjall does not sync.
-fn make(
-    database: &Database,
-    name: &str,
-    options: fn() -> KeyspaceCreateOptions,
-) -> Result<Keyspace, StoreError> {
-    let keyspace = database.keyspace(name, options).map_err(|error| trouble_of(&error))?;
-    folder::sync_names_beside(keyspace.path()).map_err(|error| trouble_of(&error.into()))?;
-    Ok(keyspace)
 }
 
 impl std::fmt::Debug for Keyspaces {

@@ -5,7 +5,9 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
 use crate::gate;
 use crate::record::{Header, Kind};
-use crate::recorder::{Turn, is_inside, is_watched, set_watched, turn};
+use crate::recorder::{Room, Turn, is_inside, is_watched, set_watched, turn};
+
+const NO_ROOM: i64 = -(libc::ENOSPC as i64);
 
 /// Catches the signal by which the kernel tells of a trapped call.
 pub(crate) fn catch() {
@@ -105,7 +107,10 @@ impl Call {
             turn.unknown(b"a file without a name");
         }
         if flags & (libc::O_CREAT | libc::O_TRUNC) != 0 {
-            turn.count();
+            let room = turn.count();
+            if flags & libc::O_CREAT != 0 && room == Room::None {
+                return NO_ROOM;
+            }
         }
         let fd = self.make();
         if fd >= 0 {
@@ -154,7 +159,9 @@ impl Call {
             return self.make();
         }
         let turn = turn();
-        turn.count();
+        if turn.count() == Room::None {
+            return NO_ROOM;
+        }
         let written = self.make();
         if written > 0 {
             // In append mode, too, the position is behind what was written.
@@ -212,7 +219,9 @@ impl Call {
             return self.make();
         }
         let turn = turn();
-        turn.count();
+        if turn.count() == Room::None && kind == Kind::MakeFolder {
+            return NO_ROOM;
+        }
         let done = self.make();
         if done == 0 {
             turn.record(Header { at, other, ..Header::new(kind) }, &[gate::part(path)], new);

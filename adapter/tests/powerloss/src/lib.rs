@@ -17,6 +17,8 @@ pub const FOLDER: &str = "POWERLOSS_FOLDER";
 pub const LOG: &str = "POWERLOSS_LOG";
 /// The process kills itself before this call, of those that are recorded; 0 is never.
 pub const KILL_AT: &str = "POWERLOSS_KILL_AT";
+/// From this call on there is no room: whatever would need some fails; 0 is never.
+pub const FULL_AT: &str = "POWERLOSS_FULL_AT";
 
 // SAFETY: the loader calls what stands in this section once, before main, when there is one
 // thread; the function has the signature that it expects.
@@ -27,8 +29,12 @@ static BEGIN: extern "C" fn() = begin;
 /// Does nothing where the variables are missing, as in the tests' own process.
 extern "C" fn begin() {
     let (Ok(folder), Ok(log)) = (std::env::var(FOLDER), std::env::var(LOG)) else { return };
-    let kill_at = std::env::var(KILL_AT).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    recorder::begin(&folder, &log, kill_at);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    recorder::begin(
+        &folder,
+        &log,
+        recorder::Moments { kill: number(KILL_AT), full: number(FULL_AT) },
+    );
     calls::catch();
     filter::install();
 }

@@ -14,7 +14,13 @@ const FILES_MAX: usize = 1 << 16;
 struct Watch {
     folder: Vec<u8>,
     log: c_int,
-    kill_at: u64,
+    moments: Moments,
+}
+
+/// When something happens, by the number of a call; 0 is never.
+pub(crate) struct Moments {
+    pub(crate) kill: u64,
+    pub(crate) full: u64,
 }
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
@@ -23,16 +29,23 @@ static CALLS: AtomicU64 = AtomicU64::new(0);
 /// A bit for each open file: whether it is in the folder.
 static WATCHED: [AtomicU64; FILES_MAX / 64] = [const { AtomicU64::new(0) }; FILES_MAX / 64];
 
+/// Whether the disk takes more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    None,
+}
+
 /// The only one who may change the folder and write records. Released when it is dropped.
 pub(crate) struct Turn(());
 
-pub(crate) fn begin(folder: &str, log: &str, kill_at: u64) {
+pub(crate) fn begin(folder: &str, log: &str, moments: Moments) {
     let path = CString::new(log).expect("powerloss: a path without zero bytes");
     // SAFETY: a path that ends with a zero byte.
     let log =
         unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC) };
     assert!(log >= 0, "powerloss: no log: {}", std::io::Error::last_os_error());
-    assert!(WATCH.set(Watch { folder: folder.into(), log, kill_at }).is_ok());
+    assert!(WATCH.set(Watch { folder: folder.into(), log, moments }).is_ok());
 }
 
 fn watch() -> &'static Watch {
@@ -55,11 +68,14 @@ impl Drop for Turn {
 
 impl Turn {
     /// Counts a call that changes or syncs something: the power may go off before it.
-    pub(crate) fn count(&self) {
+    /// Says whether there is room for what it needs.
+    pub(crate) fn count(&self) -> Room {
         let number = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
-        if number == watch().kill_at {
+        let Moments { kill, full } = watch().moments;
+        if number == kill {
             gate::kill_self();
         }
+        if full != 0 && number >= full { Room::None } else { Room::Enough }
     }
 
     /// Writes a record whose first byte string is in parts.
