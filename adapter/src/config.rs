@@ -172,7 +172,9 @@ fn seal_grace(text: &str) -> Result<Duration, String> {
     let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if !(GRACE_MIN..=Duration::from_secs(86_400)).contains(&grace) {
         let least = humantime::format_duration(GRACE_MIN);
-        return Err(format!("must be from {least}, twice what a write may take and a minute, to 1d"));
+        return Err(format!(
+            "must be from {least}, twice what a write may take and a minute, to 1d"
+        ));
     }
     Ok(grace)
 }

@@ -3,11 +3,13 @@
 
 mod batch;
 pub mod chunk;
+mod collected;
 mod commit;
 mod index;
 pub mod layout;
 mod matching;
 pub mod pack;
+mod places;
 mod seal;
 mod select;
 mod stored;
@@ -38,8 +40,9 @@ pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
-pub use seal::GroupWindow;
+pub use places::Place;
 use seal::Sealing;
+pub use seal::{GroupWindow, Whole};
 pub use select::SelectError;
 use select::Selection;
 
@@ -338,11 +341,7 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 }
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
-async fn sealed_until(
-    store: &Store,
-    layouts: &Layouts,
-    clock: &Clock,
-) -> Result<Hour, StoreError> {
+async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
     if let Some(until) = store.sealed_until().await? {
         return Ok(until);
     }

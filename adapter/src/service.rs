@@ -16,8 +16,8 @@ use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
 use crate::config::{CassandraFlags, Flags, StoreKind};
-use crate::engine::{Engine, Keeping};
 use crate::engine::layout::{Layout, LayoutError};
+use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::Reader;
@@ -129,8 +129,7 @@ async fn serve_until_stopped(
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let engine =
-        Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
+    let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
     let engine = Arc::new(engine);
 
     let doors = Doors::new(

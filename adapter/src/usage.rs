@@ -14,8 +14,8 @@ use serve::clock::Clock;
 use tokio::time::timeout;
 
 use crate::engine::Engine;
-use crate::ledger::guest::Guest;
 use crate::ledger::MINUTE_MS;
+use crate::ledger::guest::Guest;
 use crate::legacy::{self, Call, Data, Devices, NotJson, UsageReport};
 use crate::limits;
 use crate::meter::Meter;

@@ -17,7 +17,7 @@ use crate::store::{Store, StoreError};
 
 /// Ids are hashes already: mixing their parts once more is all that a table needs.
 #[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::rows::{
-    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow,
-    Placed, PostingsKey, Rows, Sealed,
+    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
+    MarkerRow, Placed, PostingsKey, Rows, Sealed,
 };
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -131,7 +131,10 @@ async fn index_rows(store: &Store, week: Week) {
         index_row(Week(week.0 - 1), 2, &[(METRIC_NAME, "older"), ("job", "a")]),
     ];
     store.append(Rows { index: rows.clone(), ..Rows::default() }).await.unwrap();
-    store.append(Rows { index: rows.iter().rev().cloned().collect(), ..Rows::default() }).await.unwrap();
+    store
+        .append(Rows { index: rows.iter().rev().cloned().collect(), ..Rows::default() })
+        .await
+        .unwrap();
     let placed = |row: &IndexRow| Placed { group: row.group, series: row.series };
 
     assert_eq!(store.metrics(week, ROWS_MAX).await.unwrap(), ["up", "upper"]);
@@ -298,7 +301,8 @@ async fn late_rows(store: &Store, hour: Hour) {
 /// An hour is written whole in place of what was there, and reads back to the bit.
 async fn ledger_rows(store: &Store, hour: Hour) {
     let minute = |minute, value| LedgerMinute { minute, value, samples: 4, resets: 1, flags: 5 };
-    let column = |name: &str, minutes: Vec<LedgerMinute>| LedgerColumn { name: name.to_owned(), minutes };
+    let column =
+        |name: &str, minutes: Vec<LedgerMinute>| LedgerColumn { name: name.to_owned(), minutes };
     let row = |family: &str, guest: &str, hour, columns| LedgerRow {
         family: family.to_owned(),
         guest: guest.to_owned(),
@@ -306,15 +310,21 @@ async fn ledger_rows(store: &Store, hour: Hour) {
         columns,
     };
     let next = Hour(hour.0 + 1);
-    let first = row("cpu", "u1", hour, vec![column("total", vec![minute(0, 0.1), minute(59, 1e-300)])]);
+    let first =
+        row("cpu", "u1", hour, vec![column("total", vec![minute(0, 0.1), minute(59, 1e-300)])]);
     let rows = vec![
         first.clone(),
         row("cpu", "u1", next, vec![column("total", vec![minute(3, 100.0)])]),
         row("cpu", "u2", hour, vec![column("total", vec![minute(3, 7.0)])]),
-        row("blk_read", "u1", hour, vec![
-            column("vda", vec![minute(1, 9_007_199_254_740_991.0), minute(2, 0.0)]),
-            column("vdb", vec![]),
-        ]),
+        row(
+            "blk_read",
+            "u1",
+            hour,
+            vec![
+                column("vda", vec![minute(1, 9_007_199_254_740_991.0), minute(2, 0.0)]),
+                column("vdb", vec![]),
+            ],
+        ),
     ];
     for _ in 0..2 {
         store.seal(Sealed { ledger: rows.clone(), ..Sealed::default() }).await.unwrap();

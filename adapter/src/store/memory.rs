@@ -318,9 +318,10 @@ impl Memory {
     ) -> Result<Vec<String>, StoreError> {
         let months = Month::of(hours.0.start_ms())..=Month::of(hours.1.start_ms());
         let tables = self.tables();
-        let found = tables.ledger.keys().filter(|(of, _, hour)| {
-            of == family && months.contains(&Month::of(hour.start_ms()))
-        });
+        let found = tables
+            .ledger
+            .keys()
+            .filter(|(of, _, hour)| of == family && months.contains(&Month::of(hour.start_ms())));
         let guests: BTreeSet<&str> = found.map(|(_, guest, _)| guest.as_str()).collect();
         bounded("ledger", rows_max, guests.into_iter().map(str::to_owned))
     }

@@ -5,10 +5,10 @@ use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::tests::{NOW_MS, engine, sample, write};
 use crate::ledger::Family;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::sample::Sample;
-use crate::engine::tests::{NOW_MS, engine, sample, write};
 use crate::model::time::{DAY_MS, HOUR_MS, Week};
 use crate::report::{Amount, Statistic};
 

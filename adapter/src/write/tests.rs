@@ -5,8 +5,8 @@ use prost::Message;
 use serve::clock::Clock;
 
 use super::*;
-use crate::engine::tests::KEEPING;
 use crate::engine::layout::Layout;
+use crate::engine::tests::KEEPING;
 use crate::model::matcher::Matcher;
 use crate::model::time::{DAY_MS, TimeRange};
 use crate::store::Store;

@@ -236,7 +236,8 @@ impl Keyspaces {
         let index_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
         dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < index_ms)?;
         let samples_ms = kept.samples_ms;
-        dropped += self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
+        dropped +=
+            self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
         let ledger_ms = kept.ledger_ms;
         dropped += self.drop_before(|open| &mut open.ledger, |month| month.end_ms() < ledger_ms)?;
         Ok(dropped)

@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_bytes_are_pinned() {
-        let minute = |minute, value, flags| LedgerMinute { minute, value, samples: 4, resets: 0, flags };
+        let minute =
+            |minute, value, flags| LedgerMinute { minute, value, samples: 4, resets: 0, flags };
         let column = LedgerColumn {
             name: "vda".to_owned(),
             minutes: vec![minute(0, 4096.0, 0), minute(2, 4095.0, 1)],

@@ -213,8 +213,7 @@ fn read_chunks(
     let (from, to) = (key.clone().hour(windows.0).hash(0), key.hour(windows.1).hash(u64::MAX));
     let mut bytes = 0;
     for guard in keyspace.range(from.0..=to.0) {
-        let (key, value) =
-            Guard::into_inner(guard).map_err(|error| damage_of("chunks", &error))?;
+        let (key, value) = Guard::into_inner(guard).map_err(|error| damage_of("chunks", &error))?;
         let mut reader = KeyReader::new(&key, "chunks");
         reader.tag()?;
         reader.group()?;

@@ -4,9 +4,7 @@ use super::*;
 use crate::model::time::DAY_MS;
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
-use crate::store::rows::{
-    HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Sealed,
-};
+use crate::store::rows::{HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Sealed};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
