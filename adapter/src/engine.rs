@@ -3,12 +3,14 @@
 
 mod batch;
 pub mod chunk;
+mod collected;
 mod commit;
 mod index;
 pub mod layout;
 mod matching;
 mod memo;
 pub mod pack;
+mod places;
 mod seal;
 mod select;
 mod stored;
@@ -40,8 +42,9 @@ use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
 use layout::{Layout, LayoutError, Layouts};
 pub use memo::Known;
-pub use seal::GroupWindow;
+pub use places::Place;
 use seal::Sealing;
+pub use seal::{GroupWindow, Whole};
 use select::Selection;
 pub use select::{Found, SelectError};
 

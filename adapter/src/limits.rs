@@ -143,6 +143,9 @@ pub const LOCAL_READS_AT_ONCE: usize = 4;
 /// Samples of one group's window that are held at once, 64 MiB of them; a group that has more is
 /// sealed by parts of its series, and its head is read once for each.
 pub const SEAL_SAMPLES_MAX: usize = 2_000_000;
+/// Samples of a group's window that are kept until its ledger is counted, 4 MiB of them; a group that
+/// has more has them read again.
+pub const SEAL_KEPT_SAMPLES_MAX: usize = 131_072;
 /// Samples of one chunk; a series that has more in a window has several.
 pub const CHUNK_SAMPLES_MAX: usize = 65_536;
 /// Groups, or late rows, that the sealer lists at once.

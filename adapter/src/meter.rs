@@ -7,8 +7,8 @@ mod standing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::Engine;
-use crate::ledger::guest::Guest;
+use crate::engine::{Engine, Place, Whole};
+use crate::ledger::guest::{Guest, UUID_LABELS};
 use crate::ledger::{Family, Flags, MINUTE_MS, Row, Series};
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::matcher::Matcher;
@@ -32,13 +32,42 @@ impl Meter {
         Meter { engine }
     }
 
-    /// A guest's series of these metrics that have samples in a range, sorted by labels.
+    /// A guest's series of these metrics, which are sorted, that have samples in a range; sorted by
+    /// labels. What is at hand is not read again.
     async fn series(
         &self,
         guest: &Guest,
         metrics: &[&str],
-        range: TimeRange,
+        (range, at_hand): (TimeRange, Option<&Whole>),
     ) -> Result<Vec<Series>, QueryError> {
+        let found = match self.places(guest, range) {
+            Some(places) => {
+                let wanted = |labels: &Labels| {
+                    metrics.binary_search(&labels.get(METRIC_NAME)).is_ok()
+                        && Guest::of(labels).as_ref() == Some(guest)
+                };
+                self.engine.series_at(&places, (range, at_hand), &wanted).await?
+            }
+            None => self.selected(guest, metrics, range).await?,
+        };
+        Ok(found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect())
+    }
+
+    /// Where all series of a guest live, where that follows from its name.
+    fn places(&self, guest: &Guest, range: TimeRange) -> Option<Vec<Place>> {
+        match guest {
+            Guest::Uuid(uuid) => self.engine.places(range, &UUID_LABELS, uuid),
+            Guest::Name { .. } => None,
+        }
+    }
+
+    /// A guest's series by the index.
+    async fn selected(
+        &self,
+        guest: &Guest,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Sample>)>, QueryError> {
         let encode = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
         let mut found: Vec<(Labels, Vec<Sample>)> = Vec::new();
         for (label, value) in labels_of(guest) {
@@ -49,7 +78,7 @@ impl Meter {
         found.sort_by(|(left, _), (right, _)| left.cmp(right));
         // A series with both labels was found by each of them.
         found.dedup_by(|(left, _), (right, _)| left == right);
-        Ok(found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect())
+        Ok(found)
     }
 
     /// A guest's hours as they are stored: every family that has a sample in one of these hours,
@@ -58,8 +87,10 @@ impl Meter {
         self: &Arc<Self>,
         guest: &Guest,
         hours: (Hour, Hour),
+        at_hand: Option<&Arc<Whole>>,
     ) -> Result<Vec<LedgerRow>, QueryError> {
-        let mut counted = Counted::new(self, guest.clone(), Family::ALL.to_vec(), hours);
+        let counted = Counted::new(self, guest.clone(), Family::ALL.to_vec(), hours);
+        let mut counted = counted.with(at_hand);
         let mut rows = Vec::new();
         while let Some(part) = counted.next().await? {
             rows.extend(part.into_iter().map(|hour| stored(guest, hour)));

@@ -198,6 +198,7 @@ impl Sealer {
         let mut done = Done::default();
         let mut hours: BTreeSet<Hour> = BTreeSet::new();
         let mut guests = BTreeSet::new();
+        let mut at_hand = None;
         // Hours behind this one are counted when their own windows are sealed.
         let until = self.engine.sealing_until();
         for window in &task.windows {
@@ -207,6 +208,7 @@ impl Sealer {
             done.windows += 1;
             done.samples += encoded.samples;
             done.sealed.append(encoded.sealed);
+            at_hand = encoded.whole;
             let last = affected_until(*window).min(Hour(until.0 - 1)).max(window.last());
             hours.extend((window.first.0..=last.0).map(Hour));
             let labels = self.engine.labels_of(task.group, *window).await?;
@@ -217,7 +219,7 @@ impl Sealer {
         }
         for guest in &guests {
             for run in runs(&hours) {
-                done.sealed.ledger.extend(self.meter.project(guest, run).await?);
+                done.sealed.ledger.extend(self.meter.project(guest, run, at_hand.as_ref()).await?);
             }
         }
         Ok(done)

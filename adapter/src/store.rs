@@ -16,9 +16,7 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
-use rows::{
-    Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, Sealed, Wanted,
-};
+use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, Sealed, Wanted};
 
 /// The closed set of stores.
 #[derive(Debug)]

@@ -49,24 +49,52 @@ pub enum Unreadable {
 /// first (LEB128); then the columns: times, values, and, where a flag says so, start times as
 /// numbers with 0 for unknown.
 pub fn encode(samples: &[Sample]) -> Vec<u8> {
-    debug_assert!(samples.len() <= SAMPLES_MAX, "the caller's window is too long");
-    debug_assert!(samples.is_sorted_by(|left, right| left.timestamp_ms < right.timestamp_ms));
-    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Vec::new() };
-    let has_starts = samples.iter().any(|sample| sample.start_ms.is_some());
-    let mut bytes = Vec::with_capacity(64 + samples.len() * 2);
-    bytes.extend_from_slice(&[VERSION, if has_starts { FLAG_STARTS } else { 0 }]);
-    varint::push(samples.len() as u64, &mut bytes);
-    bytes.extend_from_slice(&first.timestamp_ms.to_be_bytes());
-    let length_ms = last.timestamp_ms.wrapping_sub(first.timestamp_ms).cast_unsigned();
-    varint::push(length_ms, &mut bytes);
-    times::push(samples, &mut bytes);
-    values::push(samples, &mut bytes);
-    if has_starts {
-        let starts: Vec<i64> =
-            samples.iter().map(|sample| sample.start_ms.map_or(0, NonZeroI64::get)).collect();
-        column::push(&starts, &mut bytes);
+    Encoder::default().encode(samples)
+}
+
+/// Encodes series one after another. Those of one guest are scraped together: where a series has the
+/// times of the one before, they are not packed again.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    times: Vec<i64>,
+    packed: Vec<u8>,
+}
+
+impl Encoder {
+    /// See [`encode`]: the bytes are the same.
+    pub fn encode(&mut self, samples: &[Sample]) -> Vec<u8> {
+        debug_assert!(samples.len() <= SAMPLES_MAX, "the caller's window is too long");
+        debug_assert!(samples.is_sorted_by(|left, right| left.timestamp_ms < right.timestamp_ms));
+        let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+            return Vec::new();
+        };
+        let has_starts = samples.iter().any(|sample| sample.start_ms.is_some());
+        let mut bytes = Vec::with_capacity(64 + samples.len() * 2);
+        bytes.extend_from_slice(&[VERSION, if has_starts { FLAG_STARTS } else { 0 }]);
+        varint::push(samples.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&first.timestamp_ms.to_be_bytes());
+        let length_ms = last.timestamp_ms.wrapping_sub(first.timestamp_ms).cast_unsigned();
+        varint::push(length_ms, &mut bytes);
+        bytes.extend_from_slice(self.packed_times(samples));
+        values::push(samples, &mut bytes);
+        if has_starts {
+            let starts: Vec<i64> =
+                samples.iter().map(|sample| sample.start_ms.map_or(0, NonZeroI64::get)).collect();
+            column::push(&starts, &mut bytes);
+        }
+        bytes
     }
-    bytes
+
+    fn packed_times(&mut self, samples: &[Sample]) -> &[u8] {
+        let times = samples.iter().map(|sample| sample.timestamp_ms);
+        if !times.clone().eq(self.times.iter().copied()) {
+            self.times.clear();
+            self.times.extend(times);
+            self.packed.clear();
+            times::push(samples, &mut self.packed);
+        }
+        &self.packed
+    }
 }
 
 /// Reads the beginning of a chunk alone.

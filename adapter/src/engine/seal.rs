@@ -2,7 +2,8 @@
 //! series. Knows which windows are due and what comes late to them; the ledger and the order of
 //! work are the sealer's.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Engine;
 use super::chunk;
+use super::collected::BySeries;
 use super::index::stored_labels;
 use super::select::SelectError;
 use super::stored::Stored;
 use crate::limits;
 use crate::model::labels::Labels;
 use crate::model::row_key::Group;
-use crate::model::sample::{Sample, sort_and_merge};
+use crate::model::sample::Sample;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week, Window};
+use crate::model::time::{Hour, TimeRange, Week, Window};
 use crate::store::StoreError;
 use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Sealed};
 
@@ -67,6 +69,42 @@ pub struct GroupWindow {
     pub sealed: Sealed,
     /// Samples in the chunks.
     pub samples: usize,
+    /// The window's samples, where they are all that is stored of it and not too many to keep.
+    pub whole: Option<Arc<Whole>>,
+}
+
+/// Everything that is stored of a group's window.
+#[derive(Debug)]
+pub struct Whole {
+    group: Group,
+    window: Window,
+    /// Sorted by id; samples sorted by time, one a timestamp.
+    series: Vec<(SeriesId, Vec<Sample>)>,
+}
+
+impl Whole {
+    /// Whether all of a group in a range is here.
+    pub(super) fn holds(&self, group: Group, range: TimeRange) -> bool {
+        let of_window = self.window.range();
+        self.group == group
+            && of_window.contains(range.start_ms)
+            && of_window.contains(range.end_ms)
+    }
+
+    /// The samples of some series in a range.
+    pub(super) fn within<T>(
+        &self,
+        range: TimeRange,
+        wanted: &BTreeMap<SeriesId, T>,
+    ) -> Vec<(SeriesId, Vec<Sample>)> {
+        let of_series = self.series.iter().filter(|(id, _)| wanted.contains_key(id));
+        of_series
+            .map(|(id, samples)| {
+                let within = samples.iter().filter(|sample| range.contains(sample.timestamp_ms));
+                (*id, within.copied().collect())
+            })
+            .collect()
+    }
 }
 
 impl Engine {
@@ -182,10 +220,11 @@ impl Engine {
     ) -> Result<Option<GroupWindow>, SelectError> {
         // Before the head, so that a row that comes in between is not taken away unread.
         let late = self.late_rows(group, window).await?;
+        // Without a marker the head holds everything. Chunks that a crash left would be made again.
+        let is_first = !self.is_sealed(group, window).await?;
         let stored = Stored { store: &self.store, layouts: &self.layouts };
-        let mut slices = 1;
-        let mut slice = 0;
-        let (mut chunks, mut count, mut any) = (Vec::new(), 0, false);
+        let (mut slices, mut slice) = (1, 0);
+        let (mut chunks, mut count, mut any, mut whole) = (Vec::new(), 0, false, None);
         while slice < slices {
             let Some(samples) = collect(&stored, group, window, (slice, slices)).await? else {
                 // Too much for memory: the same again, by more and smaller parts of the series.
@@ -194,9 +233,17 @@ impl Engine {
                 continue;
             };
             any |= !samples.is_empty();
-            let fresh = without_sealed(&stored, group, window, samples).await?;
-            count += fresh.iter().map(|(_, samples)| samples.len()).sum::<usize>();
-            chunks.extend(encode(group, window, fresh).await?);
+            let fresh = if is_first {
+                samples
+            } else {
+                without_sealed(&stored, group, window, samples).await?
+            };
+            let samples: usize = fresh.iter().map(|(_, samples)| samples.len()).sum();
+            count += samples;
+            let fresh = Arc::new(Whole { group, window, series: fresh });
+            chunks.extend(encode(Arc::clone(&fresh)).await?);
+            let is_kept = is_first && slices == 1 && samples <= limits::SEAL_KEPT_SAMPLES_MAX;
+            whole = is_kept.then_some(fresh);
             slice += 1;
         }
         if !any && late.is_empty() {
@@ -208,20 +255,24 @@ impl Engine {
             late,
             ..Sealed::default()
         };
-        Ok(Some(GroupWindow { sealed, samples: count }))
+        Ok(Some(GroupWindow { sealed, samples: count, whole }))
     }
 
     /// The late rows of a window, or the first of them: the rest keeps it late.
     async fn late_rows(&self, group: Group, window: Window) -> Result<Vec<LateRow>, StoreError> {
-        let of = |window| LateRow { group, window, arrived_ms: i64::MIN, hash: 0 };
-        let first = of(window.first);
+        let window = window.first;
+        let all = self.store.late(group, (window, window), limits::SEAL_LATE_ROWS_MAX).await;
+        let too_many = match all {
+            Err(error) if error.is_too_much() => error,
+            all => return all,
+        };
+        tracing::debug!(%too_many, "the late rows of a window are taken away in parts");
+        let first = LateRow { group, window, arrived_ms: i64::MIN, hash: 0 };
         let mut rows = self.store.late_page(Some(first), limits::SEAL_LATE_ROWS_MAX).await?;
-        rows.retain(|row| row.group == group && row.window == window.first);
+        rows.retain(|row| row.group == group && row.window == window);
         Ok(rows)
     }
 }
-
-type BySeries = HashMap<SeriesId, Vec<Sample>>;
 
 /// The head's samples of a window, of every series in one of some slices of them; `None` where they
 /// are too many for memory.
@@ -230,23 +281,23 @@ async fn collect(
     group: Group,
     window: Window,
     (slice, slices): (u128, u128),
-) -> Result<Option<BySeries>, SelectError> {
+) -> Result<Option<Vec<(SeriesId, Vec<Sample>)>>, SelectError> {
     let range = window.range();
-    let mut samples = BySeries::new();
+    let mut samples = BySeries::default();
     let mut count = 0_usize;
     stored
         .head(group, (window.first, window.last()), &mut |series, sample| {
-            if range.contains(sample.timestamp_ms) && series.0 % slices == slice {
+            if range.contains(sample.timestamp_ms) && (slices == 1 || series.0 % slices == slice) {
                 count += 1;
                 // Counted on, and not kept: what is kept would not be used.
                 if count <= limits::SEAL_SAMPLES_MAX {
-                    samples.entry(series).or_default().push(sample);
+                    samples.push(series, sample);
                 }
             }
             Ok(())
         })
         .await?;
-    Ok((count <= limits::SEAL_SAMPLES_MAX).then_some(samples))
+    Ok((count <= limits::SEAL_SAMPLES_MAX).then(|| samples.sorted()))
 }
 
 /// Leaves out what the window's chunks hold already.
@@ -254,52 +305,43 @@ async fn without_sealed(
     stored: &Stored<'_>,
     group: Group,
     window: Window,
-    mut samples: BySeries,
+    mut samples: Vec<(SeriesId, Vec<Sample>)>,
 ) -> Result<Vec<(SeriesId, Vec<Sample>)>, SelectError> {
-    let mut ids: Vec<SeriesId> = samples.keys().copied().collect();
-    ids.sort_unstable();
-    let mut sealed = BySeries::new();
+    let ids: Vec<SeriesId> = samples.iter().map(|(id, _)| *id).collect();
+    let mut sealed = BySeries::default();
     stored
         .chunks(group, (window.first, window.last()), &ids, &mut |series, sample| {
-            sealed.entry(series).or_default().push(sample);
+            sealed.push(series, sample);
             Ok(())
         })
         .await?;
-    let mut fresh = Vec::with_capacity(ids.len());
-    for series in ids {
-        let Some(mut samples) = samples.remove(&series) else { continue };
-        sort_and_merge(&mut samples);
-        if let Some(mut sealed) = sealed.remove(&series) {
-            sort_and_merge(&mut sealed);
-            samples.retain(|sample| {
-                let key = |sealed: &Sample| sealed.timestamp_ms;
-                let found = sealed.binary_search_by_key(&sample.timestamp_ms, key).ok();
-                let held = found.and_then(|found| sealed.get(found));
-                held.is_none_or(|held| held.merge(*sample) != *held)
-            });
-        }
-        if !samples.is_empty() {
-            fresh.push((series, samples));
-        }
+    let sealed: BTreeMap<SeriesId, Vec<Sample>> = sealed.sorted().into_iter().collect();
+    for (series, samples) in &mut samples {
+        let Some(sealed) = sealed.get(series) else { continue };
+        samples.retain(|sample| {
+            let key = |sealed: &Sample| sealed.timestamp_ms;
+            let found = sealed.binary_search_by_key(&sample.timestamp_ms, key).ok();
+            let held = found.and_then(|found| sealed.get(found));
+            held.is_none_or(|held| held.merge(*sample) != *held)
+        });
     }
-    Ok(fresh)
+    samples.retain(|(_, samples)| !samples.is_empty());
+    Ok(samples)
 }
 
 /// Chunks; on a thread that may be busy for a while.
-async fn encode(
-    group: Group,
-    window: Window,
-    fresh: Vec<(SeriesId, Vec<Sample>)>,
-) -> Result<Vec<ChunkRow>, StoreError> {
+async fn encode(fresh: Arc<Whole>) -> Result<Vec<ChunkRow>, StoreError> {
     let encoded = tokio::task::spawn_blocking(move || {
-        let row = |series: SeriesId, samples: &[Sample]| {
-            let payload = chunk::encode(samples);
+        let mut encoder = chunk::Encoder::default();
+        let mut row = |series: SeriesId, samples: &[Sample]| {
+            let payload = encoder.encode(samples);
             let hash = xxh3_64(&payload);
             let payload = Bytes::from(payload);
+            let Whole { group, window, .. } = *fresh;
             ChunkRow { group, series, window: window.first, hash, payload }
         };
-        let mut rows = Vec::with_capacity(fresh.len());
-        for (series, samples) in &fresh {
+        let mut rows = Vec::with_capacity(fresh.series.len());
+        for (series, samples) in &fresh.series {
             let parts = samples.chunks(limits::CHUNK_SAMPLES_MAX);
             rows.extend(parts.map(|part| row(*series, part)));
         }

@@ -7,6 +7,9 @@ use std::fmt;
 use super::track::host_of;
 use crate::model::labels::Labels;
 
+/// The labels that are a guest's uuid; the first that a series has counts.
+pub const UUID_LABELS: [&str; 2] = ["uuid", "instance_id"];
+
 /// Who is billed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guest {
@@ -46,7 +49,7 @@ impl Guest {
 
     /// The guest that a series belongs to; `None` for a series of no guest.
     pub fn of(labels: &Labels) -> Option<Guest> {
-        for name in ["uuid", "instance_id"] {
+        for name in UUID_LABELS {
             let uuid = labels.get(name);
             if !uuid.is_empty() {
                 return Some(Guest::Uuid(uuid.to_owned()));

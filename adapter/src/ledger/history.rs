@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::counter::{Before, Tally};
 use super::family::{Family, Source, TOTAL};
@@ -26,9 +27,63 @@ pub struct History {
     suppliers: BTreeMap<i32, Source>,
     /// Whether there is more than one of them; mostly there is not.
     mixed: bool,
-    starts: HostStarts,
+    starts: Arc<HostStarts>,
     /// The guest's cpu time, which says on which of two hosts it lives; for gauges.
-    cpu: Option<Box<History>>,
+    cpu: Option<Arc<History>>,
+}
+
+/// What all families of a guest share, made once.
+struct Shared<'s> {
+    series: &'s [Series],
+    starts: StartTimes,
+    hosts: Arc<HostStarts>,
+    cpu: Option<Arc<History>>,
+}
+
+impl Shared<'_> {
+    fn new(series: &[Series]) -> Shared<'_> {
+        let (starts, hosts) = (StartTimes::new(series), Arc::new(HostStarts::new(series)));
+        Shared { series, starts, hosts, cpu: None }
+    }
+
+    fn cpu(&mut self) -> Arc<History> {
+        if let Some(cpu) = &self.cpu {
+            return Arc::clone(cpu);
+        }
+        let cpu = Arc::new(self.make(Family::Cpu));
+        self.cpu = Some(Arc::clone(&cpu));
+        cpu
+    }
+
+    fn history(&mut self, family: Family) -> Arc<History> {
+        if family == Family::Cpu {
+            return self.cpu();
+        }
+        let mut history = self.make(family);
+        if Source::ALL.into_iter().any(|source| history.is_gauge(source)) {
+            history.cpu = Some(self.cpu());
+        }
+        Arc::new(history)
+    }
+
+    fn make(&self, family: Family) -> History {
+        let tracks = |source| Tracks::new(family, source, self.series, &self.starts);
+        let mut history = History {
+            family,
+            exporter: tracks(Source::Exporter),
+            worker: tracks(Source::Worker),
+            imported: tracks(Source::Imported),
+            suppliers: BTreeMap::new(),
+            mixed: false,
+            starts: Arc::clone(&self.hosts),
+            cpu: None,
+        };
+        history.suppliers = history.find_suppliers();
+        let mut suppliers = history.suppliers.values();
+        let first = suppliers.next();
+        history.mixed = suppliers.any(|supplier| Some(supplier) != first);
+        history
+    }
 }
 
 /// Whether a history reaches back far enough for the rows of its hours.
@@ -45,28 +100,14 @@ type ByPlace<'h, V> = BTreeMap<(&'h str, &'h str), Vec<&'h Track<V>>>;
 
 impl History {
     /// Makes a guest's series ready. Series that do not concern this family are left out.
-    pub fn new(family: Family, series: &[Series]) -> History {
-        let starts = StartTimes::new(series);
-        let tracks = |source| Tracks::new(family, source, series, &starts);
-        let mut history = History {
-            family,
-            exporter: tracks(Source::Exporter),
-            worker: tracks(Source::Worker),
-            imported: tracks(Source::Imported),
-            suppliers: BTreeMap::new(),
-            mixed: false,
-            starts: HostStarts::new(series),
-            cpu: None,
-        };
-        history.suppliers = history.find_suppliers();
-        let mut suppliers = history.suppliers.values();
-        let first = suppliers.next();
-        history.mixed = suppliers.any(|supplier| Some(supplier) != first);
-        let gauges = Source::ALL.into_iter().any(|source| history.is_gauge(source));
-        if gauges && family != Family::Cpu {
-            history.cpu = Some(Box::new(History::new(Family::Cpu, series)));
-        }
-        history
+    pub fn new(family: Family, series: &[Series]) -> Arc<History> {
+        Shared::new(series).history(family)
+    }
+
+    /// The same for several families; what they share is made once.
+    pub fn all(families: Vec<Family>, series: &[Series]) -> Vec<(Family, Arc<History>)> {
+        let mut shared = Shared::new(series);
+        families.into_iter().map(|family| (family, shared.history(family))).collect()
     }
 
     fn tracks(&self, source: Source) -> &Tracks {

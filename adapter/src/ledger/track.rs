@@ -62,10 +62,14 @@ impl StartTimes {
         )
     }
 
-    fn at(&self, copy: SeriesId, t_ms: i64) -> Option<i64> {
-        let times = self.0.get(&copy)?;
-        let found = times.binary_search_by_key(&t_ms, |(t_ms, _)| *t_ms).ok()?;
-        times.get(found).map(|(_, start_ms)| *start_ms)
+    /// The start times of a copy, asked for in order of time.
+    fn of(&self, copy: SeriesId) -> impl FnMut(i64) -> Option<i64> {
+        let mut rest = self.0.get(&copy).map(Vec::as_slice).unwrap_or_default();
+        move |t_ms| {
+            let before = rest.iter().take_while(|(other_ms, _)| *other_ms < t_ms).count();
+            rest = rest.get(before..).unwrap_or_default();
+            rest.first().filter(|(other_ms, _)| *other_ms == t_ms).map(|(_, start_ms)| *start_ms)
+        }
     }
 }
 
@@ -179,10 +183,11 @@ fn tracks<'s, V>(
             return None;
         }
         let copy = copy_id(&series.labels);
+        let mut starts = starts.of(copy);
         let point = |sample: &Sample| {
             let value = sample.value.is_finite().then(|| value(sample.value)).flatten()?;
             let t_ms = sample.timestamp_ms;
-            let start_ms = sample.start_ms.map(i64::from).or_else(|| starts.at(copy, t_ms));
+            let start_ms = sample.start_ms.map(i64::from).or_else(|| starts(t_ms));
             let start_ms = start_ms.filter(|start_ms| is_plausible(*start_ms, t_ms));
             Some(Point { t_ms, value, start_ms })
         };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Meter;
+use crate::engine::Whole;
 use crate::ledger::guest::Guest;
 use crate::ledger::past::{forget, join, thin};
 use crate::ledger::{Family, History, LOOKBACK_MS, Row, Series, Sufficiency};
@@ -39,6 +40,7 @@ pub struct Counted {
     next: Hour,
     last: Hour,
     past: Past,
+    at_hand: Option<Arc<Whole>>,
 }
 
 /// What is known of the guest so far.
@@ -59,7 +61,13 @@ impl Counted {
         (first, last): (Hour, Hour),
     ) -> Counted {
         let (meter, past) = (Arc::clone(meter), Past::unknown(first));
-        Counted { meter, guest, families, next: first, last, past }
+        Counted { meter, guest, families, next: first, last, past, at_hand: None }
+    }
+
+    /// What is at hand of a window is not read again.
+    #[must_use]
+    pub fn with(self, at_hand: Option<&Arc<Whole>>) -> Counted {
+        Counted { at_hand: at_hand.cloned(), ..self }
     }
 
     /// The next hours, sorted by hour and family; `None` at the end.
@@ -72,6 +80,10 @@ impl Counted {
         let (current, last) = self.read(span).await?;
         // Who asks again after a fault begins without a past, and reads it anew.
         let mut past = std::mem::replace(&mut self.past, Past::unknown(self.next));
+        if past.from == self.next && !current.is_empty() {
+            // A counter needs the sample before: to find that out would take a count.
+            past = self.further_back(past).await?;
+        }
         past.series = join(past.series, current);
         let hours = loop {
             let (counted, hours) = self.count(past, last).await?;
@@ -97,7 +109,8 @@ impl Counted {
         loop {
             let last = Hour(first.0 + hours - 1);
             let range = TimeRange { start_ms: first.start_ms(), end_ms: last.end_ms() };
-            match self.meter.series(&self.guest, &metrics, range).await {
+            let at_hand = self.at_hand.as_deref();
+            match self.meter.series(&self.guest, &metrics, (range, at_hand)).await {
                 Err(QueryError::TooMuch(_)) if hours > 1 => hours /= 2,
                 read => return Ok((read?, last)),
             }
@@ -114,10 +127,7 @@ impl Counted {
         let (families, first) = (self.families.clone(), self.next);
         let counted = tokio::task::spawn_blocking(move || {
             let whole = first.0 - past.from.0 >= LOOKBACK_HOURS_MAX;
-            let histories: Vec<(Family, History)> = families
-                .into_iter()
-                .map(|family| (family, History::new(family, &past.series)))
-                .collect();
+            let histories = History::all(families, &past.series);
             let is_enough = whole
                 || histories.iter().all(|(_, history)| {
                     history.sufficiency(first, last, past.from) == Sufficiency::Enough
@@ -147,7 +157,7 @@ impl Counted {
     }
 }
 
-fn hours_of(histories: &[(Family, History)], first: Hour, last: Hour) -> Vec<CountedHour> {
+fn hours_of(histories: &[(Family, Arc<History>)], first: Hour, last: Hour) -> Vec<CountedHour> {
     let mut hours = Vec::new();
     for hour in (first.0..=last.0).map(Hour) {
         for (family, history) in histories {

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::rows::{
-    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow,
-    Placed, PostingsKey, Rows, Sealed, Wanted,
+    ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
+    MarkerRow, Placed, PostingsKey, Rows, Sealed, Wanted,
 };
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};

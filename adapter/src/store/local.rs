@@ -3,8 +3,8 @@
 
 mod committer;
 mod folder;
-mod journal;
 mod index;
+mod journal;
 mod keys;
 mod keyspaces;
 mod ledger_row;

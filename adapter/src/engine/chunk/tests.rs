@@ -121,6 +121,15 @@ proptest! {
     }
 
     #[test]
+    fn what_was_encoded_before_changes_nothing(all in prop::collection::vec(any_samples(), 1..4)) {
+        let mut encoder = Encoder::default();
+        for samples in &all {
+            prop_assert_eq!(encoder.encode(samples), encode(samples));
+            prop_assert_eq!(encoder.encode(samples), encode(samples));
+        }
+    }
+
+    #[test]
     fn what_is_cut_short_is_damaged(samples in any_samples()) {
         let bytes = encode(&samples);
         for end in 0..bytes.len() {
