@@ -238,7 +238,9 @@ impl Family {
     /// times, and its cpu time, which says on which of two hosts it lives.
     pub fn metrics_needed(self) -> Vec<&'static str> {
         let mut metrics = self.metrics();
-        metrics.extend([START_TIME, CPU_TIME]);
+        metrics.push(START_TIME);
+        // Of every source: which one supplies an hour is judged by all of them.
+        metrics.extend(Family::Cpu.metrics());
         metrics.sort_unstable();
         metrics.dedup();
         metrics
