@@ -105,11 +105,11 @@ fn windows(server: &Server, clock: &SetClock, load: Load) -> Result<(f64, Vec<f6
         let mut all = || {
             for window in 0..count {
                 let end_ms = MOVED_TO_MS + (window + 1) * WINDOW_MS;
-                clock.set(end_ms)?;
+                clock.set(server, end_ms)?;
                 due.push(Instant::now());
                 seconds += load.send(&server.write_url(), (end_ms - WINDOW_MS, end_ms))?;
             }
-            clock.set(MOVED_TO_MS + count * WINDOW_MS + HOUR_MS)?;
+            clock.set(server, MOVED_TO_MS + count * WINDOW_MS + HOUR_MS)?;
             due.push(Instant::now());
             until_sealed(server, load.size.samples())
         };

@@ -39,7 +39,7 @@ pub(crate) fn query(programs: Programs<'_>, guests: Size) -> Result<(), String> 
     let server = start()?;
     for hour in 0..HOURS {
         let from_ms = MOVED_TO_MS + hour * HOUR_MS;
-        clock.set(from_ms + HOUR_MS)?;
+        clock.set(&server, from_ms + HOUR_MS)?;
         load.send(&server.write_url(), (from_ms, from_ms + HOUR_MS))?;
     }
     let sealed = size.samples() * SEALED_MS as usize / (HOURS * HOUR_MS) as usize;

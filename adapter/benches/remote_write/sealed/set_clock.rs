@@ -3,10 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::POLL;
+use crate::sender::client;
+use crate::server::Server;
 
 /// libfaketime looks at its file again after this time, in whole seconds.
 const CACHE_SECONDS: u64 = 1;
+/// Far above that, for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A clock that is set, and goes on from there.
 #[derive(Debug)]
@@ -33,12 +39,21 @@ impl SetClock {
             .env("NO_FAKE_STAT", "1");
     }
 
-    /// Sets it, and returns when the server sees it.
-    pub(super) fn set(&self, unix_ms: i64) -> Result<(), String> {
+    /// Sets it, and returns when the server's answers are dated so.
+    pub(super) fn set(&self, server: &Server, unix_ms: i64) -> Result<(), String> {
         self.write(unix_ms)?;
-        // A server that sees it still later refuses what looks ahead, and is sent it again.
-        std::thread::sleep(Duration::from_secs(CACHE_SECONDS) + Duration::from_millis(200));
-        Ok(())
+        let (url, started) = (format!("{}/-/healthy", server.base()), Instant::now());
+        while started.elapsed() < PATIENCE {
+            let answer = client().get(&url).call().map_err(|error| format!("{url}: {error}"))?;
+            let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+            let seen = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+            // Dates have whole seconds.
+            if seen.is_some_and(|seen| seen.timestamp().as_millisecond() > unix_ms - 1_000) {
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
+        }
+        Err("the adapter does not see its moved clock".to_owned())
     }
 
     /// As a distance from the real time: an absolute one would begin when the server began.
