@@ -1,6 +1,8 @@
 //! Request bodies as Prometheus would send them, made before any clock is read.
 //! Knows the protocols by plain prost; knows no HTTP.
 
+use std::ops::Range;
+
 use adapter::wire::messages::{self, v2};
 use adapter::wire::negotiate::Protocol;
 use adapter::wire::snappy;
@@ -60,8 +62,17 @@ impl Texts {
 /// series to the shard that is its reference modulo their number, and a request is sent when it is
 /// full; what is left at the end is sent as it is.
 pub(crate) fn make(size: Size, start_ms: i64, protocol: Protocol, shards: usize) -> Vec<Request> {
+    within(size, start_ms, (i64::MIN..i64::MAX, protocol, shards))
+}
+
+/// The same of the samples in a part of the time alone.
+pub(crate) fn within(
+    size: Size,
+    start_ms: i64,
+    (part_ms, protocol, shards): (Range<i64>, Protocol, usize),
+) -> Vec<Request> {
     let texts = Texts::of(size);
-    let mut requests = Vec::with_capacity(size.samples() / SAMPLES_PER_REQUEST + shards);
+    let mut requests = Vec::new();
     let mut queues = vec![Vec::with_capacity(SAMPLES_PER_REQUEST); shards];
     let mut encoder = Encoder { texts: &texts, places: vec![0; texts.all.len()] };
     let mut full = |shard: usize, points: &mut Vec<Point>| {
@@ -71,6 +82,9 @@ pub(crate) fn make(size: Size, start_ms: i64, protocol: Protocol, shards: usize)
         points.clear();
     };
     fleet::play(size, start_ms, |point| {
+        if !part_ms.contains(&point.timestamp_ms) {
+            return;
+        }
         let shard = reference(size, &point) % shards;
         queues[shard].push(point);
         if queues[shard].len() == SAMPLES_PER_REQUEST {

@@ -28,6 +28,7 @@ mod readback;
 mod remote;
 mod report;
 mod scale;
+mod sealed;
 mod sender;
 mod server;
 mod tally;
@@ -44,6 +45,7 @@ use disk::Disk;
 use fleet::{INTERVAL_MS, Size};
 use readback::Door;
 use report::Round;
+use sealed::{Mode, Programs};
 use server::{Kind, MOVED_TO_MS, MovedClock, Server};
 use tally::{Likeness, Tally};
 
@@ -61,7 +63,7 @@ struct Flags {
     #[arg(long, conflicts_with_all = ["quick", "url", "moved_clock"])]
     scale: bool,
     /// Guests, 60 series each
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, default_value_ifs = [("sealed", "true", "100"), ("fleet", "true", "100")])]
     guests: usize,
     /// Guests of one host, which are scraped together
     #[arg(long, default_value_t = 25)]
@@ -103,6 +105,8 @@ struct Flags {
     /// Instead: memory over so many generations of guests that are gone
     #[arg(long, value_name = "GENERATIONS", num_args = 0..=1, default_missing_value = "30")]
     churn: Option<usize>,
+    #[command(flatten)]
+    sealed: sealed::Flags,
     /// `cargo bench` says so
     #[arg(long, hide = true)]
     bench: bool,
@@ -149,6 +153,9 @@ fn run(flags: &Flags) -> Result<(), String> {
     if let Some(generations) = flags.churn {
         return churn::run(adapter, 2 * flags.guests, generations, now_ms);
     }
+    if let Some(mode) = flags.sealed.mode() {
+        return with_sealing(flags, mode);
+    }
     let course = course(flags)?;
     let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
     let protocols =
@@ -175,7 +182,33 @@ fn run(flags: &Flags) -> Result<(), String> {
             report::line(&round, peer.as_ref());
         }
     }
+    if flags.quick {
+        // Late samples are sealed without a clock that is moved: a day, and the report over it.
+        with_sealing(flags, Mode::Bill { days: 1 })?;
+    }
     Ok(())
+}
+
+fn with_sealing(flags: &Flags, mode: Mode) -> Result<(), String> {
+    let programs = Programs {
+        adapter: Path::new(env!("CARGO_BIN_EXE_kanyun-adapter")),
+        victoria_metrics: flags.victoria_metrics.as_deref(),
+        faketime: if matches!(mode, Mode::Bill { .. }) {
+            Path::new("")
+        } else {
+            flags.sealed.faketime()?
+        },
+    };
+    match mode {
+        Mode::AllIn { hours } => {
+            let scrapes = hours * 3_600_000 / INTERVAL_MS as usize;
+            let protocols = flags.protocols.iter().map(|name| protocol(name));
+            let protocols = protocols.collect::<Result<Vec<_>, _>>()?;
+            sealed::all_in(programs, size(flags, scrapes)?, &protocols)
+        }
+        Mode::Bill { days } => sealed::bill(programs, days),
+        Mode::Query => sealed::query(programs, size(flags, 1)?),
+    }
 }
 
 fn protocol(name: &str) -> Result<Protocol, String> {
@@ -186,15 +219,19 @@ fn protocol(name: &str) -> Result<Protocol, String> {
     }
 }
 
-fn course(flags: &Flags) -> Result<Course<'static>, String> {
+fn size(flags: &Flags, scrapes: usize) -> Result<Size, String> {
     let hosts = flags.guests / flags.guests_per_host.max(1);
-    let size = Size { hosts, guests_per_host: flags.guests_per_host, scrapes: flags.scrapes };
+    let size = Size { hosts, guests_per_host: flags.guests_per_host, scrapes };
     if size.samples() == 0 || size.guests() != flags.guests {
         return Err(
             "--guests must be a multiple of --guests-per-host, and none of them 0".to_owned()
         );
     }
-    Ok(course_of(size))
+    Ok(size)
+}
+
+fn course(flags: &Flags) -> Result<Course<'static>, String> {
+    Ok(course_of(size(flags, flags.scrapes)?))
 }
 
 /// The last scrape is the present, so that no server takes a sample for early, and none for later

@@ -68,6 +68,20 @@ impl Server {
         folder: &Path,
         clock: Option<MovedClock<'_>>,
     ) -> Result<Server, String> {
+        Server::start_with(kind, program, folder, |command| {
+            if let Some(clock) = clock {
+                clock.apply(command);
+            }
+        })
+    }
+
+    /// The same in a folder that may hold data; `dress` adds arguments and variables.
+    pub(crate) fn start_with(
+        kind: Kind,
+        program: &Path,
+        folder: &Path,
+        dress: impl FnOnce(&mut Command),
+    ) -> Result<Server, String> {
         let address = free_address();
         let log = File::create(folder.join("log")).map_err(|error| error.to_string())?;
         let data = folder.join("data");
@@ -81,9 +95,7 @@ impl Server {
                 .arg(format!("-storageDataPath={}", data.display())),
         };
         without_settings(&mut command);
-        if let Some(clock) = clock {
-            clock.apply(&mut command);
-        }
+        dress(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -119,6 +131,11 @@ impl Server {
     /// Where it takes remote_write.
     pub(crate) fn write_url(&self) -> String {
         format!("{}/api/v1/write", self.base)
+    }
+
+    /// Where it listens: `http://` and its address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// How and where it gives samples back.
