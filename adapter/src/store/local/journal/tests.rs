@@ -47,7 +47,7 @@ async fn written(folder: &Path) -> (PathBuf, Vec<usize>) {
     let journal = folder.join("0.jnl");
     let mut ends = Vec::new();
     for number in 0..PAYLOADS.len() {
-        store.append(Rows { index: Vec::new(), head: vec![row(number)] }).await.unwrap();
+        store.append(Rows { head: vec![row(number)], ..Rows::default() }).await.unwrap();
         ends.push(look_through(&journal).unwrap().0 as usize);
     }
     store.close().await.unwrap();
