@@ -11,6 +11,8 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -20,6 +22,7 @@ use fjall::{Database, Guard};
 use serve::clock::Clock;
 use tokio::sync::oneshot;
 
+use super::inventory::Inventory;
 use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows, Sealed};
 use super::{OpenError, StoreError};
 use crate::limits;
@@ -64,18 +67,26 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether a folder holds a store.
+    pub fn is_in(folder: &Path) -> bool {
+        // fjall's own mark, which it looks for as well.
+        folder.join("version").is_file()
+    }
+
     /// Opens or creates the folder, recovers what a crash left, and starts the committer.
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
+        // Judging the folder may cut off what looks torn: never while another process writes it.
+        let held = hold(&folder)?;
         folder::prepare(&folder, settings.sync)?;
-        let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(|error| match error {
-            fjall::Error::Locked => OpenError(format!(
-                "data folder {} is in use by another process; stop it, or choose another with --store.path",
-                folder.display()
-            )),
-            fjall::Error::Io(error) => unusable(&folder, &error),
-            error => unusable(&folder, &error),
-        })?;
+        drop(held);
+        let database = Database::builder(&folder).worker_threads(WORKERS).open().map_err(
+            |error| match error {
+                fjall::Error::Locked => in_use(&folder),
+                fjall::Error::Io(error) => unusable(&folder, &error),
+                error => unusable(&folder, &error),
+            },
+        )?;
         // fjall syncs a new keyspace's folder, but not its name.
         folder::sync_keyspaces(&folder).map_err(|error| unusable(&folder, &error))?;
         let keyspaces = Keyspaces::open(database).map_err(|error| unusable(&folder, &error))?;
@@ -303,6 +314,16 @@ impl Local {
         self.keyspaces.newest_arrival()
     }
 
+    /// See [`super::Store::inventory`].
+    pub async fn inventory(&self) -> Result<Inventory, StoreError> {
+        let folder = self.folder.clone();
+        self.read(move |keyspaces| {
+            let free_bytes = committer::free_bytes(&folder).map_err(StoreError::Unavailable)?;
+            Ok(Inventory { tables: keyspaces.tables()?, free_bytes })
+        })
+        .await
+    }
+
     /// See [`super::Store::ready`].
     pub fn ready(&self) -> Result<(), String> {
         self.health.failure().map_or(Ok(()), Err)?;
@@ -352,6 +373,28 @@ fn placed(series: SeriesId, group: &[u8]) -> Result<Placed, StoreError> {
         .try_into()
         .map_err(|_| StoreError::Damaged("an index row on disk has no group".to_owned()))?;
     Ok(Placed { group: Group(u64::from_be_bytes(group)), series })
+}
+
+/// Takes fjall's own lock of a folder, for as long as the file lives; `None` where no store was ever
+/// made, and nobody can have it open.
+fn hold(folder: &Path) -> Result<Option<File>, OpenError> {
+    let lock = match File::options().read(true).write(true).open(folder.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(folder, &error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(in_use(folder)),
+        Err(TryLockError::Error(error)) => Err(unusable(folder, &error)),
+    }
+}
+
+fn in_use(folder: &Path) -> OpenError {
+    OpenError(format!(
+        "data folder {} is in use by another process; stop it, or choose another with --store.path",
+        folder.display()
+    ))
 }
 
 fn unusable(folder: &Path, error: &dyn std::fmt::Display) -> OpenError {
