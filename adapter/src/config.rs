@@ -4,16 +4,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serve::settings::ServiceFlags;
 
 use crate::limits;
+use crate::model::instant;
 use crate::store::local;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.required(false).default_value("127.0.0.1:9201")))]
+#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.required(false).default_value("127.0.0.1:9201")), mut_arg("config_file", |arg| arg.global(true)))]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Flags of every service.
     #[command(flatten)]
     pub service: ServiceFlags,
@@ -25,6 +30,7 @@ pub struct Flags {
     /// Data folder of the local store
     #[arg(
         long = "store.path",
+        global = true,
         value_name = "FOLDER",
         default_value = "data",
         help_heading = "Store"
@@ -77,6 +83,66 @@ pub struct Flags {
     /// Flags of the Cassandra store.
     #[command(flatten)]
     pub cassandra: CassandraFlags,
+}
+
+/// What an operator asks. Without one of them the adapter serves.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Shows what is kept, how much disk that takes, and how far sealing is
+    Status(AskFlags),
+    /// Prints a guest's rows as they stand in the ledger, in the words of Kanyun's column families
+    Ledger(LedgerFlags),
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct AskFlags {
+    /// Adapter to ask, such as http://127.0.0.1:9201; without it the one of --web.listen-address on
+    /// this machine or, where nobody listens there, the store in --store.path
+    #[arg(long = "url", value_name = "URL")]
+    pub url: Option<String>,
+
+    /// User, where the adapter asks for one
+    #[arg(long = "user", value_name = "NAME", requires = "password_file")]
+    pub user: Option<String>,
+
+    /// File that holds the user's password
+    #[arg(long = "password-file", value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+
+    /// PEM file of the certificates to trust; without it those that this machine trusts
+    #[arg(long = "ca-file", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long = "json")]
+    pub json: bool,
+}
+
+/// Which rows to print.
+#[derive(Clone, Debug, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct LedgerFlags {
+    /// Guest, by its uuid, its name, or its name and host as NAME@HOST
+    #[arg(long = "guest", value_name = "NAME")]
+    pub guest: String,
+
+    /// Family, or several with commas; without it all of them
+    #[arg(long = "family", value_name = "FAMILY")]
+    pub family: Option<String>,
+
+    /// Begin, as 2026-11-01T00:00:00 or unix seconds; without it all that is kept
+    #[arg(long = "from", value_name = "TIME", value_parser = instant::parse, allow_negative_numbers = true)]
+    pub from: Option<i64>,
+
+    /// End; without it now
+    #[arg(long = "to", value_name = "TIME", value_parser = instant::parse, allow_negative_numbers = true)]
+    pub to: Option<i64>,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskFlags,
 }
 
 /// How to reach a cluster.

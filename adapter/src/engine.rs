@@ -35,6 +35,7 @@ use crate::model::matcher::Matcher;
 use crate::model::row_key::Group;
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, Hour, TimeRange, Week};
+use crate::store::inventory::Inventory;
 use crate::store::rows::Kept;
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
@@ -335,6 +336,16 @@ impl Engine {
             sealed_until: self.first_unsealed().await?.first,
         };
         self.store.expire(kept).await
+    }
+
+    /// What the store holds and what that takes of its disk, where it can tell.
+    pub async fn inventory(&self) -> Result<Option<Inventory>, StoreError> {
+        self.store.inventory().await
+    }
+
+    /// How long things are kept.
+    pub fn keeping(&self) -> Keeping {
+        self.keeping
     }
 
     /// Whether writes can be taken; else why not.

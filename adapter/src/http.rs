@@ -2,6 +2,8 @@
 //! A status for an error is chosen by `serve::answer::Refusal`'s constructors alone.
 
 mod billing;
+pub mod operator;
+mod parameters;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::engine::Ticket;
 use crate::limits;
 use crate::query::QueryError;
 use crate::read::{self, Frames, Reader};
+use crate::status::Observer;
 use crate::usage::Usage;
 use crate::wire::negotiate::{self, CONTENT_TYPE_SAMPLED, CONTENT_TYPE_STREAMED, Protocol};
 use crate::write::{Outcome, Verdict, Writer};
@@ -45,21 +48,19 @@ pub struct Doors {
     pub reader: Reader,
     /// Billing.
     pub usage: Arc<Usage>,
+    /// An operator's questions.
+    pub observer: Arc<Observer>,
     /// The page of our own metrics.
     pub registry: Registry,
 }
 
 impl Doors {
-    /// Doors to these use cases.
-    pub fn new(writer: Writer, reader: Reader, usage: Usage, registry: Registry) -> Doors {
-        Doors { writer, reader, usage: Arc::new(usage), registry }
-    }
-
     /// The route table.
     pub fn routes(self) -> Routes {
         let doors = Arc::new(self);
         let (write, read, metrics) = (Arc::clone(&doors), Arc::clone(&doors), Arc::clone(&doors));
-        billing::routes(Routes::new(), &doors.usage)
+        let routes = billing::routes(Routes::new(), &doors.usage);
+        operator::routes(routes, &doors.observer, &doors.usage)
             .get("/", async |_call: Call| Answer::text(StatusCode::OK, LANDING))
             .get("/metrics", move |call: Call| {
                 let answer = exposition::page(&metrics.registry, &call.head);
@@ -130,6 +131,7 @@ const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
     POST /api/v1/read    remote_read, sampled and streamed\n\
     POST /query_usage_report, and POST /   Kanyun's API of 2012\n\
     GET  /api/v1/usage   a guest's minutes, JSON or CSV\n\
+    GET  /api/v1/status, GET /api/v1/ledger   what is kept; a guest's stored rows
     GET  /metrics        this process' own metrics\n\
     GET  /-/healthy, /-/ready\n";
 

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod config;
 pub mod engine;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod read;
 pub mod report;
 pub mod sealer;
 pub mod service;
+pub mod status;
 pub mod store;
 pub mod usage;
 pub mod wire;

@@ -18,7 +18,7 @@ use crate::query::QueryError;
 use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
 pub use counted::{Counted, CountedHour};
 pub(crate) use standing::affected_until;
-pub use standing::{Run, Standing};
+pub use standing::{Run, Standing, Waits};
 
 /// Counts and finds minutes.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The adapter's own metrics, beside those that `serve` keeps for HTTP and the process.
 //! Names and meanings are generated into docs/metrics.md by a test.
 
+mod keeping;
+mod known;
 mod sealing;
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+pub use keeping::KeepingMetrics;
 pub use sealing::SealingMetrics;
 
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
@@ -52,6 +55,7 @@ pub struct Metrics {
     minutes: Counter,
     flagged: Family<Flagged, Counter>,
     sealing: SealingMetrics,
+    keeping: KeepingMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -116,6 +120,7 @@ impl Metrics {
         let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
         let sealing = SealingMetrics::register(registry);
+        let keeping = KeepingMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -134,6 +139,7 @@ impl Metrics {
         };
         Metrics {
             sealing,
+            keeping,
             refused,
             reports,
             flagged,
@@ -241,6 +247,11 @@ impl Metrics {
     /// The families of sealing.
     pub fn sealing(&self) -> &SealingMetrics {
         &self.sealing
+    }
+
+    /// The families of what is kept.
+    pub fn keeping(&self) -> &KeepingMetrics {
+        &self.keeping
     }
 
     /// Days, weeks and months were dropped.

@@ -228,8 +228,8 @@ impl Sealer {
     /// Says how long the oldest window that is not sealed has been due.
     async fn report_lag(&self) -> Result<(), QueryError> {
         let window = self.engine.first_unsealed().await?;
-        let due_ms = self.engine.due_ms(window);
-        self.metrics.sealing().lag((self.clock.now_ms() - due_ms).max(0) / 1000);
+        let lag_ms = (self.clock.now_ms() - self.engine.due_ms(window)).max(0);
+        self.metrics.sealing().lag(lag_ms / 1000, window.first.start_ms());
         Ok(())
     }
 }

@@ -15,13 +15,15 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
-use crate::config::{Flags, StoreKind};
+use crate::command::{self, CommandError, Opened};
+use crate::config::{Command, Flags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
 use crate::sealer::Sealer;
+use crate::status::Observer;
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
 use crate::store::memory::Memory;
@@ -38,6 +40,9 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
 
 /// How often expired days are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often what the store holds is counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for threads that are stuck.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -85,6 +90,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     }
+    if let Some(command) = &flags.command {
+        return run_command(command, &flags);
+    }
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -92,6 +100,73 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a subcommand: its answer goes to standard output, its fault as one line to standard error.
+fn run_command(command: &Command, flags: &Flags) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ended(&Err(CommandError::Output(error))),
+    };
+    let done = runtime.block_on(command::run(flags, command, async || open_to_ask(flags).await));
+    runtime.shutdown_timeout(EXIT_DEADLINE);
+    ended(&done)
+}
+
+fn ended(done: &Result<(), CommandError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_enough() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell where standard error is gone.
+            let line = format!("error: {error}\n");
+            drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens the store of the flags where no adapter runs. Never makes one.
+async fn open_to_ask(flags: &Flags) -> Result<Opened, String> {
+    let folder = flags.store_path.display();
+    if flags.store != StoreKind::Local {
+        return Err("only a local store can be opened without an adapter".to_owned());
+    }
+    if !Local::is_in(&flags.store_path) {
+        return Err(format!("there is no store in {folder}, which --store.path names"));
+    }
+    let clock = Clock::system();
+    let metrics = Metrics::register(&mut Registry::default());
+    let engine = start(flags, &clock, &metrics).await.map_err(|failure| failure.to_string())?;
+    let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics);
+    let observer = observer(flags, &engine, clock);
+    Ok(Opened { engine, observer, usage: Arc::new(usage) })
+}
+
+fn observer(flags: &Flags, engine: &Arc<Engine>, clock: Clock) -> Observer {
+    let store = match flags.store {
+        StoreKind::Local => format!("local, {}", flags.store_path.display()),
+        StoreKind::Memory => "memory".to_owned(),
+        StoreKind::Cassandra => format!("cassandra, keyspace {}", flags.cassandra.keyspace),
+    };
+    Observer::new(Arc::clone(engine), clock, VERSION, store)
+}
+
+/// Opens the store and starts the engine above it.
+async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<Engine>, Failure> {
+    if flags.ledger_retention < flags.retention {
+        return Err(Failure::LedgerRetention);
+    }
+    let window = u32::try_from(flags.seal_window.as_secs()).unwrap_or(u32::MAX);
+    let layout = Layout::new(flags.row_key_labels.clone(), window);
+    let keeping = Keeping {
+        samples: flags.retention,
+        ledger: flags.ledger_retention,
+        grace: flags.seal_grace,
+    };
+    let store = open(flags, &layout, clock.clone()).await?;
+    let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
+    Ok(Arc::new(engine))
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
@@ -117,30 +192,20 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    if flags.ledger_retention < flags.retention {
-        return Err(Failure::LedgerRetention);
-    }
-    let window = u32::try_from(flags.seal_window.as_secs()).unwrap_or(u32::MAX);
-    let layout = Layout::new(flags.row_key_labels.clone(), window);
-    let keeping = Keeping {
-        samples: flags.retention,
-        ledger: flags.ledger_retention,
-        grace: flags.seal_grace,
-    };
-    let store = open(flags, &layout, clock.clone()).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
-    let engine = Arc::new(engine);
+    let engine = start(flags, &clock, &metrics).await?;
 
     let room = room(flags, metrics.clone())?;
-    let doors = Doors::new(
-        Writer::new(Arc::clone(&engine), metrics.clone()),
-        Reader::new(Arc::clone(&engine), metrics.clone(), room),
-        Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()),
+    let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
+    let doors = Doors {
+        writer: Writer::new(Arc::clone(&engine), metrics.clone()),
+        reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
+        usage: Arc::new(usage),
+        observer: Arc::new(observer(flags, &engine, clock.clone())),
         registry,
-    );
+    };
     let ready = Arc::clone(&engine);
     let service = Service {
         routes: doors.routes(),
@@ -149,6 +214,7 @@ async fn serve_until_stopped(
         limits: Limits::default(),
     };
     let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
+    let counting = tokio::spawn(count_regularly(Arc::clone(&engine), metrics.clone()));
     // Leases between adapters come with sealing in a cluster.
     let sealing = (flags.store != StoreKind::Cassandra).then(|| {
         let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
@@ -165,6 +231,7 @@ async fn serve_until_stopped(
         why = failed(&engine) => Err(Failure::Store(why)),
     };
     expiry.abort();
+    counting.abort();
     if let Some(sealing) = sealing {
         sealing.abort();
     }
@@ -243,6 +310,19 @@ async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
             Err(error) => {
                 tracing::warn!(%error, "expired days could not be dropped; trying again later");
             }
+        }
+    }
+}
+
+async fn count_regularly(engine: Arc<Engine>, metrics: Metrics) {
+    let mut interval = tokio::time::interval(COUNT_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        match engine.inventory().await {
+            Ok(Some(inventory)) => metrics.keeping().counted(&inventory),
+            Ok(None) => return,
+            Err(error) => tracing::warn!(%error, "what the store holds cannot be counted"),
         }
     }
 }

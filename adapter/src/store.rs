@@ -3,6 +3,7 @@
 //! every store. Knows the model's ids and times, never labels' meaning.
 
 pub mod cassandra;
+pub mod inventory;
 pub mod local;
 pub mod memory;
 pub mod rows;
@@ -16,6 +17,7 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
+use inventory::Inventory;
 use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, Sealed, Wanted};
 
 /// The closed set of stores.
@@ -289,6 +291,15 @@ impl Store {
         match self {
             Store::Local(local) => local.newest_arrival(),
             Store::Memory(_) | Store::Cassandra(_) => None,
+        }
+    }
+
+    /// What it holds and how much of its disk that takes; `None` where the store cannot tell: in
+    /// memory, and in a cluster, whose nodes are asked (`nodetool tablestats`).
+    pub async fn inventory(&self) -> Result<Option<Inventory>, StoreError> {
+        match self {
+            Store::Local(local) => local.inventory().await.map(Some),
+            Store::Memory(_) | Store::Cassandra(_) => Ok(None),
         }
     }
 

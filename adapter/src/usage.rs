@@ -1,7 +1,9 @@
 //! Billing's questions: a guest's minutes, reports over them, and who can be billed. A range is
 //! answered whole or not at all. Knows no HTTP and no store.
 
+pub mod account;
 pub mod minutes;
+pub mod printout;
 mod slices;
 #[cfg(test)]
 mod tests;

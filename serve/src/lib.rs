@@ -26,6 +26,8 @@ pub mod readiness;
 
 pub mod shutdown;
 
+pub mod client;
+
 mod web_config;
 
 pub mod server;

@@ -118,7 +118,7 @@ impl<'e> Batch<'e> {
         let row_key = rule.row_key(|name| value_of(labels, name));
         let group = row_key.group_of(series);
         if !self.known.contains(week, series) && self.pending.insert((week, series)) {
-            self.unknown.push(index::row((week, series), (rule, row_key), labels, &self.encoded));
+            self.unknown.push(index::row((week, series), row_key, labels, &self.encoded));
         }
         group
     }

@@ -155,22 +155,21 @@ impl KnownSeries {
     }
 }
 
-/// The index row of a series in a week. The first row-key label has no postings: a matcher that
-/// could look them up is answered from the groups that it names.
+/// The index row of a series in a week. The first row-key label has postings, too: values of it name
+/// groups, but beginnings of them are looked up as those of any label.
 pub(super) fn row(
     (week, series): (Week, SeriesId),
-    (rule, row_key): (&RowKeyRule, RowKey),
+    row_key: RowKey,
     labels: &[(&str, &str)],
     encoded: &[u8],
 ) -> IndexRow {
     let group = row_key.group_of(series);
-    let row_key_label = rule.labels.first();
     let mut metric = String::new();
     let mut postings = Vec::with_capacity(labels.len());
     for (name, value) in labels {
         if *name == METRIC_NAME {
             (*value).clone_into(&mut metric);
-        } else if row_key_label.is_none_or(|row_key_label| row_key_label != name) {
+        } else {
             postings.push(((*name).to_owned(), (*value).to_owned()));
         }
     }

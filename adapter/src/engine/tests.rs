@@ -312,6 +312,23 @@ async fn the_widest_range_is_cut_to_what_is_kept() {
     assert!(read(&engine, backwards, &[]).await.is_empty());
 }
 
+/// Values of the first row-key label name groups; beginnings of them do not.
+#[tokio::test]
+async fn guests_by_the_beginning_of_their_uuid() {
+    let engine = engine().await;
+    let sent: Vec<(Labels, Vec<Sample>)> = ["u1", "u2", "v1"]
+        .map(|uuid| (guest(uuid, "cpu"), vec![sample(NOW_MS, 1.0)]))
+        .to_vec();
+    write(&engine, &sent).await;
+    for matchers in [
+        vec![Matcher::matching("uuid", "u.*").unwrap()],
+        vec![Matcher::equal(METRIC_NAME, "cpu"), Matcher::matching("uuid", "u.+").unwrap()],
+        vec![Matcher::equal(METRIC_NAME, "cpu"), Matcher::matching("uuid", "u1|u2").unwrap()],
+    ] {
+        assert_eq!(read(&engine, ALL, &matchers).await, sent[..2], "{matchers:?}");
+    }
+}
+
 #[tokio::test]
 async fn after_close_writes_are_told_to_come_again() {
     let engine = engine().await;

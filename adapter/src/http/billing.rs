@@ -1,7 +1,6 @@
 //! Billing's doors: the 2012 API by its own body shapes, and a guest's minutes as a page.
 //! Judges parameters; what is counted, `usage` knows.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,11 +12,11 @@ use serve::routes::Routes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::parameters::{Parameters, wrong};
 use super::refusal;
 use crate::ledger::{Family, Row};
 use crate::legacy::{Devices, Door};
 use crate::limits;
-use crate::model::instant;
 use crate::query::QueryError;
 use crate::usage::minutes::{Form, Page, Title};
 use crate::usage::{Asked, Minutes, Slices, Usage};
@@ -164,59 +163,28 @@ async fn send_part(part: Vec<u8>, sender: &Sender) -> Result<(), Stopped> {
 
 /// Judges the parameters.
 fn wanted(call: &Call, now_ms: i64) -> Result<Wanted, Refusal> {
-    let wrong = |text: String| Refusal::client(StatusCode::BAD_REQUEST, text);
-    let mut given: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(call.query().unwrap_or_default().as_bytes()) {
-        if !PARAMETERS.contains(&&*name) {
-            let known = PARAMETERS.join(", ");
-            return Err(wrong(format!("parameter {name:?} is none of {known}")));
-        }
-        if given.insert(name.to_string(), value.into_owned()).is_some() {
-            return Err(wrong(format!("parameter {name} came more than once")));
-        }
-    }
-    let mut text = |name: &str| given.remove(name).filter(|value| !value.is_empty());
-    let missing = |name: &str| wrong(format!("parameter {name} is missing"));
-    let time = |name: &str, value: String| {
-        // In a query a plus that is not written %2B means a space: 2026-11-01T00:00:00+08:00.
-        let value = if value.contains('T') { value.replace(' ', "+") } else { value };
-        instant::parse(&value).map_err(|error| wrong(format!("{name}: {error}")))
-    };
-    let id = text("id").ok_or_else(|| missing("id"))?;
-    let from = text("from").ok_or_else(|| missing("from"))?;
+    let mut given = Parameters::of(call, &PARAMETERS)?;
+    let id = given.needed("id")?;
+    let from_ms = given.time("from")?;
     let minutes = Minutes {
-        from_ms: time("from", from)?,
-        to_ms: text("to").map_or(Ok(now_ms), |to| time("to", to))?,
+        from_ms: from_ms.ok_or_else(|| wrong("parameter from is missing".to_owned()))?,
+        to_ms: given.time("to")?.unwrap_or(now_ms),
     };
     if minutes.from_ms >= minutes.to_ms {
         return Err(wrong("from is not before to".to_owned()));
     }
     let csv_accepted = call.header(ACCEPT).is_some_and(|accept| accept.contains("text/csv"));
-    let form = match text("format").as_deref() {
+    let form = match given.text("format").as_deref() {
         Some("csv") => Form::Csv,
         Some("json") => Form::Json,
         Some(other) => return Err(wrong(format!("format {other:?} is neither json nor csv"))),
         None if csv_accepted => Form::Csv,
         None => Form::Json,
     };
-    let families = text("metric").map_or(Ok(Family::ALL.to_vec()), |names| named(&names));
-    let devices = text("device").map_or(Devices::Total, Devices::One);
-    Ok(Wanted { id, families: families.map_err(wrong)?, devices, minutes, form })
+    let families = given.families("metric")?;
+    let devices = given.text("device").map_or(Devices::Total, Devices::One);
+    Ok(Wanted { id, families, devices, minutes, form })
 }
 
 /// What a page may be asked for, each once.
 const PARAMETERS: [&str; 6] = ["id", "metric", "device", "from", "to", "format"];
-
-/// The families of a list of names with commas between them. One that is named twice, by an alias
-/// perhaps, would be summed twice.
-fn named(names: &str) -> Result<Vec<Family>, String> {
-    let mut families = Vec::new();
-    for name in names.split(',').map(str::trim) {
-        let family = Family::named(name).map_err(|error| error.to_string())?;
-        if families.contains(&family) {
-            return Err(format!("metric {name:?} names {} a second time", family.name()));
-        }
-        families.push(family);
-    }
-    Ok(families)
-}

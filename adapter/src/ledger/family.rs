@@ -119,6 +119,20 @@ impl Family {
         }
     }
 
+    /// The families of a list of names with commas between them. One that is named twice, by an
+    /// alias perhaps, would be summed twice.
+    pub fn list(names: &str) -> Result<Vec<Family>, String> {
+        let mut families = Vec::new();
+        for name in names.split(',').map(str::trim) {
+            let family = Family::named(name).map_err(|error| error.to_string())?;
+            if families.contains(&family) {
+                return Err(format!("metric {name:?} names {} a second time", family.name()));
+            }
+            families.push(family);
+        }
+        Ok(families)
+    }
+
     /// The family of a name in a request; Kanyun's API documented `network`, `nic_read` and
     /// `nic_write` besides, which nothing ever wrote. The error is for whoever asked.
     pub fn named(name: &str) -> Result<Family, NoFamily> {

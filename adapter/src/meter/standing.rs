@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::counted::LOOKBACK_HOURS_MAX;
 use super::{Meter, labels_of, matchers, metrics_of};
 use crate::ledger::Family;
@@ -27,6 +29,16 @@ pub struct Run {
     pub standing: Standing,
     /// The first and the last hour.
     pub hours: (Hour, Hour),
+}
+
+/// Why hours are not in the ledger, or not as they will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waits {
+    /// Their windows are not sealed yet.
+    Unsealed,
+    /// Something came late that can change them.
+    Late,
 }
 
 /// The last hour whose rows a sample of a window can change: its predecessor may lie seven days
@@ -62,6 +74,38 @@ impl Meter {
             hour = Hour(last.0 + 1);
         }
         Ok(runs)
+    }
+
+    /// The hours of a range, both included, whose rows are not in the ledger yet or may still be
+    /// other ones there; sorted. Other than [`Meter::runs`], hours without any sample are not among
+    /// them once their window has been looked at.
+    pub async fn missing(
+        &self,
+        guest: &Guest,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<(Waits, (Hour, Hour))>, QueryError> {
+        // First: a window that is sealed meanwhile is then missing once more, and not forgotten.
+        let unsealed = self.engine.first_unsealed().await?.first;
+        let oldest = self.engine.stored_range(TimeRange { start_ms: i64::MIN, end_ms: i64::MAX });
+        let oldest = oldest.map_or(hours.0, |range| Hour::of(range.start_ms).max(hours.0));
+        let mut missing: Vec<(Waits, (Hour, Hour))> = Vec::new();
+        if oldest <= hours.1 {
+            let (_, late) = self.seals(guest, (oldest, hours.1)).await?;
+            for window in late {
+                let last = affected_until(self.engine.window_of(window));
+                let last = last.min(hours.1).min(Hour(unsealed.0 - 1));
+                let first = window.max(hours.0);
+                match missing.last_mut() {
+                    Some((_, before)) if first.0 <= before.1.0 + 1 => before.1 = before.1.max(last),
+                    _ if first <= last => missing.push((Waits::Late, (first, last))),
+                    _ => {}
+                }
+            }
+        }
+        if unsealed <= hours.1 {
+            missing.push((Waits::Unsealed, (unsealed.max(hours.0), hours.1)));
+        }
+        Ok(missing)
     }
 
     /// The sealed windows of a guest that touch a range of hours, and the windows that something

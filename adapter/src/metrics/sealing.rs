@@ -4,6 +4,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::known::Known;
+
 /// Handles of all families; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SealingMetrics {
@@ -15,6 +17,7 @@ pub struct SealingMetrics {
     late_rows: Counter,
     late_windows: Gauge,
     lag: Gauge,
+    unsealed_from: Known,
 }
 
 impl SealingMetrics {
@@ -23,6 +26,10 @@ impl SealingMetrics {
         let lag = Gauge::default();
         let help = "How long the oldest window that is not sealed has been due; 0 where none is";
         registry.register_with_unit("seal_lag", help, Unit::Seconds, lag.clone());
+        let unsealed_from = Known::default();
+        let help = "Begin of the oldest window that is not sealed, unix time; what came late to older ones apart";
+        let gauge = unsealed_from.clone();
+        registry.register_with_unit("unsealed_from_timestamp", help, Unit::Seconds, gauge);
         let late_windows = Gauge::default();
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
         registry.register("late_windows", help, late_windows.clone());
@@ -52,6 +59,7 @@ impl SealingMetrics {
             ),
             late_windows,
             lag,
+            unsealed_from,
         }
     }
 
@@ -78,8 +86,10 @@ impl SealingMetrics {
         self.late_windows.set(i64::try_from(late_windows).unwrap_or(i64::MAX));
     }
 
-    /// How long the oldest window has been due.
-    pub fn lag(&self, seconds: i64) {
+    /// How long the oldest window that is not sealed has been due, and when it begins; unix
+    /// milliseconds.
+    pub fn lag(&self, seconds: i64, begin_ms: i64) {
         self.lag.set(seconds);
+        self.unsealed_from.set(begin_ms.div_euclid(1000));
     }
 }

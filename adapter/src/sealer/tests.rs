@@ -14,12 +14,16 @@ use crate::ledger::tests::guest::{Arrival, any_guest, stored};
 use crate::ledger::tests::oracle;
 use crate::ledger::{Row, Series};
 use crate::legacy::Devices;
-use crate::meter::{Run, Standing};
+use crate::meter::{Run, Standing, Waits};
+use crate::model::instant;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, HOUR_MS, TimeRange, WEEK_MS};
+use crate::status::Observer;
 use crate::store::Store;
 use crate::store::memory::Memory;
+use crate::usage::account::{Account, Wanted};
+use crate::usage::printout::Line;
 use crate::usage::{Asked, Minutes, Slices, Usage};
 
 const PAUSE: Duration = Duration::from_secs(60);
@@ -355,4 +359,56 @@ async fn a_clock_that_was_ahead() {
     works.pass().await;
     check(&works, &arrived).await.unwrap();
     all_stands(&works, &arrived, begin).await.unwrap();
+}
+
+/// What is printed of the ledger: how many rows, and the hours that wait, from some begin.
+async fn printed(works: &Works, begin: i64) -> (usize, Vec<(Waits, i64, i64)>) {
+    let minutes = Minutes { from_ms: begin, to_ms: begin + 4 * HOUR_MS };
+    let wanted = Wanted { name: "u1".to_owned(), families: vec![Family::NicIncoming], minutes };
+    let mut account = Account::open(&works.usage, wanted).await.unwrap();
+    let (mut rows, mut missing) = (0, None);
+    while let Some(lines) = account.next().await.unwrap() {
+        for line in lines {
+            match line {
+                Line::Begin(title) => assert_eq!(title.guest.as_deref(), Some("u1")),
+                Line::Row(_) => rows += 1,
+                Line::End(end) => missing = Some(end.missing),
+            }
+        }
+    }
+    let hours = |text: &str| (instant::parse(text).unwrap() - begin) / HOUR_MS;
+    let missing = missing.unwrap().into_iter();
+    (rows, missing.map(|one| (one.why, hours(&one.from), hours(&one.to))).collect())
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_is_sealed_and_what_waits() {
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let works = Works::new(&["uuid"], begin).await;
+    let status = async || {
+        let engine = Arc::clone(&works.engine);
+        let observer = Observer::new(engine, works.clock.clone(), "1", "memory".to_owned());
+        observer.status().await.unwrap().sealing
+    };
+    send(&works, &scrapes(begin, begin + 2 * HOUR_MS)).await;
+    works.clock.set(begin + 2 * HOUR_MS + 60_000);
+    works.pass().await;
+    assert_eq!(printed(&works, begin).await, (0, vec![(Waits::Unsealed, 0, 4)]));
+    works.clock.set(begin + 3 * HOUR_MS);
+    let due = status().await;
+    assert_eq!(due.unsealed_from, instant::format(begin));
+    assert_eq!((due.lag_seconds, due.late_windows), (45 * 60, 0));
+    works.pass().await;
+    assert_eq!(printed(&works, begin).await, (120, vec![(Waits::Unsealed, 2, 4)]));
+    assert_eq!(status().await.lag_seconds, 0);
+
+    send(&works, &scrapes(begin + 7_500, begin + 7_501)).await;
+    let late = vec![(Waits::Late, 0, 2), (Waits::Unsealed, 2, 4)];
+    assert_eq!(printed(&works, begin).await, (120, late));
+    let late = status().await;
+    assert_eq!((late.late_windows, late.late_from), (1, Some(instant::format(begin))));
+    works.clock.set(begin + 3 * HOUR_MS + 2 * 60_000);
+    works.pass().await;
+    assert_eq!(printed(&works, begin).await, (120, vec![(Waits::Unsealed, 2, 4)]));
+    assert_eq!(status().await.late_windows, 0);
 }

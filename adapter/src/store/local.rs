@@ -13,6 +13,8 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -22,6 +24,7 @@ use fjall::{Database, Guard};
 use serve::clock::Clock;
 use tokio::sync::oneshot;
 
+use super::inventory::Inventory;
 use super::rows::{Kept, LayoutRow, Rows, Sealed};
 use super::{OpenError, StoreError};
 use crate::limits;
@@ -65,18 +68,24 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether a folder holds a store.
+    pub fn is_in(folder: &Path) -> bool {
+        // fjall's own mark, which it looks for as well.
+        folder.join("version").is_file()
+    }
+
     /// Opens or creates the folder, recovers what a crash left, and starts the committer.
     pub fn open(settings: &LocalSettings, clock: Clock) -> Result<Local, OpenError> {
         let folder = settings.folder.clone();
+        // Judging the folder may cut off what looks torn: never while another process writes it.
+        let held = hold(&folder)?;
         folder::prepare(&folder, settings.sync)?;
+        drop(held);
         let database = Database::builder(&folder)
             .worker_threads(WORKERS)
             .max_journaling_size(limits::LOCAL_JOURNAL_BYTES_MAX);
         let database = database.open().map_err(|error| match error {
-            fjall::Error::Locked => OpenError(format!(
-                "data folder {} is in use by another process; stop it, or choose another with --store.path",
-                folder.display()
-            )),
+            fjall::Error::Locked => in_use(&folder),
             fjall::Error::Io(error) => unusable(&folder, &error),
             error => folder::damaged(&folder, &format!("cannot be opened ({error})")),
         })?;
@@ -220,6 +229,16 @@ impl Local {
         self.keyspaces.newest_arrival()
     }
 
+    /// See [`super::Store::inventory`].
+    pub async fn inventory(&self) -> Result<Inventory, StoreError> {
+        let folder = self.folder.clone();
+        self.read(move |keyspaces| {
+            let free_bytes = committer::free_bytes(&folder).map_err(StoreError::Unavailable)?;
+            Ok(Inventory { tables: keyspaces.tables()?, free_bytes })
+        })
+        .await
+    }
+
     /// See [`super::Store::ready`].
     pub fn ready(&self) -> Result<(), String> {
         self.health.failure().map_or(Ok(()), Err)?;
@@ -262,6 +281,28 @@ impl<T> Bounded<T> {
         self.rows.push(row);
         Ok(())
     }
+}
+
+/// Takes fjall's own lock of a folder, for as long as the file lives; `None` where no store was ever
+/// made, and nobody can have it open.
+fn hold(folder: &Path) -> Result<Option<File>, OpenError> {
+    let lock = match File::options().read(true).write(true).open(folder.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(folder, &error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(in_use(folder)),
+        Err(TryLockError::Error(error)) => Err(unusable(folder, &error)),
+    }
+}
+
+fn in_use(folder: &Path) -> OpenError {
+    OpenError(format!(
+        "data folder {} is in use by another process; stop it, or choose another with --store.path",
+        folder.display()
+    ))
 }
 
 fn unusable(folder: &Path, error: &dyn std::fmt::Display) -> OpenError {

@@ -30,6 +30,7 @@ mod http;
 mod http_client;
 mod load;
 mod metrics_reference;
+mod operator;
 mod panels;
 mod part;
 mod power_loss;

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use adapter::metrics::{Metrics, Reason};
+use adapter::model::time::TimeRange;
+use adapter::store::inventory::{Inventory, Table};
 use clap::Parser as _;
 use expect_test::expect_file;
 use prometheus_client::registry::Registry;
@@ -21,7 +23,7 @@ use serve::server::{Server, Service, Shutdown};
 use serve::settings::ServiceFlags;
 
 /// Labels whose values are a closed set that the page shows whole.
-const CLOSED_LABELS: [&str; 2] = ["outcome", "reason"];
+const CLOSED_LABELS: [&str; 3] = ["outcome", "reason", "table"];
 
 /// One metric family, by the name that Prometheus stores its samples under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +121,13 @@ fn adapter_page() -> String {
         metrics.answered(60);
         metrics.unanswered();
         metrics.expired(1);
+        metrics.sealing().lag(0, 1_767_225_600_000);
+        let table = |name, spans, range| Table { name, spans, range, bytes: 1 };
+        let range = Some(TimeRange { start_ms: 1_767_225_600_000, end_ms: 1_767_311_999_999 });
+        let tables = ["heads", "index", "chunks", "ledger"].map(|name| table(name, 1, range));
+        let whole = [table("journal", 0, None), table("other", 0, None)];
+        let tables = tables.into_iter().chain(whole).collect();
+        metrics.keeping().counted(&Inventory { tables, free_bytes: 1 });
     })
 }
 
@@ -181,7 +190,7 @@ fn steady(page: &str) -> String {
             Some((series, _)) if varies => lines.push(format!("{series} 0")),
             _ => lines.push(line.to_owned()),
         }
-        if line.contains("_total{") {
+        if line.contains("_total{") || line.contains("{table=") {
             lines[family_begin..].sort();
         }
     }

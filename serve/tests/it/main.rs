@@ -11,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod client;
 mod environment;
 mod http;
 mod lifetime;

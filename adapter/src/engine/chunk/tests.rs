@@ -248,3 +248,12 @@ fn the_bytes_are_pinned() {
     let hex = format!("{bytes:02x?}").replace(", ", "");
     expect_test::expect!["[0101640000018bcfe56800c9d15a019875000200010025009000008111000051d1004208218616a30f1fc33ba14d6cdbb66ddbb66d1b2101467ff000000000000202000100100000003880002101c99062c0e800f3420a3ebe6fc8c8a88159db955786086eb0364bb6375a58853090c4d0ad3e97c9e4f259ed1a242098d0ba18f5b2161b76134420bcab2d0b5c6318435fdf47807c610651608c94812408014080000200e0acc0ffbc31001000000008000000000000fcffffffffff0f]"].assert_eq(&hex);
 }
+
+#[test]
+fn the_example_of_the_documentation() {
+    let bytes = encode(&[at(1_767_225_615_000, 12.5)]);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&bytes), "0100010000019b76dae2980000004029000000000000");
+    // Its hash ends the chunk's key.
+    assert_eq!(hex(&xxhash_rust::xxh3::xxh3_64(&bytes).to_be_bytes()), "a65f3d20328bdc25");
+}

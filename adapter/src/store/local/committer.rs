@@ -331,11 +331,16 @@ impl Committer {
     }
 }
 
-/// Whether there is more free space than the reserve; else what to do.
-pub(super) fn room(folder: &Path) -> Result<(), String> {
+/// Bytes that are free for us on a folder's file system.
+pub(super) fn free_bytes(folder: &Path) -> Result<u64, String> {
     let volume = rustix::fs::statvfs(folder)
         .map_err(|error| format!("free space of {} cannot be read: {error}", folder.display()))?;
-    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+}
+
+/// Whether there is more free space than the reserve; else what to do.
+pub(super) fn room(folder: &Path) -> Result<(), String> {
+    let free = free_bytes(folder)?;
     if free < limits::DISK_RESERVE_BYTES {
         return Err(format!(
             "{} has {free} bytes free, below the reserve of {}; free some space or shorten --retention",

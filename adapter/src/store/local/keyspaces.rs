@@ -12,8 +12,9 @@ use super::keys::{Key, KeyReader};
 use super::named::Named;
 use super::{damage_of, trouble_of};
 use crate::limits;
-use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
+use crate::model::time::{Day, Hour, Month, TimeRange, WEEK_MS, Week};
 use crate::store::StoreError;
+use crate::store::inventory::Table;
 use crate::store::rows::{Kept, LateRow};
 
 // Tags of the `meta` keyspace.
@@ -192,6 +193,33 @@ impl Keyspaces {
         open.heads.values().filter_map(|arrivals| arrivals.holds.first()).min().copied()
     }
 
+    /// What there is, and the bytes of its files; what is only in the journal yet counts there.
+    pub(super) fn tables(&self) -> Result<Vec<Table>, StoreError> {
+        let journal =
+            self.database().journal_disk_space().map_err(|error| damage_of("the journal", &error))?;
+        let open = self.read();
+        let of_heads = open.heads.values().map(|arrivals| &arrivals.keyspace);
+        let days = open.heads.values().flat_map(|arrivals| &arrivals.holds);
+        let of_heads = Table {
+            range: covered(days.map(|day| (day.start_ms(), day.end_ms()))),
+            ..table("heads", of_heads)
+        };
+        let weeks = open.index.keys().map(|week| (week.start_ms(), week.end_ms()));
+        let months = |of: &BTreeMap<Month, Keyspace>| {
+            covered(of.keys().map(|month| (month.start_ms(), month.end_ms())))
+        };
+        let (range, ledger) = (months(&open.chunks), months(&open.ledger));
+        let other = table("other", [&self.late, self.meta()].into_iter());
+        Ok(vec![
+            of_heads,
+            Table { range: covered(weeks), ..table("index", open.index.values()) },
+            Table { range, ..table("chunks", open.chunks.values()) },
+            Table { range: ledger, ..table("ledger", open.ledger.values()) },
+            Table { name: "journal", spans: 0, range: None, bytes: journal },
+            Table { spans: 0, ..other },
+        ])
+    }
+
     /// How far back what waits to be sealed again reaches.
     pub(super) fn oldest_late(&self) -> Result<OldestLate, StoreError> {
         let mut oldest = OldestLate { arrived_ms: i64::MAX, window_ms: i64::MAX };
@@ -299,6 +327,24 @@ pub(super) fn late_row(key: &[u8]) -> Result<LateRow, StoreError> {
         window: reader.hour()?,
         arrived_ms: reader.millisecond()?,
         hash: reader.hash()?,
+    })
+}
+
+fn table<'k>(name: &'static str, keyspaces: impl Iterator<Item = &'k Keyspace>) -> Table {
+    let mut table = Table { name, spans: 0, range: None, bytes: 0 };
+    for keyspace in keyspaces {
+        table.spans += 1;
+        table.bytes += keyspace.disk_space();
+    }
+    table
+}
+
+/// From the first begin to the last end of some spans, unix milliseconds.
+fn covered(spans: impl Iterator<Item = (i64, i64)>) -> Option<TimeRange> {
+    spans.fold(None, |covered: Option<TimeRange>, (start_ms, end_ms)| {
+        let before = covered.unwrap_or(TimeRange { start_ms, end_ms });
+        let (start_ms, end_ms) = (before.start_ms.min(start_ms), before.end_ms.max(end_ms));
+        Some(TimeRange { start_ms, end_ms })
     })
 }
 

@@ -1,10 +1,13 @@
 //! The contract on a real disk, and what only a disk does: restarts, expiry, a second process.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 use crate::model::series::SeriesId;
-use crate::model::time::DAY_MS;
+use crate::model::time::{DAY_MS, Month};
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
+use crate::store::inventory;
 use crate::store::rows::{HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Sealed};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -173,6 +176,39 @@ async fn chunks_index_and_ledger_go_by_sample_time_and_the_index_not_unsealed() 
 }
 
 #[tokio::test]
+async fn what_it_holds_is_counted() {
+    let mut subject = OnDisk::new(Sync::Commit);
+    let counted = async |subject: &OnDisk| {
+        let inventory = subject.store().inventory().await.unwrap().unwrap();
+        assert!(inventory.free_bytes > 0);
+        inventory.tables
+    };
+    let spans = |tables: &[inventory::Table]| {
+        tables.iter().map(|table| (table.name, table.spans)).collect::<Vec<_>>()
+    };
+    let names = |heads, chunks| {
+        let divided = [("heads", heads), ("index", 0), ("chunks", chunks), ("ledger", 0)];
+        divided.into_iter().chain([("journal", 0), ("other", 0)]).collect::<Vec<_>>()
+    };
+    assert_eq!(spans(&counted(&subject).await), names(0, 0));
+    subject.store().append(head_at(NOW_MS - 9 * DAY_MS, "late")).await.unwrap();
+    subject.store().append(head_at(NOW_MS, "in time")).await.unwrap();
+    let marker = MarkerRow { group: Group(1), window: Hour::of(NOW_MS) };
+    let sealed = Sealed { markers: vec![marker], ..Sealed::default() };
+    subject.store().seal(sealed).await.unwrap();
+    subject.reopen().await;
+    let tables = counted(&subject).await;
+    assert_eq!(spans(&tables), names(1, 1));
+    let heads = tables[0].range.unwrap();
+    let days = (Day::of(NOW_MS - 9 * DAY_MS).start_ms(), Day::of(NOW_MS).end_ms());
+    assert_eq!((heads.start_ms, heads.end_ms), days);
+    let month = Month::of(NOW_MS);
+    let chunks = tables[2].range.unwrap();
+    assert_eq!((chunks.start_ms, chunks.end_ms), (month.start_ms(), month.end_ms()));
+    assert!(tables[4].bytes > 0, "the journal has what was written");
+}
+
+#[tokio::test]
 async fn a_second_process_is_told_so() {
     let subject = OnDisk::new(Sync::Commit);
     let error = subject.open().unwrap_err();
@@ -180,6 +216,32 @@ async fn a_second_process_is_told_so() {
         error.0.contains("in use by another process") && error.0.contains("--store.path"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_second_process_cuts_nothing_off() {
+    let mut subject = OnDisk::new(Sync::Commit);
+    subject.store().append(head_at(NOW_MS, "whole")).await.unwrap();
+    let journals = || {
+        let paths = std::fs::read_dir(subject.folder.path()).unwrap();
+        let paths = paths.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect::<Vec<_>>()
+    };
+    let found = journals();
+    let journal = found.first().unwrap();
+    let whole = std::fs::read(journal).unwrap();
+    // As another process sees a commit that is being written.
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let half = &whole[..end / 2];
+    let file = File::options().write(true).open(journal).unwrap();
+    file.write_all_at(half, end as u64).unwrap();
+    let written = std::fs::read(journal).unwrap();
+    assert!(subject.open().unwrap_err().0.contains("in use by another process"));
+    assert!(std::fs::read(journal).unwrap() == written, "the journal was changed");
+    file.write_all_at(&vec![0; half.len()], end as u64).unwrap();
+    subject.reopen().await;
+    let hours = (Hour::of(NOW_MS), Hour::of(NOW_MS));
+    assert_eq!(subject.store().head(Group(1), hours, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
