@@ -115,7 +115,7 @@ impl Observer {
     pub async fn status(&self) -> Result<Status, QueryError> {
         let late = "the store took too long to tell; ask again".to_owned();
         let status = timeout(limits::READ_DEADLINE, self.look()).await;
-        status.unwrap_or_else(|_| Err(QueryError::TryAgain(late)))
+        status.unwrap_or(Err(QueryError::TryAgain(late)))
     }
 
     async fn look(&self) -> Result<Status, QueryError> {

@@ -22,6 +22,7 @@ use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows
 
 /// The closed set of stores.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Store {
     /// In memory, for tests and trials; gone with the process.
     Memory(memory::Memory),

@@ -10,7 +10,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use super::memo::Memo;
 use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::row_key::{Group, RowKey, RowKeyRule};
+use crate::model::row_key::{Group, RowKey};
 use crate::model::series::SeriesId;
 use crate::model::time::Week;
 use crate::store::rows::IndexRow;

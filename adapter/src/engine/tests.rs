@@ -316,9 +316,8 @@ async fn the_widest_range_is_cut_to_what_is_kept() {
 #[tokio::test]
 async fn guests_by_the_beginning_of_their_uuid() {
     let engine = engine().await;
-    let sent: Vec<(Labels, Vec<Sample>)> = ["u1", "u2", "v1"]
-        .map(|uuid| (guest(uuid, "cpu"), vec![sample(NOW_MS, 1.0)]))
-        .to_vec();
+    let sent: Vec<(Labels, Vec<Sample>)> =
+        ["u1", "u2", "v1"].map(|uuid| (guest(uuid, "cpu"), vec![sample(NOW_MS, 1.0)])).to_vec();
     write(&engine, &sent).await;
     for matchers in [
         vec![Matcher::matching("uuid", "u.*").unwrap()],

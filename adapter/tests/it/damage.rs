@@ -133,7 +133,9 @@ fn kinds(data: &Path) -> BTreeMap<String, Vec<PathBuf>> {
             }
         }
     }
-    kinds.values_mut().for_each(|files| files.sort());
+    for files in kinds.values_mut() {
+        files.sort();
+    }
     kinds
 }
 

@@ -142,7 +142,8 @@ impl Sender {
             let mut text = format!("{request} {number} ");
             while text.len() < HEAVY_BYTES {
                 // Nothing that compression would shorten.
-                text += &format!("{:x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
+                let more = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+                text.push_str(&more.to_string());
             }
             text.truncate(HEAVY_BYTES);
             (format!("heavy_{number}"), text)
@@ -197,7 +198,10 @@ impl Sender {
         let periods = report["data"].as_object().unwrap();
         let billed: f64 = periods.values().map(|bytes| bytes.as_f64().unwrap()).sum();
         let expected = counted(last) - counted(0);
-        assert!(billed == expected, "{args}: billed {billed}, counted {expected}\n{report}");
+        assert!(
+            (billed - expected).abs() < 0.5,
+            "{args}: billed {billed}, counted {expected}\n{report}"
+        );
     }
 }
 

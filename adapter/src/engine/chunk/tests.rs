@@ -252,7 +252,7 @@ fn the_bytes_are_pinned() {
 #[test]
 fn the_example_of_the_documentation() {
     let bytes = encode(&[at(1_767_225_615_000, 12.5)]);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| format!("{bytes:02x?}").replace(['[', ']', ',', ' '], "");
     assert_eq!(hex(&bytes), "0100010000019b76dae2980000004029000000000000");
     // Its hash ends the chunk's key.
     assert_eq!(hex(&xxhash_rust::xxh3::xxh3_64(&bytes).to_be_bytes()), "a65f3d20328bdc25");

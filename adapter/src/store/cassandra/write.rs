@@ -89,6 +89,7 @@ pub(super) fn late_key(shared: &Shared, row: &LateRow) -> LateKey {
 }
 
 /// What times to live are reckoned from.
+#[expect(clippy::struct_field_names, reason = "the unit is part of a name")]
 pub(super) struct Ages {
     now_ms: i64,
     retention_ms: i64,

@@ -1,6 +1,7 @@
 //! Local's keyspaces: heads by day of arrival, the index by week and chunks and the ledger by month
 //! of sample time, `late` and `meta`. What is old is dropped whole, which deletes files instead of writing tombstones.
 
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -195,8 +196,10 @@ impl Keyspaces {
 
     /// What there is, and the bytes of its files; what is only in the journal yet counts there.
     pub(super) fn tables(&self) -> Result<Vec<Table>, StoreError> {
-        let journal =
-            self.database().journal_disk_space().map_err(|error| damage_of("the journal", &error))?;
+        let journal = self
+            .database()
+            .journal_disk_space()
+            .map_err(|error| damage_of("the journal", &error))?;
         let open = self.read();
         let of_heads = open.heads.values().map(|arrivals| &arrivals.keyspace);
         let days = open.heads.values().flat_map(|arrivals| &arrivals.holds);
@@ -298,7 +301,7 @@ impl Keyspaces {
             let first = {
                 let mut open = self.write();
                 let first = of(&mut open).first_entry().filter(|first| ended(*first.key()));
-                first.map(|first| first.remove_entry())
+                first.map(OccupiedEntry::remove_entry)
             };
             let Some((span, keyspace)) = first else { return Ok(dropped) };
             self.named.drop(keyspace.clone()).inspect_err(|_| {

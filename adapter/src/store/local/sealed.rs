@@ -172,6 +172,7 @@ impl Local {
     }
 
     /// See [`crate::store::Store::oldest_head`].
+    #[expect(clippy::unused_async, reason = "the stores have one contract")]
     pub async fn oldest_head(&self) -> Result<Option<Hour>, StoreError> {
         Ok(self.keyspaces.oldest_head().map(|day| Hour::of(day.start_ms())))
     }

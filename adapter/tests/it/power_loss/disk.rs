@@ -225,7 +225,7 @@ impl Disk {
             }
             return id;
         }
-        assert!(set(O_CREAT), "{:?} was never made", self.relative(at, path));
+        assert!(set(O_CREAT), "{} was never made", self.relative(at, path).display());
         let id = self.inodes.len();
         self.inodes.push(Inode::File(Changed::nothing()));
         self.names(folder).since.push(vec![(name, Some(id))]);
@@ -414,7 +414,9 @@ impl Changed<Content, Edit> {
             Fate::Cut | Fate::Selected => dice.below(self.since.len() as u64 + 1) as usize,
         };
         let (whole, rest) = self.since.split_at(count);
-        whole.iter().for_each(|edit| content.apply(edit));
+        for edit in whole {
+            content.apply(edit);
+        }
         match fate {
             Fate::Cut => {
                 if let Some(Edit::Write(place, bytes)) = rest.first() {

@@ -47,9 +47,7 @@ async fn shown(session: &Session, cql: &str) -> Vec<String> {
         CqlValue::BigInt(number) => number.to_string(),
         CqlValue::Text(text) => text.clone(),
         CqlValue::Blob(bytes) => {
-            let hex = |bytes: &[u8]| -> String {
-                bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-            };
+            let hex = |bytes: &[u8]| format!("{bytes:02x?}").replace(['[', ']', ',', ' '], "");
             match bytes.get(..14) {
                 Some(first) if bytes.len() > 16 => format!("0x{}…", hex(first)),
                 _ => format!("0x{}", hex(bytes)),

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use bytes::Bytes;
 use serve::clock::Clock;
 
 use super::super::{Local, LocalSettings};
@@ -20,11 +19,11 @@ fn row(number: usize) -> HeadRow {
     let bytes = (0..PAYLOADS[number] / 8).flat_map(|place| {
         xxhash_rust::xxh3::xxh3_64(&[number, place].map(usize::to_be_bytes).concat()).to_be_bytes()
     });
-    let payload = Bytes::from_iter(bytes);
+    let payload = bytes.collect();
     HeadRow {
         group: Group(1),
         hour: Hour::of(NOW_MS),
-        first_ms: NOW_MS + number as i64,
+        first_ms: NOW_MS + i64::try_from(number).unwrap(),
         hash: 0,
         payload,
     }
@@ -48,7 +47,7 @@ async fn written(folder: &Path) -> (PathBuf, Vec<usize>) {
     let mut ends = Vec::new();
     for number in 0..PAYLOADS.len() {
         store.append(Rows { head: vec![row(number)], ..Rows::default() }).await.unwrap();
-        ends.push(look_through(&journal).unwrap().0 as usize);
+        ends.push(usize::try_from(look_through(&journal).unwrap().0).unwrap());
     }
     store.close().await.unwrap();
     (journal, ends)
