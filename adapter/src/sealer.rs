@@ -87,7 +87,7 @@ impl Sealer {
         let mut window = self.engine.first_unsealed().await?;
         let mut complete = true;
         while self.engine.is_due(window) {
-            self.engine.begin_sealing(window);
+            self.engine.begin_sealing(window).await;
             complete &= self.sweep_window(window).await?;
             // A window that failed is met again at every pass, and those behind it are sealed.
             if complete {
@@ -150,12 +150,12 @@ impl Sealer {
         Ok(())
     }
 
-    /// The window of some late rows, where its grace is over and the oldest of them has waited.
+    /// The window of some late rows, where its sealing has begun and the oldest of them has waited.
     fn late_window(&self, rows: &[LateRow], arrived_until_ms: i64) -> Option<(Group, Window)> {
         let first = rows.first()?;
         let window = self.engine.window_of(first.window);
         let waited = rows.iter().any(|row| row.arrived_ms <= arrived_until_ms);
-        (waited && self.engine.is_due(window)).then_some((first.group, window))
+        (waited && self.engine.is_sealing(window)).then_some((first.group, window))
     }
 
     /// Seals tasks, several of them in one commit; says whether none failed. A fault of the whole

@@ -143,9 +143,11 @@ impl Committer {
         let head = head_rows(&placements);
         drop(placements);
         let head_rows = head.len();
+        let committing = self.sealing.commit().await;
         let rows = Rows { index, late: self.late_rows(&head), head };
         self.metrics.sealing().late(rows.late.len());
         let result = self.store.append(rows).await;
+        drop(committing);
         drop(memory);
         match &result {
             Ok(()) => {

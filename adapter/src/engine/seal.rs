@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Engine;
@@ -31,17 +32,24 @@ pub(super) struct Sealing {
     grace_ms: i64,
     /// Windows that begin before this hour may have been sealed.
     until: AtomicI32,
+    /// Held by each commit from when it judges what is late until its rows can be read.
+    commits: RwLock<()>,
 }
 
 impl Sealing {
     pub(super) fn new(grace: Duration, until: Hour) -> Sealing {
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 4);
-        Sealing { grace_ms, until: AtomicI32::new(until.0) }
+        Sealing { grace_ms, until: AtomicI32::new(until.0), commits: RwLock::new(()) }
+    }
+
+    /// To be held by a commit from before it asks [`Sealing::is_late`] until its rows can be read.
+    pub(super) async fn commit(&self) -> RwLockReadGuard<'_, ()> {
+        self.commits.read().await
     }
 
     /// Whether a sample of this window comes when the window may have been sealed. Half of the
-    /// grace is left for a commit under way: it is more than the deadline of a write. Where a clock
-    /// was set back, what has been sealed counts and not the time.
+    /// grace is left for a commit under way at another adapter: it is more than the deadline of a
+    /// write. Where a clock was set back, what has been sealed counts and not the time.
     pub(super) fn is_late(&self, window: Window, now_ms: i64) -> bool {
         window.first.0 < self.until.load(Ordering::SeqCst)
             || window.end_ms().saturating_add(self.grace_ms / 2) < now_ms
@@ -56,9 +64,12 @@ impl Sealing {
         Hour(self.until.load(Ordering::SeqCst))
     }
 
-    /// From now on, what comes to windows before this hour is late.
-    fn begin(&self, until: Hour) {
+    /// From now on, what comes to windows before this hour is late; and what was judged before can
+    /// be read when this returns. The time cannot promise that: a machine may be suspended in the
+    /// middle of a commit, and a clock set forward.
+    async fn begin(&self, until: Hour) {
         self.until.fetch_max(until.0, Ordering::SeqCst);
+        drop(self.commits.write().await);
     }
 }
 
@@ -134,9 +145,15 @@ impl Engine {
         self.sealing.due_ms(window)
     }
 
-    /// Samples of this window and of those before it are late from now on, whatever the clock says.
-    pub fn begin_sealing(&self, window: Window) {
-        self.sealing.begin(Hour(window.last().0 + 1));
+    /// Samples of this window and of those before it are late from now on, whatever the clock says;
+    /// the commits of those that were not are waited for.
+    pub async fn begin_sealing(&self, window: Window) {
+        self.sealing.begin(Hour(window.last().0 + 1)).await;
+    }
+
+    /// Whether [`Engine::begin_sealing`] holds for a window.
+    pub fn is_sealing(&self, window: Window) -> bool {
+        window.first < self.sealing.until()
     }
 
     /// Remembers that every window up to this one is sealed.

@@ -1,6 +1,8 @@
 //! Every promise of the store contract, checked on every store: `all` takes a way to open a store
 //! and, where the store outlives its process, to open it again.
 
+mod seals;
+
 use bytes::Bytes;
 
 use super::rows::{
@@ -49,6 +51,7 @@ pub(crate) async fn all(subject: &mut impl Subject) {
             "layouts outlive the process"
         );
     }
+    seals::nothing_slips_past_one(subject.store(), hour).await;
     assert_eq!(subject.store().ready(), Ok(()));
     subject.store().close().await.unwrap();
 }

@@ -12,6 +12,7 @@ mod named;
 mod sealed;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -33,6 +34,7 @@ use crate::model::time::{Day, Hour, Week};
 use committer::{CLOSE_DEADLINE, Committer, Health, Work};
 use keys::{Key, KeyReader};
 use keyspaces::{Keyspaces, META_LAYOUT};
+use view::View;
 
 /// When an acknowledged write is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,13 +132,13 @@ impl Local {
         })?
     }
 
-    /// Runs a read on a thread that may block.
+    /// Runs a read on a thread that may block; it sees what is committed when it begins.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Keyspaces) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let keyspaces = Arc::clone(&self.keyspaces);
-        tokio::task::spawn_blocking(move || read(&keyspaces))
+        tokio::task::spawn_blocking(move || read(&View::now(&keyspaces)))
             .await
             .map_err(|error| StoreError::Unavailable(format!("a read was interrupted: {error}")))?
     }
@@ -156,14 +158,14 @@ impl Local {
         hours: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let days = (Day::of(hours.0.start_ms()), Day::of(hours.1.start_ms()));
             let from = Key::default().group(group).hour(hours.0).millisecond(i64::MIN).hash(0);
             let to = Key::default().group(group).hour(hours.1).millisecond(i64::MAX).hash(u64::MAX);
             let mut rows = Bounded::new("head", rows_max);
             let mut bytes = 0;
-            for keyspace in keyspaces.heads(days) {
-                for guard in keyspace.range(from.0.clone()..=to.0.clone()) {
+            for keyspace in view.heads(days) {
+                for guard in view.range(&keyspace, from.0.clone()..=to.0.clone()) {
                     let payload = guard.value().map_err(|error| damage_of("head", &error))?;
                     bytes += payload.len();
                     if bytes > limits::HEAD_READ_BYTES_MAX {
@@ -180,9 +182,9 @@ impl Local {
 
     /// See [`super::Store::layouts`].
     pub async fn layouts(&self) -> Result<Vec<LayoutRow>, StoreError> {
-        self.read(|keyspaces| {
+        self.read(|view| {
             let mut layouts = Vec::new();
-            for guard in keyspaces.meta().prefix([META_LAYOUT]) {
+            for guard in view.prefix(view.meta(), &[META_LAYOUT]) {
                 let (key, value) =
                     Guard::into_inner(guard).map_err(|error| damage_of("meta", &error))?;
                 let mut reader = KeyReader::new(&key, "meta");
@@ -220,7 +222,7 @@ impl Local {
     pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
         // Not on the committer's thread: there may be many late rows. Those that come meanwhile
         // belong to the newest day of arrival, which is never dropped.
-        let late = self.read(Keyspaces::oldest_late).await?;
+        let late = self.read(|view| view.oldest_late()).await?;
         self.ask(|answer| Work::Expire(kept, late, answer)).await
     }
 
@@ -232,9 +234,9 @@ impl Local {
     /// See [`super::Store::inventory`].
     pub async fn inventory(&self) -> Result<Inventory, StoreError> {
         let folder = self.folder.clone();
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let free_bytes = committer::free_bytes(&folder).map_err(StoreError::Unavailable)?;
-            Ok(Inventory { tables: keyspaces.tables()?, free_bytes })
+            Ok(Inventory { tables: view.tables()?, free_bytes })
         })
         .await
     }

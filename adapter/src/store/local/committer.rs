@@ -210,15 +210,15 @@ impl Committer {
                 batch.insert(&keyspace, key.0, &row.payload[..]);
             }
         }
-        self.commit(batch)?;
         if !new_days.is_empty() {
+            // Before anybody can see the rows: who sees a late row must find its head row.
             self.keyspaces.arrived(arrived, &new_days);
         }
-        Ok(())
+        self.commit(batch)
     }
 
-    /// The series row last: within a batch the order does not matter, as it is atomic, but the
-    /// contract is the same for every store.
+    /// The series row last: within a batch the order does not matter, as readers see all of it or
+    /// nothing, but the contract is the same for every store.
     fn insert_index<'r>(
         &self,
         batch: &mut OwnedWriteBatch,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use fjall::{Guard, Keyspace};
 
 use super::keys::{Key, KeyReader, Table};
+use super::view::View;
 use super::{Bounded, Local, damage_of};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -35,11 +36,11 @@ impl Local {
         wanted: Vec<Wanted>,
         rows_max: usize,
     ) -> Result<Vec<(Placed, Bytes)>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let mut read = LabelRead { rows: Bounded::new("series", rows_max), labels: Vec::new() };
-            let Some(keyspace) = keyspaces.index(week) else { return Ok(Vec::new()) };
+            let Some(keyspace) = view.index(week) else { return Ok(Vec::new()) };
             for wanted in wanted {
-                read.group(&keyspace, &wanted)?;
+                read.group((view, &keyspace), &wanted)?;
             }
             Ok(read.finish())
         })
@@ -121,11 +122,11 @@ impl Local {
         (prefixes, rows_max): (Vec<Key>, usize),
         row: impl Fn(usize, &mut KeyReader<'_>, &[u8]) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Vec<T>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let mut rows = Bounded::new(table, rows_max);
-            let Some(keyspace) = keyspaces.index(week) else { return Ok(rows.rows) };
+            let Some(keyspace) = view.index(week) else { return Ok(rows.rows) };
             for (place, prefix) in prefixes.iter().enumerate() {
-                for guard in keyspace.prefix(&prefix.0) {
+                for guard in view.prefix(&keyspace, &prefix.0) {
                     let (key, value) =
                         Guard::into_inner(guard).map_err(|error| damage_of(table, &error))?;
                     let mut reader =
@@ -147,14 +148,18 @@ struct LabelRead {
 }
 
 impl LabelRead {
-    fn group(&mut self, keyspace: &Keyspace, wanted: &Wanted) -> Result<(), StoreError> {
+    fn group(
+        &mut self,
+        (view, keyspace): (&View<'_>, &Keyspace),
+        wanted: &Wanted,
+    ) -> Result<(), StoreError> {
         let group = wanted.group;
         let prefix = Key::of_table(Table::Series).group(group);
         let damaged = |error: &fjall::Error| damage_of("series", error);
         match &wanted.series {
             Some(few) if few.len() <= limits::SERIES_READ_SINGLY_MAX => {
                 for series in few {
-                    let labels = keyspace.get(prefix.clone().series(*series).0);
+                    let labels = view.get(keyspace, &prefix.clone().series(*series).0);
                     if let Some(labels) = labels.map_err(|error| damaged(&error))? {
                         self.push(Placed { group, series: *series }, &labels)?;
                     }
@@ -166,7 +171,7 @@ impl LabelRead {
                     sorted.sort_unstable();
                     sorted
                 });
-                for guard in keyspace.prefix(&prefix.0) {
+                for guard in view.prefix(keyspace, &prefix.0) {
                     let (key, labels) =
                         Guard::into_inner(guard).map_err(|error| damaged(&error))?;
                     let end = key.get(prefix.0.len()..).unwrap_or(&[]);

@@ -124,7 +124,7 @@ impl Keyspaces {
         batch.insert(self.meta(), Key(vec![META_ARRIVAL]).day(arrived).day(sampled).0, Vec::new());
     }
 
-    /// What was noted is durable: readers look there from now on.
+    /// What was noted is about to be committed: readers look there from now on.
     pub(super) fn arrived(&self, arrived: Day, sampled: &BTreeSet<Day>) {
         if let Some(arrivals) = self.write().heads.get_mut(&arrived) {
             arrivals.holds.extend(sampled);

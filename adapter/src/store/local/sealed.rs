@@ -9,6 +9,7 @@ use fjall::{Guard, Keyspace};
 
 use super::keys::{Key, KeyReader, Table};
 use super::keyspaces::{META_SEALED_UNTIL, late_row};
+use super::view::View;
 use super::{Bounded, Local, damage_of, ledger_row};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -26,12 +27,13 @@ impl Local {
         windows: (Hour, Hour),
     ) -> Result<Vec<Chunk>, StoreError> {
         let series = series.to_vec();
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let mut chunks = Vec::new();
             let mut bytes = 0;
-            for keyspace in keyspaces.chunks(windows) {
+            for keyspace in view.chunks(windows) {
                 for series in &series {
-                    bytes += read_chunks(&keyspace, (group, *series), windows, &mut chunks)?;
+                    bytes +=
+                        read_chunks((view, &keyspace), (group, *series), windows, &mut chunks)?;
                     if bytes > limits::CHUNK_READ_BYTES_MAX {
                         let bytes_max = limits::CHUNK_READ_BYTES_MAX;
                         return Err(StoreError::TooManyBytes { table: "chunks", bytes_max });
@@ -49,11 +51,11 @@ impl Local {
         group: Group,
         windows: (Hour, Hour),
     ) -> Result<Vec<Hour>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let marker = |window| Key::of_table(Table::Markers).group(group).hour(window).0;
             let mut markers = Vec::new();
-            for keyspace in keyspaces.chunks(windows) {
-                for guard in keyspace.range(marker(windows.0)..=marker(windows.1)) {
+            for keyspace in view.chunks(windows) {
+                for guard in view.range(&keyspace, marker(windows.0)..=marker(windows.1)) {
                     let key = guard.key().map_err(|error| damage_of("markers", &error))?;
                     let mut reader = KeyReader::new(&key, "markers");
                     reader.tag()?;
@@ -73,12 +75,12 @@ impl Local {
         windows: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let key = Key::default().group(group);
             let from = key.clone().hour(windows.0).millisecond(i64::MIN).hash(0);
             let to = key.hour(windows.1).millisecond(i64::MAX).hash(u64::MAX);
             let mut rows = Bounded::new("late", rows_max);
-            for guard in keyspaces.late().range(from.0..=to.0) {
+            for guard in view.range(view.late(), from.0..=to.0) {
                 let key = guard.key().map_err(|error| damage_of("late", &error))?;
                 rows.push(late_row(&key)?)?;
             }
@@ -93,10 +95,10 @@ impl Local {
         after: Option<LateRow>,
         rows: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let from = after.map_or(Bound::Unbounded, |row| Bound::Excluded(late_key(&row).0));
             let range = (from, Bound::Unbounded);
-            let page = keyspaces.late().range::<Vec<u8>, _>(range).take(rows).map(|guard| {
+            let page = view.range(view.late(), range).take(rows).map(|guard| {
                 let key = guard.key().map_err(|error| damage_of("late", &error))?;
                 late_row(&key)
             });
@@ -114,12 +116,12 @@ impl Local {
         rows_max: usize,
     ) -> Result<Vec<LedgerRow>, StoreError> {
         let (family, guest) = (family.to_owned(), guest.to_owned());
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let key = Key::of_table(Table::Ledger).text(&family).text(&guest);
             let (from, to) = (key.clone().hour(hours.0), key.hour(hours.1));
             let mut rows = Bounded::new("ledger", rows_max);
-            for keyspace in keyspaces.ledger(hours) {
-                for guard in keyspace.range(from.0.clone()..=to.0.clone()) {
+            for keyspace in view.ledger(hours) {
+                for guard in view.range(&keyspace, from.0.clone()..=to.0.clone()) {
                     let (key, value) =
                         Guard::into_inner(guard).map_err(|error| damage_of("ledger", &error))?;
                     let mut reader = KeyReader::new(&key, "ledger");
@@ -142,10 +144,10 @@ impl Local {
         rows_max: usize,
     ) -> Result<Vec<String>, StoreError> {
         let prefix = Key::of_table(Table::LedgerGuests).text(family);
-        self.read(move |keyspaces| {
+        self.read(move |view| {
             let mut guests = BTreeSet::new();
-            for keyspace in keyspaces.ledger(hours) {
-                for guard in keyspace.prefix(&prefix.0) {
+            for keyspace in view.ledger(hours) {
+                for guard in view.prefix(&keyspace, &prefix.0) {
                     let key = guard.key().map_err(|error| damage_of("ledger", &error))?;
                     let mut reader = KeyReader::new(&key, "ledger");
                     reader.tag()?;
@@ -163,8 +165,8 @@ impl Local {
 
     /// See [`crate::store::Store::sealed_until`].
     pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
-        self.read(|keyspaces| {
-            let value = keyspaces.meta().get([META_SEALED_UNTIL]);
+        self.read(|view| {
+            let value = view.get(view.meta(), &[META_SEALED_UNTIL]);
             let value = value.map_err(|error| damage_of("meta", &error))?;
             value.map(|value| KeyReader::new(&value, "meta").hour()).transpose()
         })
@@ -190,9 +192,9 @@ impl Local {
             None => Bound::Included(table.0.clone()),
         };
         let end = Bound::Excluded(vec![Table::RowKeys as u8 + 1]);
-        self.read(move |keyspaces| {
-            let Some(keyspace) = keyspaces.index(week) else { return Ok(Vec::new()) };
-            let page = keyspace.range((from, end)).take(rows).map(|guard| {
+        self.read(move |view| {
+            let Some(keyspace) = view.index(week) else { return Ok(Vec::new()) };
+            let page = view.range(&keyspace, (from, end)).take(rows).map(|guard| {
                 let key = guard.key().map_err(|error| damage_of("row_keys", &error))?;
                 let mut reader = KeyReader::new(&key, "row_keys");
                 reader.tag()?;
@@ -205,7 +207,7 @@ impl Local {
 }
 
 fn read_chunks(
-    keyspace: &Keyspace,
+    (view, keyspace): (&View<'_>, &Keyspace),
     (group, series): (Group, SeriesId),
     windows: (Hour, Hour),
     chunks: &mut Vec<Chunk>,
@@ -213,7 +215,7 @@ fn read_chunks(
     let key = Key::of_table(Table::Chunks).group(group).series(series);
     let (from, to) = (key.clone().hour(windows.0).hash(0), key.hour(windows.1).hash(u64::MAX));
     let mut bytes = 0;
-    for guard in keyspace.range(from.0..=to.0) {
+    for guard in view.range(keyspace, from.0..=to.0) {
         let (key, value) = Guard::into_inner(guard).map_err(|error| damage_of("chunks", &error))?;
         let mut reader = KeyReader::new(&key, "chunks");
         reader.tag()?;
