@@ -110,13 +110,7 @@ impl Metrics {
     /// Registers all families.
     pub fn register(registry: &mut Registry) -> Metrics {
         let registry = registry.sub_registry_with_prefix("kanyun_adapter");
-        let refused = Family::default();
-        let help =
-            "Samples, histograms, exemplars and series that were refused for good (400), by reason";
-        registry.register("refused", help, refused.clone());
-        let commit_seconds = Histogram::new(COMMIT_SECONDS);
-        let help = "Time from the begin of a group commit until it was durable";
-        registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
+        let (refused, commit_seconds) = register_writes(registry);
         let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
         let sealing = SealingMetrics::register(registry);
@@ -258,6 +252,16 @@ impl Metrics {
     pub fn expired(&self, count: usize) {
         self.expired.inc_by(count as u64);
     }
+}
+
+fn register_writes(registry: &mut Registry) -> (Family<Refused, Counter>, Histogram) {
+    let (refused, commit_seconds) = (Family::default(), Histogram::new(COMMIT_SECONDS));
+    let help =
+        "Samples, histograms, exemplars and series that were refused for good (400), by reason";
+    registry.register("refused", help, refused.clone());
+    let help = "Time from the begin of a group commit until it was durable";
+    registry.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
+    (refused, commit_seconds)
 }
 
 fn register_reads(registry: &mut Registry) -> (Family<Queries, Counter>, Counter) {

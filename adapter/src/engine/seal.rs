@@ -366,3 +366,24 @@ async fn encode(fresh: Arc<Whole>) -> Result<Vec<ChunkRow>, StoreError> {
     });
     encoded.await.map_err(|error| StoreError::Unavailable(format!("a seal was cut off: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sealing_waits_for_what_was_judged_before_it_began() {
+        let sealing = Sealing::new(Duration::from_mins(15), Hour(100));
+        let window = |hour| Window { first: Hour(hour), hours: 2 };
+        let committing = sealing.commit().await;
+        assert!(!sealing.is_late(window(100), window(100).end_ms()));
+        let mut begin = Box::pin(sealing.begin(Hour(102)));
+        assert!((&mut begin).now_or_never().is_none(), "a commit is under way");
+        assert!(sealing.is_late(window(100), window(100).end_ms()), "late at once for the next");
+        drop(committing);
+        begin.await;
+        assert!(sealing.commit().now_or_never().is_some());
+    }
+}

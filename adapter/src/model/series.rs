@@ -48,6 +48,11 @@ impl Fingerprint {
         NonZeroU128::new(xxh3_128(bytes) ^ form).map(Fingerprint)
     }
 
+    /// What stands for a text of any length among the bytes of a fingerprint.
+    pub fn part(text: &[u8]) -> u128 {
+        xxh3_128(text)
+    }
+
     /// All its bits.
     pub fn bits(self) -> u128 {
         self.0.get()

@@ -5,8 +5,6 @@
 
 use std::num::NonZeroI64;
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use super::fields::{Fields, Malformed};
 use super::write::{DecodeError, LabelPool, Pair, Pools, Series, SeriesFault, bound};
 use crate::model::sample::Sample;
@@ -63,7 +61,8 @@ fn symbols(body: &[u8], symbols_max: usize) -> Result<Vec<Symbol<'_>>, DecodeErr
         if key.0 == 4 {
             bound(symbols.len(), symbols_max, "symbols")?;
             let bytes = fields.bytes(key)?;
-            symbols.push(Symbol { text: str::from_utf8(bytes).ok(), hash: xxh3_128(bytes) });
+            symbols
+                .push(Symbol { text: str::from_utf8(bytes).ok(), hash: Fingerprint::part(bytes) });
         } else {
             fields.skip(key)?;
         }

@@ -104,7 +104,9 @@ impl Call {
         }
         let turn = turn();
         if flags & libc::O_TMPFILE == libc::O_TMPFILE {
-            turn.unknown(b"a file without a name");
+            // A file without a name is gone with its process; `linkat`, which could give it one,
+            // is not known here and stops the test.
+            return if turn.count() == Room::None { NO_ROOM } else { self.make() };
         }
         if flags & (libc::O_CREAT | libc::O_TRUNC) != 0 {
             let room = turn.count();
