@@ -82,6 +82,8 @@ pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// Bytes of head rows in one read; a range of hours that holds more is read in parts.
 pub const HEAD_READ_BYTES_MAX: usize = 32 << 20;
+/// Bytes of head rows in one page of an hour that holds more than that.
+pub const HEAD_PAGE_BYTES: usize = 8 << 20;
 /// Bytes of chunks in one read; a range of windows that holds more is read in parts.
 pub const CHUNK_READ_BYTES_MAX: usize = 32 << 20;
 /// Values or beginnings of one label that an index lookup takes from an alternation; more are
@@ -154,6 +156,9 @@ pub const SEAL_PAGE_ROWS: usize = 10_000;
 pub const SEAL_GROUPS_AT_ONCE: usize = 2;
 /// Groups whose seals become durable together.
 pub const SEAL_GROUPS_PER_COMMIT: usize = 32;
+/// Bytes of seals that are enough for a commit: it is held in memory, and commits of samples wait
+/// for it.
+pub const SEAL_COMMIT_BYTES: usize = 8 << 20;
 /// Windows of one group that are sealed together because something came late to them.
 pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
 /// How often the sealer looks for something to do.

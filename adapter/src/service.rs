@@ -1,6 +1,8 @@
 //! Puts the parts together: settings to store, engine, doors and a server, and takes them apart
 //! again in the right order when a stop is asked for.
 
+mod background;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
+use background::Background;
+
 use crate::command::{self, CommandError, Opened};
 use crate::config::{Command, Flags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
@@ -22,7 +26,6 @@ use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
-use crate::sealer::Sealer;
 use crate::status::Observer;
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
@@ -37,12 +40,6 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// How often expired days are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
-
-/// How often what the store holds is counted.
-const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for threads that are stuck.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -67,6 +64,8 @@ enum Failure {
     Store(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
+    #[error("work that goes on for ever has ended, a fault of this program: {0}")]
+    Ended(String),
     #[error("{0}")]
     Spill(String),
     #[error("the process cannot be set up: {0}")]
@@ -213,13 +212,12 @@ async fn serve_until_stopped(
         own_metrics,
         limits: Limits::default(),
     };
-    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
-    let counting = tokio::spawn(count_regularly(Arc::clone(&engine), metrics.clone()));
     // Leases between adapters come with sealing in a cluster.
-    let sealing = (flags.store != StoreKind::Cassandra).then(|| {
-        let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
-        tokio::spawn(sealer.run())
-    });
+    let seals = flags.store != StoreKind::Cassandra;
+    let mut background = Background::start(&engine, &clock, &metrics);
+    if seals {
+        background.seal(flags.late_pause);
+    }
     tracing::info!(
         address = %server.local_addr(),
         store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
@@ -229,12 +227,9 @@ async fn serve_until_stopped(
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
+        why = background.ended() => Err(Failure::Ended(why)),
     };
-    expiry.abort();
-    counting.abort();
-    if let Some(sealing) = sealing {
-        sealing.abort();
-    }
+    drop(background);
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;
@@ -298,31 +293,5 @@ fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
         index_shards: layout.index_shards,
         retention: all.retention,
         ledger_retention: all.ledger_retention,
-    }
-}
-
-async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
-    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
-    loop {
-        interval.tick().await;
-        match engine.expire().await {
-            Ok(dropped) => metrics.expired(dropped),
-            Err(error) => {
-                tracing::warn!(%error, "expired days could not be dropped; trying again later");
-            }
-        }
-    }
-}
-
-async fn count_regularly(engine: Arc<Engine>, metrics: Metrics) {
-    let mut interval = tokio::time::interval(COUNT_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        match engine.inventory().await {
-            Ok(Some(inventory)) => metrics.keeping().counted(&inventory),
-            Ok(None) => return,
-            Err(error) => tracing::warn!(%error, "what the store holds cannot be counted"),
-        }
     }
 }
