@@ -132,41 +132,31 @@ async fn a_kill_in_mid_sweep_and_a_clock_that_is_behind_then_hide_nothing() {
     engine.close().await.unwrap();
 }
 
-/// What comes late while a pass counts: whatever the pass wrote of it, the next one makes it whole.
+/// Two parts of a guest's late windows count the same hours, and a sample comes in between: what the
+/// second one counted with it stands, because seals are written in the order in which they began.
 #[tokio::test]
-async fn samples_that_come_while_a_pass_runs() {
+async fn a_sample_that_comes_between_two_parts_of_a_group() {
     let begin = NOW_MS - NOW_MS % DAY_MS;
-    for seed in 0..12_usize {
-        let works = Works::new(&["uuid"], begin + 20 * DAY_MS).await;
-        works.pass().await;
-        // So many windows that one pass has several parts of the guest's group.
-        let all: Vec<Arrival> = (0..18 * 12)
-            .flat_map(|window| {
-                let at = begin + window * 2 * HOUR_MS;
-                scrapes(at, at + 60_000)
-            })
-            .collect();
-        let (late, first): (Vec<_>, Vec<_>) =
-            all.iter().cloned().enumerate().partition(|(number, _)| number % 40 == seed);
-        let of = |some: Vec<(usize, Arrival)>| -> Vec<Arrival> {
-            some.into_iter().map(|(_, arrival)| arrival).collect()
-        };
-        send(&works, &of(first)).await;
-        works.clock.set(begin + 20 * DAY_MS + HOUR_MS);
-        let late = of(late);
-        let write = async {
-            for arrival in late.chunks(1) {
-                send(&works, arrival).await;
-                for _ in 0..seed {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        tokio::join!(works.pass(), write);
-        works.clock.set(begin + 20 * DAY_MS + 2 * HOUR_MS);
-        works.pass().await;
-        check(&works, &all).await.unwrap();
-    }
+    let works = Works::new(&["uuid"], begin + DAY_MS).await;
+    works.pass().await;
+    let all = scrapes(begin, begin + 8 * HOUR_MS);
+    let in_between = begin + 4 * HOUR_MS..begin + 4 * HOUR_MS + 600_000;
+    let (between, rest): (Vec<Arrival>, Vec<Arrival>) =
+        all.iter().cloned().partition(|(_, sample)| in_between.contains(&sample.timestamp_ms));
+    send(&works, &rest).await;
+    works.clock.set(begin + DAY_MS + HOUR_MS);
+    let group = works.engine.late_page(None).await.unwrap()[0].group;
+    let part = async |hours: [i64; 2]| {
+        let windows = hours.map(|hour| works.engine.window_of(Hour::of(begin + hour * HOUR_MS)));
+        works.sealer.task(group, windows.to_vec()).await.unwrap()
+    };
+    let first = works.sealer.one(part([0, 2]).await).await.unwrap().sealed;
+    send(&works, &between).await;
+    let second = works.sealer.one(part([4, 6]).await).await.unwrap().sealed;
+    works.engine.seal(first).await.unwrap();
+    works.engine.seal(second).await.unwrap();
+    works.pass().await;
+    check(&works, &all).await.unwrap();
 }
 
 #[tokio::test]
