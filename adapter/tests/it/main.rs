@@ -30,6 +30,7 @@ mod http;
 mod http_client;
 mod load;
 mod metrics_reference;
+mod moved_clock;
 mod operator;
 mod panels;
 mod part;
