@@ -97,8 +97,8 @@ impl Store {
         each_store!(self, store => store.head(group, hours, rows_max).await)
     }
 
-    /// The next payloads of a group's head rows in one hour, behind the last of those before, in the
-    /// order of their keys; none at the end. For an hour that holds more than [`Store::head`] reads.
+    /// The next payloads of a group's head rows in one hour, behind the last of those before, by
+    /// their earliest sample, and then as the store sorts; none at the end. For an hour that holds more than [`Store::head`] reads.
     pub async fn head_page(
         &self,
         group: Group,

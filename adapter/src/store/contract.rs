@@ -111,7 +111,7 @@ async fn head_rows(store: &Store, hour: Hour) {
     assert_eq!(head(store, 0, before, next).await, [&b"\x00\xff\x7f"[..]]);
     assert!(head(store, 9, before, next).await.is_empty());
     let mut all = store.head_page(Group(7), hour, None).await.unwrap();
-    assert!(all.is_sorted_by_key(|(key, _)| *key));
+    assert!(all.is_sorted_by_key(|((first_ms, _), _)| *first_ms));
     let last = all.last().unwrap().0;
     let first = all.first().unwrap().0;
     let behind = store.head_page(Group(7), hour, Some(first)).await.unwrap();

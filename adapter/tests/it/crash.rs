@@ -48,7 +48,7 @@ fn kill_again_and_again(rounds: u64, dice: &mut Dice) {
             AdapterProcess::start(&mut service(&clock)).stop();
             load::seal_journal(folder.path());
         }
-        load::move_on(&mut senders, clock.go_on(dice));
+        clock.go_on(dice, &mut senders);
         let adapter = AdapterProcess::start(&mut service(&clock));
         load::check_everything(&adapter, &senders);
         let address = adapter.address();
@@ -62,12 +62,12 @@ fn kill_again_and_again(rounds: u64, dice: &mut Dice) {
         });
         assert!(senders.iter().all(|sender| sender.unanswered), "killed under load");
     }
-    load::move_on(&mut senders, clock.go_on(dice));
+    clock.go_on(dice, &mut senders);
     let adapter = AdapterProcess::start(&mut service(&clock));
     load::check_everything(&adapter, &senders);
     // Days later all is sealed, and at the next start only the newest day of heads is left.
     adapter.kill();
-    load::move_on(&mut senders, clock.by_days(3));
+    clock.by_days(3);
     let adapter = AdapterProcess::start(&mut service(&clock));
     let status = |adapter: &AdapterProcess| -> Value {
         serde_json::from_str(adapter.get("/api/v1/status").text()).unwrap()

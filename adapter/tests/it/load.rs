@@ -81,6 +81,13 @@ pub(crate) fn senders() -> Vec<Sender> {
         .collect()
 }
 
+/// Whether something was acknowledged of every sender of the present since the clock was moved: else
+/// two moves would make one gap, and one of over seven days is not billed.
+pub(crate) fn are_present(senders: &[Sender]) -> bool {
+    let mut present = senders.iter().filter(|sender| sender.kind().present);
+    present.all(|sender| sender.moves.last().is_none_or(|(from, _)| *from < sender.next))
+}
+
 /// The adapter's clock goes on by so much before it starts again.
 pub(crate) fn move_on(senders: &mut [Sender], by_ms: i64) {
     for sender in senders.iter_mut().filter(|sender| sender.kind().present) {

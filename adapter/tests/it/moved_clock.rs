@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::libvirtd::skip;
+use crate::load::{self, Sender};
 use crate::power_loss::dice::Dice;
 
 /// By how much the clock may go on between two starts, in seconds: within a window, over the ends
@@ -33,17 +34,18 @@ impl MovedClock {
         Some(MovedClock { library, ahead_s: 0 })
     }
 
-    /// Goes on by chance; says by how much, in milliseconds.
-    pub(crate) fn go_on(&mut self, dice: &mut Dice) -> i64 {
+    /// Goes on by chance, and with it the senders of the present.
+    pub(crate) fn go_on(&mut self, dice: &mut Dice, senders: &mut [Sender]) {
         let step_s = dice.pick(&STEPS_S);
-        self.ahead_s += step_s;
-        step_s * 1_000
+        if load::are_present(senders) {
+            self.ahead_s += step_s;
+            load::move_on(senders, step_s * 1_000);
+        }
     }
 
-    /// Goes on by some days; says by how much, in milliseconds.
-    pub(crate) fn by_days(&mut self, days: i64) -> i64 {
+    /// Goes on by some days, in which nothing is sent.
+    pub(crate) fn by_days(&mut self, days: i64) {
         self.ahead_s += days * 86_400;
-        days * 86_400_000
     }
 
     /// Gives a process this clock, and this library besides.

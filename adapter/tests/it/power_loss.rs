@@ -132,8 +132,7 @@ impl Plant {
     }
 
     fn move_on(&mut self) {
-        let by_ms = self.clock.go_on(&mut self.dice);
-        load::move_on(&mut self.senders, by_ms);
+        self.clock.go_on(&mut self.dice, &mut self.senders);
     }
 
     fn data(&self) -> PathBuf {
