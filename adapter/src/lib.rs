@@ -22,4 +22,5 @@ pub mod status;
 pub mod store;
 pub mod usage;
 pub mod wire;
+pub mod worker;
 pub mod write;
