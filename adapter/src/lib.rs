@@ -23,3 +23,4 @@ pub mod store;
 pub mod usage;
 pub mod wire;
 pub mod write;
+pub mod zeromq;
