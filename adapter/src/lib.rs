@@ -24,3 +24,4 @@ pub mod usage;
 pub mod wire;
 pub mod worker;
 pub mod write;
+pub mod zeromq;

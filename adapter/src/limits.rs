@@ -139,6 +139,17 @@ pub const CLUSTER_READS_AT_ONCE: usize = 32;
 /// See [`CLUSTER_READS_AT_ONCE`].
 pub const LOCAL_READS_AT_ONCE: usize = 4;
 
+// The doors of 2012 over ZeroMQ.
+/// Connections of one door at once; more wait in the kernel's queue. A cloud of 2012 had a worker a
+/// hypervisor, and clients that connect for each request.
+pub const ZEROMQ_CONNECTIONS_MAX: usize = 1024;
+/// How long a client may take until it has said what it speaks.
+pub const ZEROMQ_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent until the kernel asks whether its other end is still there.
+pub const ZEROMQ_KEEPALIVE: Duration = Duration::from_mins(2);
+/// How long messages that were sent have to leave when a door is closed.
+pub const ZEROMQ_LINGER: Duration = Duration::from_secs(2);
+
 // Sealing.
 /// Samples of one group's window that are held at once, 64 MiB of them; a group that has more is
 /// sealed by parts of its series, and its head is read once for each.

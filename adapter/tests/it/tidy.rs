@@ -106,7 +106,8 @@ fn each_library_stays_in_its_room() {
         ("csv", &["adapter/src/usage/minutes.rs"]),
         ("form_urlencoded", &["adapter/src/http/"]),
         ("procfs", &["exporter/src/start_time.rs", "serve/src/own_metrics/"]),
-        ("rustix", &["adapter/src/store/local/", "adapter/src/read/room.rs"]),
+        ("rustix", &["adapter/src/store/local/", "adapter/src/read/room.rs", "adapter/src/zeromq"]),
+        ("zmq", &["adapter/src/zeromq"]),
         ("tempfile", &["adapter/src/read/room.rs"]),
         (
             "clap",
@@ -240,6 +241,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("adapter/src/command", &["crate::wire", "crate::store", "crate::service", "crate::sealer"]),
+    ("adapter/src/zeromq", &["crate::wire", "crate::store", "crate::read", "crate::http"]),
     ("adapter/src/write", &["crate::http", "crate::read", "serve"]),
     ("adapter/src/read", &["crate::http", "crate::write", "serve"]),
     ("exporter/src/families", &["crate::libvirt", "crate::collect", "serve", "tokio"]),
