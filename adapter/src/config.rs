@@ -10,6 +10,7 @@ use serve::settings::ServiceFlags;
 use crate::limits;
 use crate::model::instant;
 use crate::store::local;
+use crate::worker::sources::Source;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
 #[derive(Clone, Debug, Parser)]
@@ -83,6 +84,10 @@ pub struct Flags {
     /// Flags of the Cassandra store.
     #[command(flatten)]
     pub cassandra: CassandraFlags,
+
+    /// The door for the workers of 2012.
+    #[command(flatten)]
+    pub ingest: IngestFlags,
 }
 
 /// What an operator asks. Without one of them the adapter serves.
@@ -182,6 +187,24 @@ pub struct CassandraFlags {
     /// File that holds the user's password
     #[arg(long = "cassandra.password-file", value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+}
+
+/// Where Kanyun's own workers may send.
+#[derive(Clone, Debug, clap::Args)]
+#[command(about = None, long_about = None, next_help_heading = "Kanyun")]
+pub struct IngestFlags {
+    /// Address to which Kanyun's workers of 2012 send, over ZeroMQ; empty closes this door
+    #[arg(
+        long = "legacy.ingest-address",
+        value_name = "ADDRESS",
+        default_value = "tcp://127.0.0.1:5551"
+    )]
+    pub address: String,
+
+    /// Address or network of workers that may send, such as 10.0.0.0/16; repeated or with commas.
+    /// Needed where the door is not on loopback, as workers have neither users nor passwords
+    #[arg(long = "legacy.ingest-allow", value_name = "ADDRESS", value_delimiter = ',')]
+    pub allow: Vec<Source>,
 }
 
 /// `--store`

@@ -1,6 +1,7 @@
 //! The adapter's own metrics, beside those that `serve` keeps for HTTP and the process.
 //! Names and meanings are generated into docs/metrics.md by a test.
 
+mod feed;
 mod keeping;
 mod known;
 mod sealing;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+pub use feed::FeedMetrics;
 pub use keeping::KeepingMetrics;
 pub use sealing::SealingMetrics;
 
@@ -56,6 +58,7 @@ pub struct Metrics {
     flagged: Family<Flagged, Counter>,
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
+    feed: FeedMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -115,6 +118,7 @@ impl Metrics {
         let (reports, flagged) = register_billing(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
+        let feed = FeedMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -134,6 +138,7 @@ impl Metrics {
         Metrics {
             sealing,
             keeping,
+            feed,
             refused,
             reports,
             flagged,
@@ -246,6 +251,11 @@ impl Metrics {
     /// The families of what is kept.
     pub fn keeping(&self) -> &KeepingMetrics {
         &self.keeping
+    }
+
+    /// The families of the workers of 2012.
+    pub fn feed(&self) -> &FeedMetrics {
+        &self.feed
     }
 
     /// Days, weeks and months were dropped.

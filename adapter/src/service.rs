@@ -16,9 +16,10 @@ use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, Flags, StoreKind};
+use crate::config::{Command, Flags, IngestFlags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
+use crate::feed::{Feed, Workers};
 use crate::http::Doors;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
@@ -30,6 +31,7 @@ use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
+use crate::zeromq::ingest::{Ingest, IngestError, OpenIngest};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The source revision, where the build was told it.
@@ -61,6 +63,10 @@ enum Failure {
     LedgerRetention,
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error("{0}")]
+    Door(String),
     #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
     #[error("the store has failed and only a restart recovers it: {0}")]
@@ -192,11 +198,14 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
+    let ingest = bind_ingest(flags).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
     let engine = start(flags, &clock, &metrics).await?;
 
+    let workers =
+        ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
     let room = room(flags, metrics.clone())?;
     let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
     let doors = Doors {
@@ -204,6 +213,7 @@ async fn serve_until_stopped(
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
         usage: Arc::new(usage),
         observer: Arc::new(observer(flags, &engine, clock.clone())),
+        workers: workers.clone(),
         registry,
     };
     let ready = Arc::clone(&engine);
@@ -220,6 +230,12 @@ async fn serve_until_stopped(
         let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
         tokio::spawn(sealer.run())
     });
+    let mut ingest = match ingest.zip(workers) {
+        Some((door, workers)) => {
+            Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
+        }
+        None => None,
+    };
     tracing::info!(
         address = %server.local_addr(),
         store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
@@ -229,17 +245,36 @@ async fn serve_until_stopped(
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
+        why = ingest_failed(ingest.as_mut()) => Err(Failure::Door(why)),
     };
     expiry.abort();
     counting.abort();
     if let Some(sealing) = sealing {
         sealing.abort();
     }
+    if let Some(ingest) = ingest {
+        ingest.finish().await;
+    }
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+async fn bind_ingest(flags: &Flags) -> Result<Option<Ingest>, IngestError> {
+    let IngestFlags { address, allow } = &flags.ingest;
+    if address.is_empty() {
+        return Ok(None);
+    }
+    Ingest::bind(address, allow).await.map(Some)
+}
+
+async fn ingest_failed(ingest: Option<&mut OpenIngest>) -> String {
+    match ingest {
+        Some(ingest) => ingest.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the store has failed for good: whoever supervises this process starts it again, and

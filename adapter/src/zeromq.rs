@@ -3,6 +3,7 @@
 //! on a thread of its own. It must not know what a door is asked.
 
 mod gate;
+pub mod ingest;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
