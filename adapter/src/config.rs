@@ -83,6 +83,10 @@ pub struct Flags {
     /// Flags of the Cassandra store.
     #[command(flatten)]
     pub cassandra: CassandraFlags,
+
+    /// Flags of the doors of 2012.
+    #[command(flatten)]
+    pub legacy: LegacyFlags,
 }
 
 /// What an operator asks. Without one of them the adapter serves.
@@ -182,6 +186,20 @@ pub struct CassandraFlags {
     /// File that holds the user's password
     #[arg(long = "cassandra.password-file", value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+}
+
+/// The doors that Kanyun had in 2012, over ZeroMQ.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Kanyun of 2012")]
+pub struct LegacyFlags {
+    /// Where the API over ZeroMQ listens, tcp://ADDRESS:PORT; nothing closes it. It has neither
+    /// users nor encryption
+    #[arg(
+        long = "legacy.api-address",
+        value_name = "ADDRESS",
+        default_value = "tcp://127.0.0.1:5556"
+    )]
+    pub api_address: String,
 }
 
 /// `--store`

@@ -3,6 +3,7 @@
 
 mod keeping;
 mod known;
+mod requests;
 mod sealing;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
 pub use keeping::KeepingMetrics;
+pub use requests::{RequestDoor, RequestMetrics, RequestOutcome};
 pub use sealing::SealingMetrics;
 
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
@@ -54,6 +56,7 @@ pub struct Metrics {
     reports: Family<Queries, Counter>,
     minutes: Counter,
     flagged: Family<Flagged, Counter>,
+    requests: RequestMetrics,
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
 }
@@ -113,6 +116,7 @@ impl Metrics {
         let (refused, commit_seconds) = register_writes(registry);
         let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
+        let requests = RequestMetrics::register(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
@@ -132,6 +136,7 @@ impl Metrics {
             counter
         };
         Metrics {
+            requests,
             sealing,
             keeping,
             refused,
@@ -236,6 +241,11 @@ impl Metrics {
             let count = rows.iter().filter(|row| carries(row.flags)).count() as u64;
             self.flagged.get_or_create(&Flagged { flag }).inc_by(count);
         }
+    }
+
+    /// Requests of the 2012 API.
+    pub fn requests(&self) -> &RequestMetrics {
+        &self.requests
     }
 
     /// The families of sealing.

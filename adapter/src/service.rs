@@ -30,6 +30,8 @@ use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
+use crate::zeromq::api::Api;
+use crate::zeromq::{BindError, Door};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The source revision, where the build was told it.
@@ -62,9 +64,13 @@ enum Failure {
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
+    BindZeromq(#[from] BindError),
+    #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
     #[error("the store has failed and only a restart recovers it: {0}")]
     Store(String),
+    #[error("{0}")]
+    Door(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
     #[error("{0}")]
@@ -192,17 +198,25 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
+    let api = match flags.legacy.api_address.trim() {
+        "" => None,
+        address => Some(Api::bind(address).await?),
+    };
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
     let engine = start(flags, &clock, &metrics).await?;
 
     let room = room(flags, metrics.clone())?;
-    let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
+    let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
+    let mut api = match api {
+        Some(api) => Some(open_api(api, &usage, &shutdown)?),
+        None => None,
+    };
     let doors = Doors {
         writer: Writer::new(Arc::clone(&engine), metrics.clone()),
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
-        usage: Arc::new(usage),
+        usage,
         observer: Arc::new(observer(flags, &engine, clock.clone())),
         registry,
     };
@@ -229,7 +243,11 @@ async fn serve_until_stopped(
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
+        why = broken(api.as_mut()) => Err(Failure::Door(why)),
     };
+    if let (Ok(()), Some(api)) = (&served, &mut api) {
+        api.ended().await.map_err(Failure::Door)?;
+    }
     expiry.abort();
     counting.abort();
     if let Some(sealing) = sealing {
@@ -240,6 +258,23 @@ async fn serve_until_stopped(
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+fn open_api(api: Api, usage: &Arc<Usage>, shutdown: &Shutdown) -> Result<Door, Failure> {
+    let address = api.address();
+    let door = api.open(Arc::clone(usage), shutdown.clone())?;
+    tracing::info!(%address, "the API of 2012 answers over ZeroMQ");
+    Ok(door)
+}
+
+/// Waits until a door has failed; an end that was asked for is none.
+async fn broken(door: Option<&mut Door>) -> String {
+    if let Some(door) = door
+        && let Err(why) = door.ended().await
+    {
+        return why;
+    }
+    std::future::pending().await
 }
 
 /// Waits until the store has failed for good: whoever supervises this process starts it again, and
