@@ -85,9 +85,9 @@ pub struct Flags {
     #[command(flatten)]
     pub cassandra: CassandraFlags,
 
-    /// The door for the workers of 2012.
+    /// Flags of the doors of 2012.
     #[command(flatten)]
-    pub ingest: IngestFlags,
+    pub legacy: LegacyFlags,
 }
 
 /// What an operator asks. Without one of them the adapter serves.
@@ -189,22 +189,31 @@ pub struct CassandraFlags {
     pub password_file: Option<PathBuf>,
 }
 
-/// Where Kanyun's own workers may send.
+/// The doors that Kanyun had in 2012, over ZeroMQ.
 #[derive(Clone, Debug, clap::Args)]
-#[command(about = None, long_about = None, next_help_heading = "Kanyun")]
-pub struct IngestFlags {
-    /// Address to which Kanyun's workers of 2012 send, over ZeroMQ; empty closes this door
+#[command(next_help_heading = "Kanyun of 2012")]
+pub struct LegacyFlags {
+    /// Where the API over ZeroMQ listens, tcp://ADDRESS:PORT; nothing closes it. It has neither
+    /// users nor encryption
+    #[arg(
+        long = "legacy.api-address",
+        value_name = "ADDRESS",
+        default_value = "tcp://127.0.0.1:5556"
+    )]
+    pub api_address: String,
+
+    /// Where workers of 2012 send, tcp://ADDRESS:PORT; nothing closes this door
     #[arg(
         long = "legacy.ingest-address",
         value_name = "ADDRESS",
         default_value = "tcp://127.0.0.1:5551"
     )]
-    pub address: String,
+    pub ingest_address: String,
 
-    /// Address or network of workers that may send, such as 10.0.0.0/16; repeated or with commas.
-    /// Needed where the door is not on loopback, as workers have neither users nor passwords
-    #[arg(long = "legacy.ingest-allow", value_name = "ADDRESS", value_delimiter = ',')]
-    pub allow: Vec<Source>,
+    /// Addresses and networks from which workers may send, such as 10.0.0.0/16; needed where their
+    /// door is not on loopback alone, as they have neither users nor passwords
+    #[arg(long = "legacy.ingest-allow", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub ingest_allow: Vec<Source>,
 }
 
 /// `--store`

@@ -78,7 +78,8 @@ impl Refused {
     }
 
     fn say(&self) {
-        let unsaid = std::mem::take(&mut *self.unsaid.lock().unwrap_or_else(PoisonError::into_inner));
+        let unsaid =
+            std::mem::take(&mut *self.unsaid.lock().unwrap_or_else(PoisonError::into_inner));
         if !unsaid.is_empty() {
             tracing::warn!(refused = unsaid.text(), "workers sent what cannot be stored");
         }
@@ -228,7 +229,8 @@ impl Feed {
                 return true;
             };
             let time = || crate::model::instant::format(at_ms);
-            refusals.add(reason, 1, || format!("{} of {} at {}", point.metric, point.domain, time()));
+            refusals
+                .add(reason, 1, || format!("{} of {} at {}", point.metric, point.domain, time()));
             false
         });
     }
@@ -238,7 +240,9 @@ impl Feed {
         let busy = |why: NoMemory| match why {
             NoMemory::Now => ("too many writes at once".to_owned(), limits::WORKER_WRITE_PAUSE),
             // A part of this size cannot need it; a store that takes it later loses nothing.
-            NoMemory::Ever => ("a write needs too much memory".to_owned(), limits::WORKER_WRITE_PAUSE),
+            NoMemory::Ever => {
+                ("a write needs too much memory".to_owned(), limits::WORKER_WRITE_PAUSE)
+            }
         };
         let ticket = self.engine.admit(points.len() * POINT_BYTES);
         let mut ticket = ticket.ok_or_else(|| busy(NoMemory::Now))?;
@@ -271,8 +275,7 @@ impl Feed {
     }
 
     fn say_refused(&mut self) {
-        let nothing =
-            self.refused.unsaid.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let nothing = self.refused.unsaid.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         if !nothing && self.said.refused.is_due() {
             self.refused.say();
         }

@@ -140,6 +140,13 @@ pub const CLUSTER_READS_AT_ONCE: usize = 32;
 pub const LOCAL_READS_AT_ONCE: usize = 4;
 
 // The doors of 2012 over ZeroMQ.
+/// Requests of the API door under way at once, those that wait included; above it code 500 at once.
+pub const API_REQUESTS_MAX: usize = REPORTS_WAITING_MAX;
+/// Bytes of one frame at the API door: a body that is too large is told so up to here, and beyond
+/// it the connection ends, as ZeroMQ has no other word for it.
+pub const API_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Requests of one client that wait in memory. A REQ client has one.
+pub const API_PEER_REQUESTS_MAX: i32 = 4;
 /// Connections of one door at once; more wait in the kernel's queue. A cloud of 2012 had a worker a
 /// hypervisor, and clients that connect for each request.
 pub const ZEROMQ_CONNECTIONS_MAX: usize = 1024;

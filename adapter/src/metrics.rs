@@ -4,6 +4,7 @@
 mod feed;
 mod keeping;
 mod known;
+mod requests;
 mod sealing;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::ledger::{Flags, Row};
 pub use feed::FeedMetrics;
 pub use keeping::KeepingMetrics;
+pub use requests::{RequestDoor, RequestMetrics, RequestOutcome};
 pub use sealing::SealingMetrics;
 
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
@@ -56,6 +58,7 @@ pub struct Metrics {
     reports: Family<Queries, Counter>,
     minutes: Counter,
     flagged: Family<Flagged, Counter>,
+    requests: RequestMetrics,
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
     feed: FeedMetrics,
@@ -116,6 +119,7 @@ impl Metrics {
         let (refused, commit_seconds) = register_writes(registry);
         let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
+        let requests = RequestMetrics::register(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
         let feed = FeedMetrics::register(registry);
@@ -136,6 +140,7 @@ impl Metrics {
             counter
         };
         Metrics {
+            requests,
             sealing,
             keeping,
             feed,
@@ -241,6 +246,11 @@ impl Metrics {
             let count = rows.iter().filter(|row| carries(row.flags)).count() as u64;
             self.flagged.get_or_create(&Flagged { flag }).inc_by(count);
         }
+    }
+
+    /// Requests of the 2012 API.
+    pub fn requests(&self) -> &RequestMetrics {
+        &self.requests
     }
 
     /// The families of sealing.

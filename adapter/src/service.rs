@@ -14,13 +14,15 @@ use serve::own_metrics::OwnMetrics;
 use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
+use tokio::task::JoinHandle;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, Flags, IngestFlags, StoreKind};
+use crate::config::{Command, Flags, LegacyFlags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::feed::{Feed, Workers};
 use crate::http::Doors;
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
 use crate::sealer::Sealer;
@@ -31,7 +33,9 @@ use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
+use crate::zeromq::api::Api;
 use crate::zeromq::ingest::{Ingest, IngestError, OpenIngest};
+use crate::zeromq::{BindError, Door};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The source revision, where the build was told it.
@@ -64,13 +68,15 @@ enum Failure {
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
-    Ingest(#[from] IngestError),
-    #[error("{0}")]
-    Door(String),
+    BindZeromq(#[from] BindError),
+    #[error(transparent)]
+    BindIngest(#[from] IngestError),
     #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
     #[error("the store has failed and only a restart recovers it: {0}")]
     Store(String),
+    #[error("{0}")]
+    Door(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
     #[error("{0}")]
@@ -199,19 +205,26 @@ async fn serve_until_stopped(
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
     let ingest = bind_ingest(flags).await?;
+    let api = match flags.legacy.api_address.trim() {
+        "" => None,
+        address => Some(Api::bind(address).await?),
+    };
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
     let engine = start(flags, &clock, &metrics).await?;
 
-    let workers =
-        ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
+    let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
     let room = room(flags, metrics.clone())?;
-    let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
+    let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
+    let mut api = match api {
+        Some(api) => Some(open_api(api, &usage, &shutdown)?),
+        None => None,
+    };
     let doors = Doors {
         writer: Writer::new(Arc::clone(&engine), metrics.clone()),
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
-        usage: Arc::new(usage),
+        usage,
         observer: Arc::new(observer(flags, &engine, clock.clone())),
         workers: workers.clone(),
         registry,
@@ -223,13 +236,7 @@ async fn serve_until_stopped(
         own_metrics,
         limits: Limits::default(),
     };
-    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
-    let counting = tokio::spawn(count_regularly(Arc::clone(&engine), metrics.clone()));
-    // Leases between adapters come with sealing in a cluster.
-    let sealing = (flags.store != StoreKind::Cassandra).then(|| {
-        let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
-        tokio::spawn(sealer.run())
-    });
+    let background = background(flags, &engine, (clock, metrics));
     let mut ingest = match ingest.zip(workers) {
         Some((door, workers)) => {
             Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
@@ -246,14 +253,18 @@ async fn serve_until_stopped(
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
         why = ingest_failed(ingest.as_mut()) => Err(Failure::Door(why)),
+        why = broken(api.as_mut()) => Err(Failure::Door(why)),
     };
-    expiry.abort();
-    counting.abort();
-    if let Some(sealing) = sealing {
-        sealing.abort();
-    }
     if let Some(ingest) = ingest {
-        ingest.finish().await;
+        // A store that has failed takes nothing more.
+        let patience = if served.is_ok() { limits::WORKER_STOP_DEADLINE } else { Duration::ZERO };
+        ingest.finish(patience).await;
+    }
+    if let (Ok(()), Some(api)) = (&served, &mut api) {
+        api.ended().await.map_err(Failure::Door)?;
+    }
+    for task in background {
+        task.abort();
     }
     let closed = engine.close().await;
     served?;
@@ -262,12 +273,30 @@ async fn serve_until_stopped(
     Ok(())
 }
 
-async fn bind_ingest(flags: &Flags) -> Result<Option<Ingest>, IngestError> {
-    let IngestFlags { address, allow } = &flags.ingest;
-    if address.is_empty() {
-        return Ok(None);
+/// What runs beside the doors until the service stops.
+fn background(
+    flags: &Flags,
+    engine: &Arc<Engine>,
+    (clock, metrics): (Clock, Metrics),
+) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![
+        tokio::spawn(expire_regularly(Arc::clone(engine), metrics.clone())),
+        tokio::spawn(count_regularly(Arc::clone(engine), metrics.clone())),
+    ];
+    // Leases between adapters come with sealing in a cluster.
+    if flags.store != StoreKind::Cassandra {
+        let sealer = Sealer::new(Arc::clone(engine), clock, metrics, flags.late_pause);
+        tasks.push(tokio::spawn(sealer.run()));
     }
-    Ingest::bind(address, allow).await.map(Some)
+    tasks
+}
+
+async fn bind_ingest(flags: &Flags) -> Result<Option<Ingest>, IngestError> {
+    let LegacyFlags { ingest_address, ingest_allow, .. } = &flags.legacy;
+    match ingest_address.trim() {
+        "" => Ok(None),
+        address => Ingest::bind(address, ingest_allow).await.map(Some),
+    }
 }
 
 async fn ingest_failed(ingest: Option<&mut OpenIngest>) -> String {
@@ -275,6 +304,23 @@ async fn ingest_failed(ingest: Option<&mut OpenIngest>) -> String {
         Some(ingest) => ingest.failed().await,
         None => std::future::pending().await,
     }
+}
+
+fn open_api(api: Api, usage: &Arc<Usage>, shutdown: &Shutdown) -> Result<Door, Failure> {
+    let address = api.address();
+    let door = api.open(Arc::clone(usage), shutdown.clone())?;
+    tracing::info!(%address, "the API of 2012 answers over ZeroMQ");
+    Ok(door)
+}
+
+/// Waits until a door has failed; an end that was asked for is none.
+async fn broken(door: Option<&mut Door>) -> String {
+    if let Some(door) = door
+        && let Err(why) = door.ended().await
+    {
+        return why;
+    }
+    std::future::pending().await
 }
 
 /// Waits until the store has failed for good: whoever supervises this process starts it again, and

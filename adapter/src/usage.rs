@@ -21,7 +21,7 @@ use crate::ledger::guest::Guest;
 use crate::legacy::{self, Call, Data, Devices, NotJson, UsageReport};
 use crate::limits;
 use crate::meter::Meter;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RequestMetrics};
 use crate::model::time::{Day, TimeRange};
 use crate::query::{QueryError, Slots};
 use crate::report::{Bucket, Grouping};
@@ -138,6 +138,11 @@ impl Usage {
             }
         }
         Ok(grouping.finish())
+    }
+
+    /// Where the doors count requests of the 2012 API.
+    pub fn requests(&self) -> &RequestMetrics {
+        self.metrics.requests()
     }
 
     /// Counts an answer to billing.

@@ -2,6 +2,8 @@
 //! doors share. A gate takes TCP connections and hands their bytes to a libzmq socket, which lives
 //! on a thread of its own. It must not know what a door is asked.
 
+pub mod api;
+pub mod frames;
 mod gate;
 pub mod ingest;
 
@@ -34,8 +36,10 @@ pub struct Terms {
     pub kind: zmq::SocketType,
     /// Bytes of one frame; a peer that sends a larger one is cut off.
     pub frame_bytes_max: usize,
-    /// Messages of one peer that wait on either way.
-    pub peer_messages_max: i32,
+    /// Messages of one peer that wait to be received; more wait on the peer's side.
+    pub received_max: i32,
+    /// Messages to one peer that wait to leave.
+    pub sent_max: i32,
 }
 
 /// A door that has its address; clients wait in the kernel's queue until it is opened.
@@ -50,8 +54,9 @@ pub struct Bound {
 pub struct Door {
     name: &'static str,
     waker: Waker,
-    ended: oneshot::Receiver<Result<(), String>>,
-    gate: JoinHandle<()>,
+    /// Until it was told.
+    ended: Option<oneshot::Receiver<Result<(), String>>>,
+    gate: Option<JoinHandle<()>>,
 }
 
 /// Wakes a door's thread, from any thread. Clones wake the same.
@@ -116,20 +121,27 @@ impl Bound {
             tell.send(work(wire).map_err(|error| error.to_string())).ok();
         })?;
         let gate = tokio::spawn(gate.run(admit, shutdown, waker.clone()));
-        Ok(Door { name, waker, ended, gate })
+        Ok(Door { name, waker, ended: Some(ended), gate: Some(gate) })
     }
 }
 
 impl Door {
     /// Waits for the end: of the work, then of the connections, for so long as an answer may take
-    /// to leave. The error is the door's own, and the process should not go on without it.
+    /// to leave. The error is the door's own, told once, and the process should not go on without
+    /// the door. May be given up and called again.
     pub async fn ended(&mut self) -> Result<(), String> {
-        let name = self.name;
-        let ended = (&mut self.ended).await;
-        let ended = ended.unwrap_or_else(|_| Err("its thread ended without a word".to_owned()));
-        ended.map_err(|why| format!("the {name} door over ZeroMQ has failed: {why}"))?;
-        if tokio::time::timeout(limits::ZEROMQ_LINGER, &mut self.gate).await.is_err() {
-            self.gate.abort();
+        if let Some(waiting) = &mut self.ended {
+            let ended = waiting.await;
+            self.ended = None;
+            let ended = ended.unwrap_or_else(|_| Err("its thread broke down".to_owned()));
+            ended.map_err(|why| format!("the {} door over ZeroMQ has failed: {why}", self.name))?;
+        }
+        if let Some(gate) = &mut self.gate {
+            let closed = tokio::time::timeout(limits::ZEROMQ_LINGER, &mut *gate).await;
+            if closed.is_err() {
+                gate.abort();
+            }
+            self.gate = None;
         }
         Ok(())
     }
@@ -138,7 +150,9 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.waker.stop();
-        self.gate.abort();
+        if let Some(gate) = &self.gate {
+            gate.abort();
+        }
     }
 }
 
@@ -251,8 +265,8 @@ fn socket(terms: &Terms) -> Result<Socket, zmq::Error> {
     let linger = i32::try_from(limits::ZEROMQ_LINGER.as_millis()).unwrap_or(i32::MAX);
     socket.set_linger(linger)?;
     socket.set_maxmsgsize(i64::try_from(terms.frame_bytes_max).unwrap_or(i64::MAX))?;
-    socket.set_rcvhwm(terms.peer_messages_max)?;
-    socket.set_sndhwm(terms.peer_messages_max)?;
+    socket.set_rcvhwm(terms.received_max)?;
+    socket.set_sndhwm(terms.sent_max)?;
     let handshake = i32::try_from(limits::ZEROMQ_HANDSHAKE.as_millis()).unwrap_or(i32::MAX);
     socket.set_handshake_ivl(handshake)?;
     socket.set_backlog(i32::try_from(limits::ZEROMQ_CONNECTIONS_MAX).unwrap_or(i32::MAX))?;

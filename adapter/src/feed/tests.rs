@@ -76,16 +76,24 @@ fn frames((kind, body): &(&str, &str)) -> Frames {
 #[tokio::test]
 async fn a_minute_of_a_worker_and_the_same_again() {
     let fed = Fed::new().await;
-    let info = format!(r#"{{"i-1@h": [["cpu","total",[{NOW_S}, 12.5]], ["nic","vnet0",[{NOW_S}, 7, 8]]]}}"#);
+    let info = format!(
+        r#"{{"i-1@h": [["cpu","total",[{NOW_S}, 12.5]], ["nic","vnet0",[{NOW_S}, 7, 8]]]}}"#
+    );
     let traffic = format!(r#"{{"1@h": ["10.0.0.2", {NOW_S}, "9"]}}"#);
     let minute = [("0", r#"["w", 1, 1]"#), ("3", &*info), ("2", &*traffic), ("1", ""), ("x", "")];
     fed.feed_all(&minute).await;
     let job = r#"job="kanyun-worker""#;
     let expected = [
         format!(r#"{{__name__="kanyun_cpu_percent", domain="i-1", host="h", {job}}} 12.5@{NOW_S}"#),
-        format!(r#"{{__name__="kanyun_nic_incoming_bytes_total", domain="i-1", host="h", {job}, target_device="vnet0"}} 7@{NOW_S}"#),
-        format!(r#"{{__name__="kanyun_nic_outgoing_bytes_total", domain="i-1", host="h", {job}, target_device="vnet0"}} 8@{NOW_S}"#),
-        format!(r#"{{__name__="kanyun_vmnetwork_bytes", domain="instance-00000001", host="h", ip="10.0.0.2", {job}}} 9@{NOW_S}"#),
+        format!(
+            r#"{{__name__="kanyun_nic_incoming_bytes_total", domain="i-1", host="h", {job}, target_device="vnet0"}} 7@{NOW_S}"#
+        ),
+        format!(
+            r#"{{__name__="kanyun_nic_outgoing_bytes_total", domain="i-1", host="h", {job}, target_device="vnet0"}} 8@{NOW_S}"#
+        ),
+        format!(
+            r#"{{__name__="kanyun_vmnetwork_bytes", domain="instance-00000001", host="h", ip="10.0.0.2", {job}}} 9@{NOW_S}"#
+        ),
     ];
     assert_eq!(fed.stored().await, expected);
     fed.feed_all(&minute).await;

@@ -192,9 +192,8 @@ impl Figures<'_> {
                     sample: Sample { timestamp_ms, value, start_ms: None },
                 }),
                 Err(reason) => {
-                    let text = || {
-                        format!("{} {} of {}", figure.metric, quoted(raw.get()), guest.domain)
-                    };
+                    let text =
+                        || format!("{} {} of {}", figure.metric, quoted(raw.get()), guest.domain);
                     self.refusals.add(reason, 1, text);
                 }
             }
@@ -222,7 +221,8 @@ fn judged(figure: Figure, raw: &RawValue) -> Result<f64, Reason> {
 /// `domain` or `domain@host`. Accounting rules name a guest by nova's decimal id: `116@host` is
 /// `instance-00000074` on that host.
 fn named(key: &str, is_traffic: bool) -> Option<Guest> {
-    let (domain, host) = key.rsplit_once('@').map_or((key, None), |(name, host)| (name, Some(host)));
+    let (domain, host) =
+        key.rsplit_once('@').map_or((key, None), |(name, host)| (name, Some(host)));
     if !fits(domain) || !host.is_none_or(fits) {
         return None;
     }

@@ -100,9 +100,10 @@ impl Refusals {
 
     /// One line for the log.
     pub fn text(&self) -> String {
-        let parts = self.0.iter().map(|(reason, (count, first))| {
-            format!("{count} {} (first: {first})", reason.name())
-        });
+        let parts = self
+            .0
+            .iter()
+            .map(|(reason, (count, first))| format!("{count} {} (first: {first})", reason.name()));
         parts.collect::<Vec<_>>().join("; ")
     }
 }

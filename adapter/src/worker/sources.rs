@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn addresses_and_networks() {
-        let sources = ["10.0.0.7", " 192.168.0.0/16 ", "fd00::/8"].map(|text| text.parse().unwrap());
+        let sources =
+            ["10.0.0.7", " 192.168.0.0/16 ", "fd00::/8"].map(|text| text.parse().unwrap());
         let only = Sources::Only(sources.to_vec());
         let allow = |address: &str| only.allow(Some(address.parse().unwrap()));
         for address in ["10.0.0.7", "::ffff:10.0.0.7", "192.168.255.1", "fd12::1"] {

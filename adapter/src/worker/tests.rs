@@ -18,7 +18,11 @@ fn lines(message: &Message) -> Vec<String> {
         assert!(labels.is_sorted() && labels.iter().all(|(_, value)| !value.is_empty()));
         let labels = labels.iter().skip(1).map(|(name, value)| format!("{name}={value}"));
         let Sample { timestamp_ms, value, .. } = point.sample;
-        format!("{}{{{}}} {value} {timestamp_ms}", point.metric, labels.collect::<Vec<_>>().join(","))
+        format!(
+            "{}{{{}}} {value} {timestamp_ms}",
+            point.metric,
+            labels.collect::<Vec<_>>().join(",")
+        )
     };
     points.iter().map(line).collect()
 }

@@ -61,7 +61,8 @@ impl Ingest {
             address: address.to_owned(),
             kind: zmq::PULL,
             frame_bytes_max: limits::WORKER_FRAME_BYTES_MAX,
-            peer_messages_max: limits::WORKER_PEER_MESSAGES_MAX,
+            received_max: limits::WORKER_PEER_MESSAGES_MAX,
+            sent_max: limits::WORKER_PEER_MESSAGES_MAX,
         };
         let bound = Bound::new(&terms).await?;
         let sources = if !allowed.is_empty() {
@@ -96,11 +97,7 @@ impl Ingest {
 
 /// Reads messages until a stop, and then those that have come in already. A feed that is full makes
 /// this thread wait, and with it the workers.
-fn read(
-    wire: &Wire,
-    feed: &mpsc::Sender<Frames>,
-    metrics: &FeedMetrics,
-) -> Result<(), zmq::Error> {
+fn read(wire: &Wire, feed: &mpsc::Sender<Frames>, metrics: &FeedMetrics) -> Result<(), zmq::Error> {
     loop {
         let stopping = wire.wait(Messages::Take, IDLE)?.stopping;
         let most = if stopping { limits::WORKER_MESSAGES_AT_STOP_MAX } else { 1 };
@@ -144,20 +141,21 @@ impl OpenIngest {
         }
     }
 
-    /// Waits, after a stop was asked for, until all that was read is stored; gives up after a while,
-    /// and says what is lost then.
-    pub async fn finish(mut self) {
-        let Some(mut feed) = self.feed.take() else { return };
-        if timeout(limits::WORKER_STOP_DEADLINE, &mut feed).await.is_err() {
+    /// Waits for so long, after a stop was asked for, until all that was read is stored; then gives
+    /// up, and says what is lost.
+    pub async fn finish(mut self, patience: Duration) {
+        if let Some(mut feed) = self.feed.take()
+            && timeout(patience, &mut feed).await.is_err()
+        {
+            // The door's thread ends when nobody takes its messages any more.
             feed.abort();
-            // Its end makes the door's thread end, too.
             feed.await.ok();
         }
         let lost = self.metrics.waiting();
         if lost > 0 {
             tracing::error!(
                 messages = lost,
-                "the store took no more: messages of workers that were read are lost"
+                "messages of workers that were read are lost: the store did not take them before the end"
             );
         }
     }
