@@ -23,7 +23,7 @@ use serve::server::{Server, Service, Shutdown};
 use serve::settings::ServiceFlags;
 
 /// Labels whose values are a closed set that the page shows whole.
-const CLOSED_LABELS: [&str; 3] = ["outcome", "reason", "table"];
+const CLOSED_LABELS: [&str; 5] = ["outcome", "reason", "state", "table", "type"];
 
 /// One metric family, by the name that Prometheus stores its samples under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
