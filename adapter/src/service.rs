@@ -205,10 +205,7 @@ async fn serve_until_stopped(
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
     let ingest = bind_ingest(flags).await?;
-    let api = match flags.legacy.api_address.trim() {
-        "" => None,
-        address => Some(Api::bind(address).await?),
-    };
+    let api = bind_api(flags).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
@@ -289,6 +286,13 @@ fn background(
         tasks.push(tokio::spawn(sealer.run()));
     }
     tasks
+}
+
+async fn bind_api(flags: &Flags) -> Result<Option<Api>, BindError> {
+    match flags.legacy.api_address.trim() {
+        "" => Ok(None),
+        address => Api::bind(address).await.map(Some),
+    }
 }
 
 async fn bind_ingest(flags: &Flags) -> Result<Option<Ingest>, IngestError> {

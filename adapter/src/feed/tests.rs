@@ -154,6 +154,8 @@ async fn a_store_that_is_full_makes_the_feed_wait() {
         permit.send(frames(&("3", &body(sent))));
         metrics.arrived();
         sent += 1;
+        // The time within which messages are gathered passes.
+        sleep(Duration::from_millis(1)).await;
         assert!(sent < 1000, "the feed takes messages without end");
     }
     assert!(sent >= i64::try_from(limits::WORKER_MESSAGES_WAITING_MAX).unwrap(), "{sent}");

@@ -190,7 +190,7 @@ fn steady(page: &str) -> String {
             Some((series, _)) if varies => lines.push(format!("{series} 0")),
             _ => lines.push(line.to_owned()),
         }
-        if line.contains("_total{") || line.contains("{table=") {
+        if ["_total{", "{table=", "{state="].iter().any(|part| line.contains(part)) {
             lines[family_begin..].sort();
         }
     }
