@@ -3,10 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod kanyun_conf;
 pub mod ledger;
 pub mod legacy;
 pub mod limits;

@@ -20,6 +20,7 @@ use crate::config::{Command, Flags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::http::Doors;
+use crate::kanyun_conf::ConfError;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
 use crate::sealer::Sealer;
@@ -63,6 +64,8 @@ enum Failure {
     LedgerRetention,
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
+    #[error(transparent)]
+    Conf(#[from] ConfError),
     #[error(transparent)]
     BindZeromq(#[from] BindError),
     #[error(transparent)]
@@ -180,6 +183,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
+            flags.legacy.conf()?;
             tracing::info!("all settings are valid");
             return Ok(());
         }
@@ -198,9 +202,13 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    let api = match flags.legacy.api_address.trim() {
-        "" => None,
-        address => Some(Api::bind(address).await?),
+    let conf = flags.legacy.conf()?;
+    for remark in &conf.remarks {
+        tracing::warn!("{remark}");
+    }
+    let api = match flags.legacy.api_address(&conf) {
+        None => None,
+        Some(address) => Some(Api::bind(&address).await?),
     };
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
