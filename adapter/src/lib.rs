@@ -3,11 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod engine;
 pub mod feed;
 pub mod http;
+pub mod kanyun_conf;
 pub mod ledger;
 pub mod legacy;
 pub mod limits;

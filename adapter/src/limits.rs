@@ -73,6 +73,10 @@ pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
 pub const REPORT_SLICE_HOURS: i32 = 24;
 /// Hours of a usage report that are planned at once: which of them stand in the ledger.
 pub const REPORT_PLAN_HOURS: i32 = 32 * 24;
+/// Periods of one usage report: a year of minutes, 10 MiB of an answer that is whole in memory.
+pub const REPORT_BUCKETS_MAX: usize = 530_000;
+/// Points of one `get_data`: over two months of minutes. Kanyun cut its answers at 20,000.
+pub const POINTS_MAX: usize = 100_000;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
@@ -140,6 +144,8 @@ pub const CLUSTER_READS_AT_ONCE: usize = 32;
 pub const LOCAL_READS_AT_ONCE: usize = 4;
 
 // The doors of 2012 over ZeroMQ.
+/// Bytes of a kanyun.conf.
+pub const KANYUN_CONF_BYTES_MAX: u64 = 1 << 20;
 /// Requests of the API door under way at once, those that wait included; above it code 500 at once.
 pub const API_REQUESTS_MAX: usize = REPORTS_WAITING_MAX;
 /// Bytes of one frame at the API door: a body that is too large is told so up to here, and beyond
@@ -156,6 +162,13 @@ pub const ZEROMQ_HANDSHAKE: Duration = Duration::from_secs(10);
 pub const ZEROMQ_KEEPALIVE: Duration = Duration::from_mins(2);
 /// How long messages that were sent have to leave when a door is closed.
 pub const ZEROMQ_LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that `kanyun` takes: more than the longest report has.
+pub const CLIENT_ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// How long `kanyun` tries to connect.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+/// How long `kanyun` waits for an answer: longer than a report may take.
+pub const CLIENT_ANSWER: Duration = Duration::from_secs(130);
 
 // Sealing.
 /// Samples of one group's window that are held at once, 64 MiB of them; a group that has more is

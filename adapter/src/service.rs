@@ -22,6 +22,7 @@ use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::feed::{Feed, Workers};
 use crate::http::Doors;
+use crate::kanyun_conf::{ConfError, KanyunConf};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
@@ -34,7 +35,7 @@ use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
 use crate::zeromq::api::Api;
-use crate::zeromq::ingest::{Ingest, IngestError, OpenIngest};
+use crate::zeromq::ingest::{self, Ingest, IngestError, OpenIngest};
 use crate::zeromq::{BindError, Door};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -67,6 +68,8 @@ enum Failure {
     LedgerRetention,
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
+    #[error(transparent)]
+    Conf(#[from] ConfError),
     #[error(transparent)]
     BindZeromq(#[from] BindError),
     #[error(transparent)]
@@ -186,6 +189,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
+            let conf = flags.legacy.conf()?;
+            if let Some(address) = flags.legacy.ingest_address(&conf) {
+                ingest::check(&address, &flags.legacy.ingest_allow).await?;
+            }
             tracing::info!("all settings are valid");
             return Ok(());
         }
@@ -204,8 +211,10 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
-    let ingest = bind_ingest(flags).await?;
-    let api = bind_api(flags).await?;
+    let conf = flags.legacy.conf()?;
+    conf.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+    let ingest = bind_ingest(&flags.legacy, &conf).await?;
+    let api = bind_api(&flags.legacy, &conf).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
@@ -288,18 +297,20 @@ fn background(
     tasks
 }
 
-async fn bind_api(flags: &Flags) -> Result<Option<Api>, BindError> {
-    match flags.legacy.api_address.trim() {
-        "" => Ok(None),
-        address => Api::bind(address).await.map(Some),
+async fn bind_api(flags: &LegacyFlags, conf: &KanyunConf) -> Result<Option<Api>, BindError> {
+    match flags.api_address(conf) {
+        None => Ok(None),
+        Some(address) => Api::bind(&address).await.map(Some),
     }
 }
 
-async fn bind_ingest(flags: &Flags) -> Result<Option<Ingest>, IngestError> {
-    let LegacyFlags { ingest_address, ingest_allow, .. } = &flags.legacy;
-    match ingest_address.trim() {
-        "" => Ok(None),
-        address => Ingest::bind(address, ingest_allow).await.map(Some),
+async fn bind_ingest(
+    flags: &LegacyFlags,
+    conf: &KanyunConf,
+) -> Result<Option<Ingest>, IngestError> {
+    match flags.ingest_address(conf) {
+        None => Ok(None),
+        Some(address) => Ingest::bind(&address, &flags.ingest_allow).await.map(Some),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod api;
 pub mod frames;
 mod gate;
 pub mod ingest;
+pub mod request;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -280,13 +281,15 @@ fn socket(terms: &Terms) -> Result<Socket, zmq::Error> {
 /// Binds the socket where the gate finds it: a name that is in no folder, so that nothing is left
 /// of it whatever ends the process.
 fn inside(socket: &Socket) -> Result<String, zmq::Error> {
-    let mut number = [0; 16];
-    let mut name = format!("kanyun-{}-", std::process::id());
-    rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| zmq::Error::from_raw(error.raw_os_error()))?;
-    for byte in number {
-        name.push_str(&format!("{byte:02x}"));
-    }
+    let name = format!("kanyun-{}", random_name()?);
     socket.bind(&format!("ipc://@{name}"))?;
     Ok(name)
+}
+
+/// A name that nobody guesses, and that no two processes have.
+fn random_name() -> Result<String, zmq::Error> {
+    let mut number = [0; 16];
+    rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| zmq::Error::from_raw(error.raw_os_error()))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(number)))
 }

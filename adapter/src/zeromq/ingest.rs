@@ -36,6 +36,23 @@ pub enum IngestError {
     Everybody(String),
 }
 
+/// What [`Ingest::bind`] would say to an address, without taking it.
+pub async fn check(address: &str, allowed: &[Source]) -> Result<(), IngestError> {
+    let given = || address.to_owned();
+    let no_address = || BindError::NoAddress { flag: ADDRESS, address: given() };
+    let place = address.strip_prefix("tcp://").ok_or_else(no_address)?;
+    let on_loopback = !place.starts_with("*:") && {
+        let place = place.replace(":*", ":0");
+        let found = tokio::net::lookup_host(place).await;
+        let mut found = found.map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidInput => no_address(),
+            _ => BindError::Unusable { flag: ADDRESS, address: given(), source },
+        })?;
+        found.all(|address| address.ip().is_loopback())
+    };
+    if on_loopback || !allowed.is_empty() { Ok(()) } else { Err(IngestError::Everybody(given())) }
+}
+
 /// The door with its address, not open yet.
 #[derive(Debug)]
 pub struct Ingest {

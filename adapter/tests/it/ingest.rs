@@ -84,8 +84,12 @@ fn wait_for_figure(adapter: &AdapterProcess, name: &str, value: u64) {
 }
 
 fn report(adapter: &AdapterProcess, metric: &str, range: (i64, i64)) -> Value {
+    report_of(adapter, GUEST, metric, range)
+}
+
+fn report_of(adapter: &AdapterProcess, guest: &str, metric: &str, range: (i64, i64)) -> Value {
     let args = json!({
-        "id": GUEST, "metric": metric, "statistic": "sum", "period": 60,
+        "id": guest, "metric": metric, "statistic": "sum", "period": 60,
         "timestamp_from": range.0, "timestamp_to": range.1,
     });
     let body = args.to_string();
@@ -147,6 +151,28 @@ fn a_worker_is_stored_read_and_billed_and_a_resend_changes_nothing() {
     adapter.wait_for("worker's leave", || {
         adapter.get("/api/v1/workers").text().parse::<Value>().unwrap() == json!({ "workers": [] })
     });
+    adapter.stop();
+}
+
+/// Workers may say no host; then the guest is its name alone.
+#[test]
+fn a_guest_whose_worker_says_no_host() {
+    let (adapter, address) = with_door(&[]);
+    let at = some_minute();
+    let body = |time: i64, bytes: u64| {
+        json!({
+            "instance-000000bb": [["nic", "vnet1", [time, bytes, bytes]]],
+            "instance-000000bc": [["nic", "vnet1", [time, 3 * bytes, bytes]]],
+        })
+    };
+    if send(&address, &[("3", body(at + 2, 100)), ("3", body(at + 62, 150))]).is_none() {
+        return;
+    }
+    wait_for_figure(&adapter, "worker_samples_total", 8);
+    for (guest, bytes) in [("instance-000000bb", 50), ("instance-000000bc", 150)] {
+        let data = report_of(&adapter, guest, "nic_incoming", (at, at + 120));
+        assert_eq!(data.as_object().unwrap().values().collect::<Vec<_>>(), [&json!(bytes)]);
+    }
     adapter.stop();
 }
 
@@ -292,11 +318,13 @@ fn a_door_that_cannot_be_opened_and_one_that_is_closed() {
         (&["--legacy.ingest-address=5551"], &["--legacy.ingest-address", "tcp://127.0.0.1"]),
         (&["--legacy.ingest-allow=10.0.0"], &["10.0.0", "--legacy.ingest-allow", "10.0.0.0/16"]),
     ] {
-        let output = run(command().arg("--store=memory").args(arguments));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{said}");
-        for text in texts {
-            assert!(said.contains(text), "{text:?} is not in {said:?}");
+        for checking in [&[][..], &["--config.check"]] {
+            let output = run(command().arg("--store=memory").args(arguments).args(checking));
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success(), "{said}");
+            for text in texts {
+                assert!(said.contains(text), "{text:?} is not in {said:?}");
+            }
         }
     }
     let adapter = AdapterProcess::in_memory();
