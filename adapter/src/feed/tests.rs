@@ -1,5 +1,7 @@
 //! What the feed stores, and what it does while it cannot, on a store in memory.
 
+mod month;
+
 use prometheus_client::registry::Registry;
 
 use super::*;
