@@ -2,6 +2,9 @@
 //! takes, so that what cannot be stored now waits with the workers. It must not know what the
 //! messages say.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::time::Duration;
 
