@@ -104,6 +104,11 @@ fn received(reports: &[Report]) -> BTreeMap<i64, u64> {
     reports.first().map(|first| (first.at_s / 60 * 60, 0)).into_iter().chain(pairs).collect()
 }
 
+/// All figures here fit.
+fn float(whole: u64) -> f64 {
+    f64::from(u32::try_from(whole).unwrap())
+}
+
 struct Billed {
     usage: Arc<Usage>,
 }
@@ -121,8 +126,7 @@ impl Billed {
         };
         let buckets = self.usage.report(&asked).await.unwrap();
         let value = |amount: Amount| match amount {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-            Amount::Whole(whole) => whole as f64,
+            Amount::Whole(whole) => float(u64::try_from(whole).unwrap()),
             Amount::Real(real) => real,
         };
         buckets.iter().map(|one| (one.start_ms / 1000, value(one.amount))).collect()
@@ -159,13 +163,13 @@ async fn a_month_of_a_worker_is_billed_as_it_was_reported() {
     let billed = Billed { usage: Arc::new(usage) };
     let whole = (BEGIN_S - 86_400, NOW_S);
     let expected: BTreeMap<i64, f64> =
-        received(&reports).into_iter().map(|(minute, bytes)| (minute, bytes as f64)).collect();
+        received(&reports).into_iter().map(|(minute, bytes)| (minute, float(bytes))).collect();
     assert_eq!(billed.minutes(Family::NicIncoming, whole.0, whole.1).await, expected);
     let traffic: BTreeMap<i64, f64> =
-        reports.iter().map(|report| (report.at_s / 60 * 60, report.traffic as f64)).collect();
+        reports.iter().map(|report| (report.at_s / 60 * 60, float(report.traffic))).collect();
     assert_eq!(billed.minutes(Family::Vmnetwork, whole.0, whole.1).await, traffic);
     let cpu: BTreeMap<i64, f64> =
-        reports.iter().map(|report| (report.at_s / 60 * 60, report.cpu as f64 + 0.5)).collect();
+        reports.iter().map(|report| (report.at_s / 60 * 60, float(report.cpu) + 0.5)).collect();
     assert_eq!(billed.minutes(Family::Cpu, whole.0, whole.1).await, cpu);
 
     for _ in 0..24 {
