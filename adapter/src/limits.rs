@@ -204,6 +204,48 @@ pub const LOCAL_JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Free space below which writes are refused: full journals and one compaction.
 pub const DISK_RESERVE_BYTES: u64 = 1 << 30;
 
+// The workers of 2012.
+/// Bytes of one frame of a worker's message; libzmq closes the connection of one that is larger. A
+/// host of a thousand guests with ten records each sends 600 KiB.
+pub const WORKER_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Frames of one message that are kept: two belong to it, and a third says that there are too many.
+pub const WORKER_FRAMES_MAX: usize = 3;
+/// Messages of one worker that libzmq holds: more than one minute's, and as few as possible, as they
+/// are lost where the process is killed.
+pub const WORKER_PEER_MESSAGES_MAX: i32 = 4;
+/// Guests in one message.
+pub const WORKER_GUESTS_MAX: usize = 10_000;
+/// Records of one guest in one message: cpu, memory, and its NICs and disks.
+pub const WORKER_RECORDS_MAX: usize = 4_096;
+/// Bytes of a name that a worker sends: its own, a guest's, a host's, a device's. libvirt's are
+/// file names.
+pub const WORKER_NAME_BYTES_MAX: usize = 255;
+/// Workers that are remembered; beyond it the dead ones are forgotten first, and then new ones are
+/// refused.
+pub const WORKERS_MAX: usize = 10_000;
+/// Messages that were read and wait to be decoded.
+pub const WORKER_MESSAGES_WAITING_MAX: usize = 16;
+/// Messages that a stop still takes out of libzmq: what is left there is lost, and who goes on
+/// sending must not keep the process from ending.
+pub const WORKER_MESSAGES_AT_STOP_MAX: usize = 10_000;
+/// Bytes of messages after which no more of them are stored together.
+pub const WORKER_BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long the first message of a batch waits for others: workers report in the first seconds of
+/// a minute.
+pub const WORKER_BATCH_WAIT: Duration = Duration::from_millis(20);
+/// Samples of workers in one write; with all their labels new to the index they take about 32 MiB.
+pub const WORKER_WRITE_SAMPLES_MAX: usize = 5_000;
+/// The pause before a write of workers is tried again.
+pub const WORKER_WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// What a stop waits for workers' messages that were read to be stored: a write under way.
+pub const WORKER_STOP_DEADLINE: Duration = Duration::from_secs(WRITE_DEADLINE.as_secs() + 5);
+/// A worker that is silent for so long is dead (kanyun-legacy.md, "Parts and ports").
+pub const WORKER_SILENT_MS_MAX: i64 = 120_000;
+/// How often the feed looks who is silent.
+pub const WORKER_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same complaint about workers is not logged more often.
+pub const WORKER_LOG_INTERVAL: Duration = Duration::from_mins(1);
+
 // Cassandra.
 /// One attempt of a statement: above the node's own timeouts (2 s for a write, 5 s for a read),
 /// so that it is the node that says what went wrong.

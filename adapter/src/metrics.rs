@@ -1,6 +1,7 @@
 //! The adapter's own metrics, beside those that `serve` keeps for HTTP and the process.
 //! Names and meanings are generated into docs/metrics.md by a test.
 
+mod feed;
 mod keeping;
 mod known;
 mod requests;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+pub use feed::FeedMetrics;
 pub use keeping::KeepingMetrics;
 pub use requests::{RequestDoor, RequestMetrics, RequestOutcome};
 pub use sealing::SealingMetrics;
@@ -59,6 +61,7 @@ pub struct Metrics {
     requests: RequestMetrics,
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
+    feed: FeedMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -119,6 +122,7 @@ impl Metrics {
         let requests = RequestMetrics::register(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
+        let feed = FeedMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -139,6 +143,7 @@ impl Metrics {
             requests,
             sealing,
             keeping,
+            feed,
             refused,
             reports,
             flagged,
@@ -256,6 +261,11 @@ impl Metrics {
     /// The families of what is kept.
     pub fn keeping(&self) -> &KeepingMetrics {
         &self.keeping
+    }
+
+    /// The families of the workers of 2012.
+    pub fn feed(&self) -> &FeedMetrics {
+        &self.feed
     }
 
     /// Days, weeks and months were dropped.

@@ -14,13 +14,16 @@ use serve::own_metrics::OwnMetrics;
 use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
+use tokio::task::JoinHandle;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, Flags, StoreKind};
+use crate::config::{Command, Flags, LegacyFlags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
+use crate::feed::{Feed, Workers};
 use crate::http::Doors;
-use crate::kanyun_conf::ConfError;
+use crate::kanyun_conf::{ConfError, KanyunConf};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
 use crate::sealer::Sealer;
@@ -32,6 +35,7 @@ use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
 use crate::zeromq::api::Api;
+use crate::zeromq::ingest::{self, Ingest, IngestError, OpenIngest};
 use crate::zeromq::{BindError, Door};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -68,6 +72,8 @@ enum Failure {
     Conf(#[from] ConfError),
     #[error(transparent)]
     BindZeromq(#[from] BindError),
+    #[error(transparent)]
+    BindIngest(#[from] IngestError),
     #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
     #[error("the store has failed and only a restart recovers it: {0}")]
@@ -183,7 +189,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
-            flags.legacy.conf()?;
+            let conf = flags.legacy.conf()?;
+            if let Some(address) = flags.legacy.ingest_address(&conf) {
+                ingest::check(&address, &flags.legacy.ingest_allow).await?;
+            }
             tracing::info!("all settings are valid");
             return Ok(());
         }
@@ -203,18 +212,15 @@ async fn serve_until_stopped(
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
     let conf = flags.legacy.conf()?;
-    for remark in &conf.remarks {
-        tracing::warn!("{remark}");
-    }
-    let api = match flags.legacy.api_address(&conf) {
-        None => None,
-        Some(address) => Some(Api::bind(&address).await?),
-    };
+    conf.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+    let ingest = bind_ingest(&flags.legacy, &conf).await?;
+    let api = bind_api(&flags.legacy, &conf).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
     let engine = start(flags, &clock, &metrics).await?;
 
+    let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
     let room = room(flags, metrics.clone())?;
     let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
     let mut api = match api {
@@ -226,6 +232,7 @@ async fn serve_until_stopped(
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
         usage,
         observer: Arc::new(observer(flags, &engine, clock.clone())),
+        workers: workers.clone(),
         registry,
     };
     let ready = Arc::clone(&engine);
@@ -235,13 +242,13 @@ async fn serve_until_stopped(
         own_metrics,
         limits: Limits::default(),
     };
-    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
-    let counting = tokio::spawn(count_regularly(Arc::clone(&engine), metrics.clone()));
-    // Leases between adapters come with sealing in a cluster.
-    let sealing = (flags.store != StoreKind::Cassandra).then(|| {
-        let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
-        tokio::spawn(sealer.run())
-    });
+    let background = background(flags, &engine, (clock, metrics));
+    let mut ingest = match ingest.zip(workers) {
+        Some((door, workers)) => {
+            Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
+        }
+        None => None,
+    };
     tracing::info!(
         address = %server.local_addr(),
         store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
@@ -251,21 +258,67 @@ async fn serve_until_stopped(
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
+        why = ingest_failed(ingest.as_mut()) => Err(Failure::Door(why)),
         why = broken(api.as_mut()) => Err(Failure::Door(why)),
     };
+    if let Some(ingest) = ingest {
+        // A store that has failed takes nothing more.
+        let patience = if served.is_ok() { limits::WORKER_STOP_DEADLINE } else { Duration::ZERO };
+        ingest.finish(patience).await;
+    }
     if let (Ok(()), Some(api)) = (&served, &mut api) {
         api.ended().await.map_err(Failure::Door)?;
     }
-    expiry.abort();
-    counting.abort();
-    if let Some(sealing) = sealing {
-        sealing.abort();
+    for task in background {
+        task.abort();
     }
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+/// What runs beside the doors until the service stops.
+fn background(
+    flags: &Flags,
+    engine: &Arc<Engine>,
+    (clock, metrics): (Clock, Metrics),
+) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![
+        tokio::spawn(expire_regularly(Arc::clone(engine), metrics.clone())),
+        tokio::spawn(count_regularly(Arc::clone(engine), metrics.clone())),
+    ];
+    // Leases between adapters come with sealing in a cluster.
+    if flags.store != StoreKind::Cassandra {
+        let sealer = Sealer::new(Arc::clone(engine), clock, metrics, flags.late_pause);
+        tasks.push(tokio::spawn(sealer.run()));
+    }
+    tasks
+}
+
+async fn bind_api(flags: &LegacyFlags, conf: &KanyunConf) -> Result<Option<Api>, BindError> {
+    match flags.api_address(conf) {
+        None => Ok(None),
+        Some(address) => Api::bind(&address).await.map(Some),
+    }
+}
+
+async fn bind_ingest(
+    flags: &LegacyFlags,
+    conf: &KanyunConf,
+) -> Result<Option<Ingest>, IngestError> {
+    match flags.ingest_address(conf) {
+        None => Ok(None),
+        Some(address) => Ingest::bind(&address, &flags.ingest_allow).await.map(Some),
+    }
+}
+
+async fn ingest_failed(ingest: Option<&mut OpenIngest>) -> String {
+    match ingest {
+        Some(ingest) => ingest.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn open_api(api: Api, usage: &Arc<Usage>, shutdown: &Shutdown) -> Result<Door, Failure> {

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod frames;
 mod gate;
+pub mod ingest;
 pub mod request;
 
 use std::net::SocketAddr;

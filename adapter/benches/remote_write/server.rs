@@ -90,7 +90,7 @@ impl Server {
             Kind::Adapter => {
                 // Several run at once, and nobody asks at the doors of 2012.
                 command
-                    .arg("--legacy.api-address=")
+                    .args(["--legacy.api-address=", "--legacy.ingest-address="])
                     .arg("--web.listen-address")
                     .arg(&address)
                     .arg("--store.path")

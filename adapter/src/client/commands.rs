@@ -163,10 +163,10 @@ impl Commands {
                 let mut args = asked.args();
                 args.insert("statistic".to_owned(), statistic.into());
                 args.insert("period".to_owned(), period.into());
-                (of_points(&adapter.ask("query_usage_report", args)?)?, adapter.format)
+                (of_points(&adapter.ask("query_usage_report", &args)?)?, adapter.format)
             }
             Command::Data { asked, adapter } => {
-                (of_points(&adapter.ask("get_data", asked.args())?)?, adapter.format)
+                (of_points(&adapter.ask("get_data", &asked.args())?)?, adapter.format)
             }
             Command::List { metric, from, to, adapter } => {
                 let mut args = Map::new();
@@ -175,7 +175,7 @@ impl Commands {
                     args.insert("timestamp_from".to_owned(), instant::format(from).into());
                     args.insert("timestamp_to".to_owned(), to.map(instant::format).into());
                 }
-                (of_ids(adapter.ask("list_instance", args)?)?, adapter.format)
+                (of_ids(adapter.ask("list_instance", &args)?)?, adapter.format)
             }
             Command::Workers { adapter } => (adapter.workers()?, adapter.format),
         };
@@ -206,7 +206,7 @@ impl Adapter {
     }
 
     /// The `data` of an answer of the 2012 API.
-    fn ask(&self, method: &str, args: Map<String, Value>) -> Result<Value, Failure> {
+    fn ask(&self, method: &str, args: &Map<String, Value>) -> Result<Value, Failure> {
         let body = json!({"method": method, "args": args}).to_string();
         let answer = client::post(&self.access(), "/query_usage_report", body.as_bytes());
         let body = whole(answer.map_err(|error| Failure::Failed(error.to_string()))?)?;

@@ -258,7 +258,7 @@ pub(crate) fn without_settings(mut command: Command) -> Command {
         }
     }
     // Many adapters run at once here: a test that wants a door of 2012 gives it an address.
-    command.env("KANYUN_LEGACY_API_ADDRESS", "");
+    command.env("KANYUN_LEGACY_API_ADDRESS", "").env("KANYUN_LEGACY_INGEST_ADDRESS", "");
     command.stdin(Stdio::null());
     command
 }

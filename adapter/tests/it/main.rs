@@ -28,6 +28,7 @@ mod end_to_end;
 mod examples;
 mod http;
 mod http_client;
+mod ingest;
 mod load;
 mod metrics_reference;
 mod operator;

@@ -110,6 +110,7 @@ fn each_library_stays_in_its_room() {
         ("rustix", &["adapter/src/store/local/", "adapter/src/read/room.rs", "adapter/src/zeromq"]),
         ("zmq", &["adapter/src/zeromq"]),
         ("tempfile", &["adapter/src/read/room.rs"]),
+        ("ipnet", &["adapter/src/worker/sources.rs"]),
         (
             "clap",
             &[
@@ -255,6 +256,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("adapter/src/command", &["crate::wire", "crate::store", "crate::service", "crate::sealer"]),
     ("adapter/src/zeromq", &["crate::wire", "crate::store", "crate::read", "crate::http"]),
+    (
+        "adapter/src/worker",
+        &[
+            "crate::wire",
+            "crate::store",
+            "crate::engine",
+            "crate::feed",
+            "crate::metrics",
+            "crate::zeromq",
+            "crate::http",
+            "serve",
+            "tokio",
+        ],
+    ),
+    ("adapter/src/feed", &["crate::wire", "crate::store", "crate::zeromq", "crate::http", "zmq"]),
     ("adapter/src/write", &["crate::http", "crate::read", "serve"]),
     ("adapter/src/read", &["crate::http", "crate::write", "serve"]),
     ("exporter/src/families", &["crate::libvirt", "crate::collect", "serve", "tokio"]),
