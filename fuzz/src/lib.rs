@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter::engine::{Engine, Keeping};
 use adapter::engine::layout::Layout;
+use adapter::engine::{Engine, Keeping};
 use adapter::metrics::Metrics;
 use adapter::model::matcher::Matcher;
 use adapter::model::sample::Sample;

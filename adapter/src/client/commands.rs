@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use serve::client::{self, Access};
 
 use super::table::{Format, Table};
@@ -161,18 +161,19 @@ impl Commands {
         let (table, format) = match self.command {
             Command::Usage { asked, statistic, period, adapter } => {
                 let mut args = asked.args();
-                args["statistic"] = statistic.into();
-                args["period"] = period.into();
+                args.insert("statistic".to_owned(), statistic.into());
+                args.insert("period".to_owned(), period.into());
                 (of_points(&adapter.ask("query_usage_report", &args)?)?, adapter.format)
             }
             Command::Data { asked, adapter } => {
                 (of_points(&adapter.ask("get_data", &asked.args())?)?, adapter.format)
             }
             Command::List { metric, from, to, adapter } => {
-                let mut args = json!({"metric": metric.name()});
+                let mut args = Map::new();
+                args.insert("metric".to_owned(), metric.name().into());
                 if let Some(from) = from {
-                    args["timestamp_from"] = instant::format(from).into();
-                    args["timestamp_to"] = to.map(instant::format).into();
+                    args.insert("timestamp_from".to_owned(), instant::format(from).into());
+                    args.insert("timestamp_to".to_owned(), to.map(instant::format).into());
                 }
                 (of_ids(adapter.ask("list_instance", &args)?)?, adapter.format)
             }
@@ -183,12 +184,15 @@ impl Commands {
 }
 
 impl Asked {
-    fn args(&self) -> Value {
-        json!({
-            "id": self.guest, "metric": self.metric.name(), "metric_param": self.device,
-            "timestamp_from": instant::format(self.from),
-            "timestamp_to": self.to.map(instant::format),
-        })
+    fn args(self) -> Map<String, Value> {
+        let pairs: [(&str, Value); 5] = [
+            ("id", self.guest.into()),
+            ("metric", self.metric.name().into()),
+            ("metric_param", self.device.into()),
+            ("timestamp_from", instant::format(self.from).into()),
+            ("timestamp_to", self.to.map(instant::format).into()),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
@@ -202,7 +206,7 @@ impl Adapter {
     }
 
     /// The `data` of an answer of the 2012 API.
-    fn ask(&self, method: &str, args: &Value) -> Result<Value, Failure> {
+    fn ask(&self, method: &str, args: &Map<String, Value>) -> Result<Value, Failure> {
         let body = json!({"method": method, "args": args}).to_string();
         let answer = client::post(&self.access(), "/query_usage_report", body.as_bytes());
         let body = whole(answer.map_err(|error| Failure::Failed(error.to_string()))?)?;

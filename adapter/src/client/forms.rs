@@ -46,7 +46,6 @@ kanyun usage|list|data|workers --help has the forms of today, over HTTP";
 /// Understands the words behind the program's name. The error is a wrong command line.
 pub(super) fn parse(words: &[&str]) -> Result<Form, String> {
     match *words {
-        [] => Err(USAGE.to_owned()),
         ["-h" | "--help"] => Ok(Form::Text(USAGE.to_owned())),
         [first, ..] if instead(first).is_some() => {
             let instead = instead(first).unwrap_or_default();

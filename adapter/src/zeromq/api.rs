@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use serve::shutdown::Shutdown;
@@ -53,7 +53,8 @@ impl Api {
     pub fn open(self, usage: Arc<Usage>, shutdown: Shutdown) -> std::io::Result<Door> {
         let (runtime, waker) = (Handle::current(), self.bound.waker());
         self.bound.open(everybody(), shutdown, move |wire| {
-            let (finished, answers) = mpsc::channel();
+            // Room for all that can be under way: sending never waits.
+            let (finished, answers) = mpsc::sync_channel(limits::API_REQUESTS_MAX);
             let desk = Desk { usage, runtime, finished, waker };
             desk.serve(&wire, &answers)
         })
@@ -67,7 +68,7 @@ type Frames = Vec<Vec<u8>>;
 struct Desk {
     usage: Arc<Usage>,
     runtime: Handle,
-    finished: Sender<Frames>,
+    finished: SyncSender<Frames>,
     waker: Waker,
 }
 
@@ -98,7 +99,7 @@ impl Desk {
                     self.count(RequestOutcome::Malformed);
                     continue;
                 };
-                match self.judge(body, under_way, stop_by.is_some()) {
+                match judge(body, under_way, stop_by.is_some()) {
                     Ok(body) => {
                         under_way += 1;
                         self.begin(back, body);
@@ -122,30 +123,6 @@ impl Desk {
         }
     }
 
-    /// Whether a request may be answered now; else what its client is told.
-    fn judge(
-        &self,
-        body: Result<Vec<u8>, String>,
-        under_way: usize,
-        stopping: bool,
-    ) -> Result<Vec<u8>, (RequestOutcome, String)> {
-        let body = body.map_err(|why| (RequestOutcome::Malformed, why))?;
-        if body.len() > limits::BILLING_BODY_BYTES_MAX {
-            let most = limits::BILLING_BODY_BYTES_MAX;
-            let why = format!("the body has {} bytes, more than {most}", body.len());
-            return Err((RequestOutcome::Malformed, why));
-        }
-        if stopping {
-            let why = "the service is stopping; ask again";
-            return Err((RequestOutcome::Busy, why.to_owned()));
-        }
-        if under_way >= limits::API_REQUESTS_MAX {
-            let why = "too many requests are waiting; ask again";
-            return Err((RequestOutcome::Busy, why.to_owned()));
-        }
-        Ok(body)
-    }
-
     fn begin(&self, back: Back, body: Vec<u8>) {
         let usage = Arc::clone(&self.usage);
         let due =
@@ -158,6 +135,29 @@ impl Desk {
     fn count(&self, outcome: RequestOutcome) {
         self.usage.requests().count(RequestDoor::Zeromq, outcome);
     }
+}
+
+/// Whether a request may be answered now; else what its client is told.
+fn judge(
+    body: Result<Vec<u8>, String>,
+    under_way: usize,
+    stopping: bool,
+) -> Result<Vec<u8>, (RequestOutcome, String)> {
+    let body = body.map_err(|why| (RequestOutcome::Malformed, why))?;
+    if body.len() > limits::BILLING_BODY_BYTES_MAX {
+        let most = limits::BILLING_BODY_BYTES_MAX;
+        let why = format!("the body has {} bytes, more than {most}", body.len());
+        return Err((RequestOutcome::Malformed, why));
+    }
+    if stopping {
+        let why = "the service is stopping; ask again";
+        return Err((RequestOutcome::Busy, why.to_owned()));
+    }
+    if under_way >= limits::API_REQUESTS_MAX {
+        let why = "too many requests are waiting; ask again";
+        return Err((RequestOutcome::Busy, why.to_owned()));
+    }
+    Ok(body)
 }
 
 /// The third frame of an answer.
@@ -179,7 +179,7 @@ fn failure(why: String) -> Vec<u8> {
 /// An answer that a client waits for: where it was not sent, a failure is when this is dropped.
 struct Due {
     back: Option<Back>,
-    finished: Sender<Frames>,
+    finished: SyncSender<Frames>,
     waker: Waker,
 }
 

@@ -42,6 +42,7 @@ mod re2;
 mod remote;
 mod rules;
 mod tidy;
+mod zeromq;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]
