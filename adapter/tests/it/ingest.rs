@@ -34,7 +34,8 @@ fn worker(address: &str, linger_ms: &str, messages: &[Message]) -> Option<Child>
     let mut lines = String::new();
     for (kind, body) in messages {
         let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
-        lines += &format!("{}\n", json!([kind, body]));
+        lines.push_str(&json!([kind, body]).to_string());
+        lines.push('\n');
     }
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     Some(child)
