@@ -28,6 +28,7 @@ mod end_to_end;
 mod examples;
 mod http;
 mod http_client;
+mod ingest;
 mod load;
 mod metrics_reference;
 mod moved_clock;
@@ -42,6 +43,7 @@ mod re2;
 mod remote;
 mod rules;
 mod tidy;
+mod zeromq;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]
