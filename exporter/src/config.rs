@@ -1,5 +1,6 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub scrape_timeout_offset: Duration,
 
-    /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN
+    /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
     #[arg(long = "collector.traffic", help_heading = "External traffic")]
     pub collect_traffic: bool,
 
@@ -73,6 +74,10 @@ pub struct TrafficFlags {
     /// Network namespace that they are in, by the name that `ip netns` knows, or by its path; needs CAP_SYS_ADMIN
     #[arg(long = "traffic.netns", value_name = "NAME|PATH", global = true, value_parser = netns)]
     pub netns: Option<String>,
+
+    /// Socket on which a helper prints the rules, so that the exporter needs no capability; read by --collector.traffic alone
+    #[arg(long = "traffic.socket", value_name = "PATH", global = true, conflicts_with = "netns")]
+    pub socket: Option<PathBuf>,
 
     /// With nftables, the table that holds them
     #[arg(long = "traffic.table", value_name = "FAMILY NAME", global = true)]
@@ -167,6 +172,23 @@ pub enum Profile {
     Inovex,
 }
 
+/// The command line in today's words, where it is one of 2012's: `-n [SECONDS]`, `-vm [SECONDS]`, `-vi ID`,
+/// `-cmd ID IP IFACE`, `listip -a IFACE` (kanyun-legacy.md, Command line).
+pub fn today(args: Vec<OsString>) -> Vec<OsString> {
+    let words: Vec<&str> = args.iter().skip(1).filter_map(|arg| arg.to_str()).collect();
+    let now: Vec<&str> = match words.as_slice() {
+        ["-n", rest @ ..] => [&["traffic", "show"], rest].concat(),
+        ["-vm", rest @ ..] => [&["guests"], rest].concat(),
+        ["-vi", rest @ ..] => [&["guest"], rest].concat(),
+        ["-cmd", id, ip, interface] => {
+            vec!["traffic", "print", "--interface", interface, "--address", id, ip]
+        }
+        ["listip", "-a", interface] => vec!["traffic", "apply", "--interface", interface],
+        _ => return args,
+    };
+    args.iter().take(1).cloned().chain(now.into_iter().map(OsString::from)).collect()
+}
+
 impl Config {
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
     /// least half of it, should the offset be longer); without the header, or with nonsense in it, --scrape.timeout.
@@ -256,6 +278,52 @@ mod tests {
         let error = config(&["--metrics.profile=tinkoff"]).unwrap_err();
         assert!(error.contains("not built yet"), "{error}");
         assert!(config(&["--metrics.profile=other"]).is_err());
+    }
+
+    #[test]
+    fn commands_of_2012() {
+        let command = |args: &[&str]| {
+            let args = std::iter::once("kanyun").chain(args.iter().copied()).map(Into::into);
+            let config: Config = serve::settings::parse(today(args.collect())).unwrap();
+            config.command.map(|command| format!("{command:?}"))
+        };
+        for (old, new) in [
+            (&["-n", "5"][..], &["traffic", "show", "5"][..]),
+            (&["-n"], &["traffic", "show"]),
+            (&["-vm", "60"], &["guests", "60"]),
+            (&["-vi", "116"], &["guest", "116"]),
+            (
+                &["-cmd", "116", "10.0.0.2", "eth0"],
+                &["traffic", "print", "--interface=eth0", "--address", "116", "10.0.0.2"],
+            ),
+            (&["listip", "-a", "eth0"], &["traffic", "apply", "--interface=eth0"]),
+        ] {
+            assert_eq!(command(old), command(new));
+            assert!(command(new).is_some(), "{new:?}");
+        }
+        assert_eq!(command(&["--log.level=debug"]), None);
+    }
+
+    #[test]
+    fn what_reaches_a_firewalls_language_is_plain() {
+        for args in [
+            &["--traffic.netns=a b"][..],
+            &["--traffic.netns=a/b"],
+            &["--traffic.netns=/run/x;reboot"],
+            &["--traffic.table=kanyun"],
+            &["--traffic.table=ip kanyun"],
+            &["--traffic.table=inet a;b"],
+            &["traffic", "apply"],
+            &["traffic", "apply", "--interface=-o"],
+            &["traffic", "apply", "--interface=eth0", "--address", "116"],
+            &["traffic", "show", "0"],
+        ] {
+            assert!(config(args).is_err(), "{args:?}");
+        }
+        let config =
+            config(&["--traffic.table= inet  acct ", "--traffic.netns=qrouter-1"]).unwrap();
+        assert_eq!(config.traffic.table, "inet acct");
+        assert_eq!(config.traffic.netns.as_deref(), Some("qrouter-1"));
     }
 
     #[test]

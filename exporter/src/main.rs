@@ -7,7 +7,8 @@ use serve::server::Server;
 use serve::shutdown::Shutdown;
 
 fn main() -> ExitCode {
-    let config: Config = match serve::settings::parse(std::env::args_os()) {
+    let args = exporter::config::today(std::env::args_os().collect());
+    let config: Config = match serve::settings::parse(args) {
         Ok(config) => config,
         Err(error) => {
             let printed = error.print();

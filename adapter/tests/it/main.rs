@@ -41,6 +41,7 @@ mod re2;
 mod remote;
 mod rules;
 mod tidy;
+mod traffic;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]

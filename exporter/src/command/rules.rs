@@ -23,7 +23,7 @@ const STEP_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Prints what apply would do.
 pub(super) async fn print(config: &Config, flags: &RuleFlags) -> Result<(), CommandError> {
-    let firewall = Firewall::new(&config.traffic);
+    let firewall = Firewall::to_change(&config.traffic);
     let blind = look(&firewall, flags).await?;
     let steps = missing(config, &firewall, flags).await?;
     let mut out = io::stdout().lock();
@@ -41,7 +41,7 @@ pub(super) async fn print(config: &Config, flags: &RuleFlags) -> Result<(), Comm
 
 /// Makes what is missing.
 pub(super) async fn apply(config: &Config, flags: &RuleFlags) -> Result<(), CommandError> {
-    let firewall = Firewall::new(&config.traffic);
+    let firewall = Firewall::to_change(&config.traffic);
     if let Some(blind) = look(&firewall, flags).await? {
         return Err(CommandError::Failed(format!("no rule was made: {blind}")));
     }
@@ -50,7 +50,7 @@ pub(super) async fn apply(config: &Config, flags: &RuleFlags) -> Result<(), Comm
 
 /// Takes away what apply made.
 pub(super) async fn remove(config: &Config) -> Result<(), CommandError> {
-    let firewall = Firewall::new(&config.traffic);
+    let firewall = Firewall::to_change(&config.traffic);
     let tables = tables(&firewall).await?;
     let steps: Vec<Step> = tables.iter().filter_map(|table| firewall.removal(table)).collect();
     carry_out(&steps, "nothing of ours is there").await

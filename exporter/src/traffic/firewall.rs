@@ -1,12 +1,13 @@
-//! Talks to the host's firewall by its own programs, each with a deadline and bounded output: a program that hangs is
-//! killed, and never holds a scrape. The only file that starts programs. Knows no guests.
+//! Talks to the host's firewall by its own programs, or reads what a helper prints of it on a socket, with a deadline and
+//! bounded output: a program that hangs is killed, and never holds a scrape. The only file that starts programs.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
@@ -49,6 +50,12 @@ pub(crate) enum FirewallError {
     /// What nft printed.
     #[error(transparent)]
     Nftables(#[from] NftablesError),
+    /// The helper's socket.
+    #[error("{path} cannot be read: {error}; is the helper's socket unit started?")]
+    Socket { path: String, error: std::io::Error },
+    /// The helper failed, which it says in its own log.
+    #[error("the helper behind {path} printed nothing: see its log")]
+    Silent { path: String },
     /// What ip printed.
     #[error("ip's list of interfaces is not JSON: {0}")]
     Links(#[from] serde_json::Error),
@@ -92,6 +99,7 @@ pub(crate) struct Firewall {
     kind: FirewallKind,
     netns: Option<String>,
     table: String,
+    socket: Option<PathBuf>,
 }
 
 impl Firewall {
@@ -101,7 +109,13 @@ impl Firewall {
             kind: flags.firewall,
             netns: flags.netns.as_deref().map(netns_path),
             table: flags.table.clone(),
+            socket: flags.socket.clone(),
         }
+    }
+
+    /// The same for changes, which no helper makes.
+    pub(crate) fn to_change(flags: &TrafficFlags) -> Self {
+        Self { socket: None, ..Self::new(flags) }
     }
 
     /// What the accounting rules have counted, and whether all of it could be read.
@@ -122,7 +136,10 @@ impl Firewall {
     }
 
     /// All its tables.
-    pub(crate) async fn read(&self, deadline: Instant) -> Vec<Result<Table, FirewallError>> {
+    async fn read(&self, deadline: Instant) -> Vec<Result<Table, FirewallError>> {
+        if let Some(socket) = &self.socket {
+            return vec![self.read_socket(socket, deadline).await];
+        }
         match self.kind {
             FirewallKind::Nftables => vec![self.read_nftables(deadline).await],
             FirewallKind::Iptables => {
@@ -145,6 +162,27 @@ impl Firewall {
         let step = self.inside(&[&save, "-t", "filter", "-c"], String::new());
         let found = iptables::read(&output(&step, deadline).await?)?;
         Ok(Table { program, ipv4: Some(program == "iptables"), found })
+    }
+
+    /// Reads what a helper prints to whoever connects: the output of the same programs, both versions of IP in one.
+    async fn read_socket(&self, path: &Path, deadline: Instant) -> Result<Table, FirewallError> {
+        let shown = path.display().to_string();
+        let wrong = |error| FirewallError::Socket { path: shown.clone(), error };
+        let talk = async { read(Some(UnixStream::connect(path).await?), OUTPUT_BYTES_MAX).await };
+        let printed = timeout_at(deadline, talk)
+            .await
+            .map_err(|_| FirewallError::TimedOut { program: shown.clone() })?
+            .map_err(wrong)?;
+        if is_too_much(&printed) {
+            return Err(FirewallError::TooMuch { program: shown });
+        }
+        let text = String::from_utf8_lossy(&printed);
+        let found = match self.kind {
+            _ if text.trim().is_empty() => return Err(FirewallError::Silent { path: shown }),
+            FirewallKind::Iptables => iptables::read(&text)?,
+            FirewallKind::Nftables => nftables::read(&text)?,
+        };
+        Ok(Table { program: "", ipv4: None, found })
     }
 
     async fn read_nftables(&self, deadline: Instant) -> Result<Table, FirewallError> {
@@ -251,8 +289,7 @@ pub(crate) async fn output(step: &Step, deadline: Instant) -> Result<String, Fir
         let read = read(stdout, OUTPUT_BYTES_MAX);
         let (printed, said, ()) = tokio::join!(read, read_some(stderr, ERROR_BYTES_MAX), write);
         let printed = printed?;
-        let too_much = u64::try_from(printed.len()).is_ok_and(|len| len > OUTPUT_BYTES_MAX);
-        if too_much {
+        if is_too_much(&printed) {
             return Ok((printed, said, None));
         }
         Ok((printed, said, Some(child.wait().await?)))
@@ -272,6 +309,10 @@ pub(crate) async fn output(step: &Step, deadline: Instant) -> Result<String, Fir
         // Comments are bytes; one that is not text is not ours, and must not hide the others.
         Some(_) => Ok(String::from_utf8_lossy(&printed).into_owned()),
     }
+}
+
+fn is_too_much(printed: &[u8]) -> bool {
+    u64::try_from(printed.len()).is_ok_and(|length| length > OUTPUT_BYTES_MAX)
 }
 
 /// Reads up to `max` bytes and, where there are more, one of them.

@@ -1,6 +1,8 @@
 //! External traffic for real: namespaces for a guest, its host and the outside, packets between them, rules of both firewalls
 //! made by the exporter's own commands, and counters that equal what was sent.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -230,6 +232,46 @@ fn counts_what_a_guest_sends(firewall: &'static str) {
     let (none, _) = site.told(&format!("apply {WANTED}"));
     assert_eq!(none, "");
     assert_eq!(site.rules(), made);
+}
+
+/// What the unit of the helper starts, for whoever connects, as systemd does for the socket unit.
+#[test]
+fn an_exporter_without_a_capability_reads_from_the_helper() {
+    if let Some(reason) = missing() {
+        return libvirtd::skip(&reason);
+    }
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/kanyun-traffic@.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/bin/sh -c ")).unwrap();
+    let site = Site::new("iptables");
+    site.told(&format!("apply {WANTED}"));
+    site.pings(3);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    // Root by name, so that the test's own files can be read, but without any capability.
+    let mut show = Command::new("setpriv");
+    show.args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]);
+    show.arg(env!("CARGO_BIN_EXE_kanyun-exporter")).args(["traffic", "show"]);
+    show.arg("--traffic.socket").arg(&path).arg("--libvirt.uri=/nonexistent/socket");
+    let mut show = show.stdout(Stdio::piped()).spawn().unwrap();
+    let stream = wait_for("a question to the helper", 60, || {
+        assert!(show.try_wait().unwrap().is_none(), "it ended without asking the helper");
+        listener.accept().ok()
+    });
+    let mut helper = site.host.command("sh");
+    helper.args(["-c", start.trim_matches('\'')]).stdout(OwnedFd::from(stream.0));
+    assert!(helper.status().unwrap().success());
+    // The command holds the stream too: the exporter reads to its end.
+    drop(helper);
+    let output = show.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for (ip, bytes) in ["10.0.0.2", "2001:db8:1::2"].into_iter().zip(PING_BYTES) {
+        let row = text.lines().find(|line| line.contains(ip) && line.contains(" out ")).unwrap();
+        assert!(row.contains(&format!(" {} ", 3 * bytes)), "{text}");
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn a_namespace_is_entered_by_name_or_path() {
         firewall: FirewallKind::Iptables,
         netns: Some(netns.to_owned()),
         table: String::new(),
+        socket: None,
     };
     let entered = |netns| Firewall::new(&flags(netns)).inside(&["nft", "list"], String::new());
     assert_eq!(
@@ -62,4 +63,56 @@ fn a_namespace_is_entered_by_name_or_path() {
     );
     assert_eq!(entered("/proc/7/ns/net").words[1], "--net=/proc/7/ns/net");
     assert_eq!(step(&["nft", "-f", "-"], "a\n").to_string(), "nft -f - <<'EOF'\na\nEOF");
+}
+
+/// A helper that prints something to each of the next so many who connect; `None` never ends.
+async fn helped(printed: Option<&'static str>) -> Result<Table, FirewallError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let helper = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        match printed {
+            Some(text) => stream.write_all(text.as_bytes()).await.unwrap(),
+            None => std::future::pending().await,
+        }
+    });
+    let flags = TrafficFlags {
+        firewall: FirewallKind::Iptables,
+        netns: None,
+        table: String::new(),
+        socket: Some(path),
+    };
+    let wait = if printed.is_some() { Duration::from_mins(1) } else { Duration::from_millis(200) };
+    let read = Firewall::new(&flags).read(Instant::now() + wait).await.pop().unwrap();
+    helper.abort();
+    read
+}
+
+#[tokio::test]
+async fn a_helper_prints_both_versions_of_ip() {
+    let text = "*filter\n[1:100] -A FORWARD -s 10.0.0.2/32 -m comment --comment \"1 10.0.0.2 accounting rule\"\nCOMMIT\n\
+                *filter\n[2:200] -A FORWARD -s 2001:db8::1/128 -m comment --comment \"1 2001:db8::1 accounting rule\"\nCOMMIT\n";
+    let found = helped(Some(text)).await.unwrap().found;
+    let bytes: Vec<u64> = found.rules.iter().map(|rule| rule.bytes).collect();
+    assert_eq!(bytes, [100, 200]);
+}
+
+#[tokio::test]
+async fn a_helper_that_fails_is_not_taken_for_an_empty_firewall() {
+    let error = helped(Some("")).await.unwrap_err();
+    assert!(matches!(error, FirewallError::Silent { .. }), "{error}");
+    let error = helped(Some("*filter\n[1:100] -A FORW")).await.unwrap_err();
+    assert!(matches!(error, FirewallError::Iptables(IptablesError::CutOff)), "{error}");
+    let error = helped(None).await.unwrap_err();
+    assert!(matches!(error, FirewallError::TimedOut { .. }), "{error}");
+    let nobody = TrafficFlags {
+        firewall: FirewallKind::Iptables,
+        netns: None,
+        table: String::new(),
+        socket: Some("/nonexistent/socket".into()),
+    };
+    let soon = Instant::now() + Duration::from_mins(1);
+    let error = Firewall::new(&nobody).read(soon).await.pop().unwrap().unwrap_err();
+    assert!(matches!(error, FirewallError::Socket { .. }), "{error}");
 }
