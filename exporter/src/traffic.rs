@@ -144,7 +144,9 @@ pub(crate) fn counted<'f>(found: impl IntoIterator<Item = &'f Found>) -> Traffic
     }
     for ((guest, ip, direction), parts) in sums {
         let mut sum = empty(guest.to_owned(), ip, direction);
-        parts.values().for_each(|part| add(&mut sum, part));
+        for part in parts.values() {
+            add(&mut sum, part);
+        }
         traffic.flows.push(sum);
     }
     traffic

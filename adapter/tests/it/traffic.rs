@@ -246,11 +246,15 @@ impl Chain {
 
     /// Waits for an idle moment in which at least so many bytes are billed, and exactly those that the outside has received.
     fn check_bill(&self, least: u64) -> u64 {
+        let mut last = (0, 0);
         let billed = wait_for("a bill of what the outside received", 240, || {
             let before = counted(&self.outside(), "-s");
             let billed = self.billed("vmnetwork", "total");
             let idle = counted(&self.outside(), "-s") == before;
-            eprintln!("billed {billed}, the outside received {before:?}");
+            if last != (billed, before.0) {
+                last = (billed, before.0);
+                println!("billed {billed} bytes, the outside received {}", before.0);
+            }
             (idle && billed == before.0 && billed >= least).then_some(billed)
         });
         let (bytes, packets) = counted(&self.host(), "-s");

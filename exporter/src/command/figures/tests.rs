@@ -45,18 +45,18 @@ fn traffic_by_guest() {
     };
     printed(
         &traffic(&now, Some(&before), Some(&[guest()])),
-        &expect![[r#"
+        &expect![[r"
             GUEST              UUID                ADDRESS   DIRECTION  BYTES  PACKETS  NEW BYTES
             instance-00000074  u-1                 10.0.0.2  out        500    5        300
             x?[2J              (not on this host)  10.0.0.2  out        10     0        10
-        "#]],
+        "]],
     );
     printed(
         &traffic(&Traffic { flows: vec![flow("g", 1)], unclear_rules: 0 }, None, None),
-        &expect![[r#"
+        &expect![[r"
             GUEST  UUID                       ADDRESS   DIRECTION  BYTES  PACKETS
             g      (libvirt does not answer)  10.0.0.2  out        1      0
-        "#]],
+        "]],
     );
 }
 
@@ -67,14 +67,14 @@ fn figures_by_family_and_what_came_since() {
     before.interfaces[0].receive_bytes = Some(60);
     printed(
         &guests(&[guest()], Some((Duration::from_secs(2), &[before]))),
-        &expect![[r#"
+        &expect![[r"
             GUEST              METRIC        DEVICE  VALUE  UNIT     NEW
             instance-00000074  cpu           total   1.500  seconds  25.00 %
             instance-00000074  mem_max       total   2048   KiB
             instance-00000074  mem_free      total   1024   KiB
             instance-00000074  nic_incoming  tap1    100    bytes    40
             instance-00000074  blk_write     vda     7      bytes    0
-        "#]],
+        "]],
     );
 }
 
@@ -82,11 +82,11 @@ fn figures_by_family_and_what_came_since() {
 fn who_a_guest_is() {
     printed(
         &identity(&guest()),
-        &expect![[r#"
+        &expect![[r"
             GUEST           instance-00000074
             libvirt's name  instance-00000074
             uuid            u-1
             nova's number   116
-        "#]],
+        "]],
     );
 }

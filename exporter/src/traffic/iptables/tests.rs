@@ -109,13 +109,13 @@ fn scripts() {
         COMMIT
     "#]]
     .assert_eq(&script(&plan()));
-    expect![[r#"
+    expect![[r"
         *filter
         -D FORWARD -o pub0 -j kanyun-out
         -F kanyun-out
         -X kanyun-out
         COMMIT
-    "#]]
+    "]]
     .assert_eq(&removal(&read(SAVED).unwrap()));
 }
 

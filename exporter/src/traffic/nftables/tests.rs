@@ -81,12 +81,12 @@ fn scripts() {
     .assert_eq(&script(&plan, "inet kanyun"));
     let found = read(LISTED).unwrap();
     assert_eq!(removal(&found, "inet kanyun"), "delete table inet kanyun\n");
-    expect![[r#"
+    expect![[r"
         flush chain inet filter kanyun-forward
         delete chain inet filter kanyun-forward
         flush chain inet filter kanyun-out
         delete chain inet filter kanyun-out
-    "#]]
+    "]]
     .assert_eq(&removal(&found, "inet filter"));
 }
 
