@@ -9,7 +9,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::libvirt::CallCounts;
-use crate::snapshot::{Guest, Scrape, Snapshot};
+use crate::snapshot::{Guest, Scrape, Snapshot, Step, Traffic};
+use crate::traffic::firewall::Firewall;
 use crate::worker::{Job, PARTS_MAX, Part, Source, Status, Worker};
 
 /// Threads that may be stuck in libvirt at once; beyond it scrapes are answered without asking libvirtd.
@@ -28,6 +29,8 @@ pub(crate) struct Crowded;
 /// Collects snapshots.
 pub(crate) struct Collector {
     source: Source,
+    /// Whose accounting rules are read, if any's.
+    firewall: Option<Firewall>,
     counts: Arc<CallCounts>,
     state: Mutex<State>,
     /// The newest complete or partial picture, for scrapes that get none of their own.
@@ -47,9 +50,10 @@ struct State {
 
 impl Collector {
     /// Collects from `source`; no thread is started and nothing is connected before the first scrape.
-    pub(crate) fn new(source: Source) -> Self {
+    pub(crate) fn new(source: Source, firewall: Option<Firewall>) -> Self {
         Self {
             source,
+            firewall,
             counts: Arc::default(),
             state: Mutex::default(),
             last: StdMutex::default(),
@@ -75,9 +79,12 @@ impl Collector {
             return Ok(self.last());
         }
         let began = Instant::now();
-        let outcome = self.collect(&mut state, deadline).await;
+        let (outcome, (traffic, step)) =
+            tokio::join!(self.collect(&mut state, deadline), self.traffic(deadline));
         self.attempted.store(true, Ordering::Release);
         let mut snapshot = self.judge(outcome, arrived.elapsed());
+        snapshot.traffic = traffic;
+        snapshot.scrape.steps.extend(step);
         snapshot.scrape.calls = self.counts.read();
         snapshot.scrape.given_up_threads = u64::try_from(state.given_up.len()).unwrap_or(u64::MAX);
         snapshot.scrape.given_up_threads_total = state.given_up_total;
@@ -86,6 +93,15 @@ impl Collector {
         // Only with the result: a scrape that was cancelled half-way has none to share.
         state.began = Some(began);
         Ok(snapshot)
+    }
+
+    /// What the accounting rules counted, beside libvirt: neither waits for the other.
+    async fn traffic(&self, deadline: Instant) -> (Option<Traffic>, Option<Step>) {
+        let Some(firewall) = &self.firewall else { return (None, None) };
+        let began = Instant::now();
+        let (traffic, success) = firewall.traffic(deadline).await;
+        let duration_seconds = began.elapsed().as_secs_f64();
+        (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
     }
 
     fn last(&self) -> Arc<Snapshot> {
@@ -155,14 +171,14 @@ impl Collector {
             Some(Part::Down { error, steps }) => {
                 tracing::warn!(error, "libvirt is down");
                 let scrape = scrape(elapsed, steps);
-                Snapshot { up: false, host: None, guests: None, scrape }
+                Snapshot { up: false, scrape, ..Snapshot::default() }
             }
             Some(Part::Guests { host, mut guests, steps }) => {
                 if !outcome.complete {
                     keep_identity(&mut guests, last.guests.as_deref().unwrap_or_default());
                 }
                 let scrape = scrape(elapsed, steps);
-                Snapshot { up: true, host: Some(host), guests: Some(guests), scrape }
+                Snapshot { up: true, host: Some(host), guests: Some(guests), traffic: None, scrape }
             }
         }
     }
@@ -179,7 +195,7 @@ fn unanswered(last: &Snapshot, elapsed: Duration) -> Snapshot {
     let guests = last.guests.as_ref().map(|guests| guests.iter().map(Guest::identity).collect());
     let scrape = Scrape { steps: Vec::new(), ..last.scrape.clone() };
     let scrape = Scrape { duration_seconds: elapsed.as_secs_f64(), ..scrape };
-    Snapshot { up: false, host: last.host.clone(), guests, scrape }
+    Snapshot { up: false, host: last.host.clone(), guests, traffic: None, scrape }
 }
 
 /// Flags running guests of a collection that was cut short, and fills in who they are from the last one.
@@ -194,7 +210,7 @@ fn keep_identity(guests: &mut [Guest], last: &[Guest]) {
     }
 }
 
-fn scrape(elapsed: Duration, steps: Vec<crate::snapshot::Step>) -> Scrape {
+fn scrape(elapsed: Duration, steps: Vec<Step>) -> Scrape {
     Scrape { duration_seconds: elapsed.as_secs_f64(), steps, ..Scrape::default() }
 }
 

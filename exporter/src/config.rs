@@ -1,9 +1,10 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serve::settings::ServiceFlags;
 
 /// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
@@ -13,7 +14,12 @@ const DURATION_MAX: Duration = Duration::from_hours(1);
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kanyun-exporter", version)]
 #[command(mut_arg("listen_address", |arg| arg.default_value(":9177").required(false)))]
+#[command(mut_arg("config_file", |arg| arg.global(true)))]
 pub struct Config {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
     #[arg(value_parser = telemetry_path)]
@@ -22,6 +28,7 @@ pub struct Config {
     /// libvirt to read from, always read-only: a libvirt URI, or the path of its socket such as
     /// /run/libvirt/libvirt-sock-ro
     #[arg(long = "libvirt.uri", value_name = "URI|PATH", default_value = "qemu:///system")]
+    #[arg(global = true)]
     pub libvirt_uri: String,
 
     /// Folder with the guests' pid files, from which their start times are known
@@ -43,9 +50,119 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub scrape_timeout_offset: Duration,
 
+    /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
+    #[arg(long = "collector.traffic", help_heading = "External traffic")]
+    pub collect_traffic: bool,
+
+    /// Where external traffic is counted.
+    #[command(flatten)]
+    pub traffic: TrafficFlags,
+
     /// Flags of every service.
     #[command(flatten)]
     pub service: ServiceFlags,
+}
+
+/// Where external traffic is counted.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "External traffic", about = None, long_about = None)]
+pub struct TrafficFlags {
+    /// Firewall that holds the accounting rules
+    #[arg(long = "traffic.firewall", value_enum, default_value = "iptables", global = true)]
+    pub firewall: FirewallKind,
+
+    /// Network namespace that they are in, by the name that `ip netns` knows, or by its path; needs CAP_SYS_ADMIN
+    #[arg(long = "traffic.netns", value_name = "NAME|PATH", global = true, value_parser = netns)]
+    pub netns: Option<String>,
+
+    /// Socket on which a helper prints the rules, so that the exporter needs no capability; read by --collector.traffic alone
+    #[arg(long = "traffic.socket", value_name = "PATH", global = true, conflicts_with = "netns")]
+    pub socket: Option<PathBuf>,
+
+    /// With nftables, the table that holds them
+    #[arg(long = "traffic.table", value_name = "FAMILY NAME", global = true)]
+    #[arg(default_value = "inet kanyun", value_parser = table)]
+    pub table: String,
+}
+
+/// A firewall of Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FirewallKind {
+    /// The filter tables of iptables and ip6tables, legacy or nft, whichever the host's commands are.
+    Iptables,
+    /// A table of nftables.
+    Nftables,
+}
+
+/// What an operator does on a hypervisor. Without one of them the exporter serves.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Shows the guests' external traffic, and the rules that count it
+    #[command(subcommand)]
+    Traffic(TrafficCommand),
+    /// Shows the guests' figures as Kanyun's families
+    Guests(Repeat),
+    /// Shows who a guest is: libvirt's name, uuid, nova's name, project
+    Guest {
+        /// libvirt's name, nova's number or the uuid; what follows an @ is passed over
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// What can be done about external traffic.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TrafficCommand {
+    /// Shows what the accounting rules have counted
+    Show(Repeat),
+    /// Prints the commands that would make the missing rules, and changes nothing
+    Print(RuleFlags),
+    /// Makes the missing rules
+    Apply(RuleFlags),
+    /// Takes away the rules that apply has made, and no others
+    Remove,
+}
+
+/// How often to look.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(about = None, long_about = None)]
+pub struct Repeat {
+    /// Show it again every so many seconds, with what came in between
+    #[arg(value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+}
+
+/// Which rules to make. Addresses are those of nova's metadata, of accounting rules that are there, and those given here.
+#[derive(Args, Clone, Debug)]
+#[command(about = None, long_about = None)]
+pub struct RuleFlags {
+    /// Public interface: traffic by it is external; may be given several times
+    #[arg(long = "interface", value_name = "NAME", required = true)]
+    #[arg(value_parser = crate::traffic::plan::interface)]
+    pub interfaces: Vec<String>,
+
+    /// Directions to count
+    #[arg(long = "direction", value_enum, default_value = "out")]
+    pub direction: Directions,
+
+    /// File of guests' addresses, a guest's id and an address a line
+    #[arg(long = "addresses", value_name = "FILE")]
+    pub addresses: Option<PathBuf>,
+
+    /// A guest's id and an address of it; may be given several times
+    #[arg(long = "address", num_args = 2, value_names = ["ID", "ADDRESS"])]
+    pub address: Vec<String>,
+}
+
+/// One direction, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Directions {
+    /// To the guests.
+    In,
+    /// From the guests, as Kanyun billed.
+    Out,
+    /// Both.
+    Both,
 }
 
 /// Whose metric names are used; the 17 core names are the same in all.
@@ -53,6 +170,23 @@ pub struct Config {
 pub enum Profile {
     /// Those of inovex/prometheus-libvirt-exporter.
     Inovex,
+}
+
+/// The command line in today's words, where it is one of 2012's: `-n [SECONDS]`, `-vm [SECONDS]`, `-vi ID`,
+/// `-cmd ID IP IFACE`, `listip -a IFACE` (kanyun-legacy.md, Command line).
+pub fn today(args: Vec<OsString>) -> Vec<OsString> {
+    let words: Vec<&str> = args.iter().skip(1).filter_map(|arg| arg.to_str()).collect();
+    let now: Vec<&str> = match words.as_slice() {
+        ["-n", rest @ ..] => [&["traffic", "show"], rest].concat(),
+        ["-vm", rest @ ..] => [&["guests"], rest].concat(),
+        ["-vi", rest @ ..] => [&["guest"], rest].concat(),
+        ["-cmd", id, ip, interface] => {
+            vec!["traffic", "print", "--interface", interface, "--address", id, ip]
+        }
+        ["listip", "-a", interface] => vec!["traffic", "apply", "--interface", interface],
+        _ => return args,
+    };
+    args.iter().take(1).cloned().chain(now.into_iter().map(OsString::from)).collect()
 }
 
 impl Config {
@@ -75,6 +209,26 @@ fn profile(text: &str) -> Result<Profile, String> {
         "inovex" => Ok(Profile::Inovex),
         "tinkoff" => Err("the tinkoff names are not built yet; use inovex".to_owned()),
         _ => Err("there is no such profile; use inovex".to_owned()),
+    }
+}
+
+fn netns(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+    let is_path = text.starts_with('/');
+    if !text.is_empty() && text.bytes().all(plain) && (is_path || !text.contains(['/', ':'])) {
+        return Ok(text.to_owned());
+    }
+    Err("give a name as ip netns lists them, or a path such as /run/netns/NAME".to_owned())
+}
+
+fn table(text: &str) -> Result<String, String> {
+    let plain = |word: &&str| {
+        word.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["inet", name] if plain(name) => Ok(format!("inet {name}")),
+        _ => Err("give a table of the family inet, such as \"inet kanyun\"".to_owned()),
     }
 }
 
@@ -124,6 +278,52 @@ mod tests {
         let error = config(&["--metrics.profile=tinkoff"]).unwrap_err();
         assert!(error.contains("not built yet"), "{error}");
         assert!(config(&["--metrics.profile=other"]).is_err());
+    }
+
+    #[test]
+    fn commands_of_2012() {
+        let command = |args: &[&str]| {
+            let args = std::iter::once("kanyun").chain(args.iter().copied()).map(Into::into);
+            let config: Config = serve::settings::parse(today(args.collect())).unwrap();
+            config.command.map(|command| format!("{command:?}"))
+        };
+        for (old, new) in [
+            (&["-n", "5"][..], &["traffic", "show", "5"][..]),
+            (&["-n"], &["traffic", "show"]),
+            (&["-vm", "60"], &["guests", "60"]),
+            (&["-vi", "116"], &["guest", "116"]),
+            (
+                &["-cmd", "116", "10.0.0.2", "eth0"],
+                &["traffic", "print", "--interface=eth0", "--address", "116", "10.0.0.2"],
+            ),
+            (&["listip", "-a", "eth0"], &["traffic", "apply", "--interface=eth0"]),
+        ] {
+            assert_eq!(command(old), command(new));
+            assert!(command(new).is_some(), "{new:?}");
+        }
+        assert_eq!(command(&["--log.level=debug"]), None);
+    }
+
+    #[test]
+    fn what_reaches_a_firewalls_language_is_plain() {
+        for args in [
+            &["--traffic.netns=a b"][..],
+            &["--traffic.netns=a/b"],
+            &["--traffic.netns=/run/x;reboot"],
+            &["--traffic.table=kanyun"],
+            &["--traffic.table=ip kanyun"],
+            &["--traffic.table=inet a;b"],
+            &["traffic", "apply"],
+            &["traffic", "apply", "--interface=-o"],
+            &["traffic", "apply", "--interface=eth0", "--address", "116"],
+            &["traffic", "show", "0"],
+        ] {
+            assert!(config(args).is_err(), "{args:?}");
+        }
+        let config =
+            config(&["--traffic.table= inet  acct ", "--traffic.netns=qrouter-1"]).unwrap();
+        assert_eq!(config.traffic.table, "inet acct");
+        assert_eq!(config.traffic.netns.as_deref(), Some("qrouter-1"));
     }
 
     #[test]

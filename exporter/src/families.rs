@@ -9,6 +9,7 @@ pub(crate) mod interface;
 pub(crate) mod memory;
 pub(crate) mod node;
 pub(crate) mod scrape;
+pub(crate) mod traffic;
 pub(crate) mod vcpu;
 
 use std::fmt;
@@ -39,7 +40,8 @@ impl Collector for Page {
         vcpu::encode(guests, &mut encoder)?;
         memory::encode(guests, &mut encoder)?;
         block::encode(guests, &mut encoder)?;
-        interface::encode(guests, &mut encoder)
+        interface::encode(guests, &mut encoder)?;
+        traffic::encode(snapshot, &mut encoder)
     }
 }
 

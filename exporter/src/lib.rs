@@ -1,8 +1,10 @@
 //! kanyun-exporter: libvirt's guests as Prometheus metrics.
 //! In reading order: what is known (`snapshot`), where it comes from (`stats`, `xml`, `start_time`, `libvirt`), how it
-//! is fetched in time (`worker`, `collect`), how it is written (`families`), and the program around it (`config`, `service`).
+//! is fetched in time (`worker`, `collect`), what the firewall counts (`traffic`), how it is written (`families`), and the
+//! program around it (`config`, `service`, `command`).
 
 mod collect;
+pub mod command;
 pub mod config;
 pub mod families;
 mod libvirt;
@@ -10,5 +12,6 @@ pub mod service;
 pub mod snapshot;
 mod start_time;
 mod stats;
+mod traffic;
 mod worker;
 mod xml;

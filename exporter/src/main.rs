@@ -7,7 +7,8 @@ use serve::server::Server;
 use serve::shutdown::Shutdown;
 
 fn main() -> ExitCode {
-    let config: Config = match serve::settings::parse(std::env::args_os()) {
+    let args = exporter::config::today(std::env::args_os().collect());
+    let config: Config = match serve::settings::parse(args) {
         Ok(config) => config,
         Err(error) => {
             let printed = error.print();
@@ -21,10 +22,21 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let ended = runtime.block_on(serve_until_stopped(config));
+    let ended = match config.command.clone() {
+        Some(command) => runtime.block_on(answer(config, command)),
+        None => runtime.block_on(serve_until_stopped(config)),
+    };
     // A thread that is stuck in libvirt must not hold the process back.
     runtime.shutdown_background();
     ended
+}
+
+async fn answer(config: Config, command: exporter::config::Command) -> ExitCode {
+    match exporter::command::run(&config, command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_enough() => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
 }
 
 async fn serve_until_stopped(config: Config) -> ExitCode {

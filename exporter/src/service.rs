@@ -22,6 +22,7 @@ use crate::collect::Collector;
 use crate::config::Config;
 use crate::families::Page;
 use crate::snapshot::Snapshot;
+use crate::traffic::firewall::Firewall;
 use crate::worker::Source;
 
 /// The header in which Prometheus says how long it waits.
@@ -101,9 +102,8 @@ impl Pages {
         let own = OwnMetrics::register(&mut registry, "kanyun_exporter", version, revision);
         let shown = Arc::new(Shown::default());
         registry.register_collector(Box::new(Arc::clone(&shown)));
-        let uri = config.libvirt_uri.clone();
-        let source = Source { uri, run_directory: config.run_directory.clone() };
-        let collector = Collector::new(source);
+        let firewall = config.collect_traffic.then(|| Firewall::new(&config.traffic));
+        let collector = Collector::new(Source::of(&config), firewall);
         (Self { config, collector, registry, shown, writing: Mutex::default() }, own)
     }
 

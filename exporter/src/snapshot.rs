@@ -1,6 +1,7 @@
 //! What one collection found out about a host and its guests: plain data, in libvirt's own units (nanoseconds, KiB,
 //! bytes). A field that libvirt did not report is `None` and never becomes a series. Knows neither libvirt nor Prometheus.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// One collection, ready to be written as a page.
@@ -12,8 +13,58 @@ pub struct Snapshot {
     pub host: Option<Host>,
     /// Every guest that libvirtd knows, running or not; `None` where it did not answer and none was ever seen.
     pub guests: Option<Vec<Guest>>,
+    /// What the host's accounting rules counted; `None` where that is not asked for, or could not be read.
+    pub traffic: Option<Traffic>,
     /// How the collection itself went.
     pub scrape: Scrape,
+}
+
+/// External traffic of guests, as accounting rules of the host's firewall counted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// By guest, address and direction; none twice.
+    pub flows: Vec<Flow>,
+    /// Rules that say they account, but not for whom or which way.
+    pub unclear_rules: u64,
+}
+
+/// Traffic of one address of a guest in one direction, since the rules that count it were made or zeroed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The guest as the rules name it: libvirt's name or uuid; nova's decimal id as `instance-%08x`.
+    pub guest: String,
+    /// The guest's address.
+    pub ip: IpAddr,
+    /// Which way.
+    pub direction: Direction,
+    /// Bytes of IP packets, headers included.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Rules that these figures are made of.
+    pub rules: u64,
+}
+
+/// Which way a packet goes, seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the outside to the guest.
+    In,
+    /// From the guest to the outside: what Kanyun billed.
+    Out,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Direction; 2] = [Direction::In, Direction::Out];
+
+    /// As labels and flags spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::In => "in",
+            Direction::Out => "out",
+        }
+    }
 }
 
 /// The host: versions as libvirt's own tools print them (`9.0.0`), and what it can give to guests.
@@ -235,6 +286,8 @@ pub struct Nova {
     pub project_name: Option<String>,
     /// The project's id.
     pub project_id: Option<String>,
+    /// Addresses that Neutron gave to the guest's ports (namespace 1.1); not those that a router translates to them.
+    pub fixed_addresses: Vec<IpAddr>,
 }
 
 /// A `<disk>` element.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
+use crate::config::Config;
 use crate::libvirt::{CallCounts, Connection, LibvirtError, connection_uri, is_local};
 use crate::snapshot::{Description, Guest, Host, Step};
 use crate::start_time::StartTimes;
@@ -31,6 +32,14 @@ pub(crate) struct Source {
     pub(crate) uri: String,
     /// Where libvirt keeps guests' pid files.
     pub(crate) run_directory: PathBuf,
+}
+
+impl Source {
+    /// The one that the flags name.
+    pub(crate) fn of(config: &Config) -> Self {
+        let uri = config.libvirt_uri.clone();
+        Self { uri, run_directory: config.run_directory.clone() }
+    }
 }
 
 /// What is asked of a worker: one collection.

@@ -2,6 +2,7 @@
 //! The text is partly the tenant's (display names), so it is bounded and nothing in it is trusted.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use roxmltree::{Document, Node, ParsingOptions};
 use thiserror::Error;
@@ -74,7 +75,15 @@ fn nova(metadata: Node<'_, '_>) -> Option<Nova> {
         user_id: user.and_then(|user| attribute(user, "uuid")),
         project_name: project.and_then(text_of),
         project_id: project.and_then(|project| attribute(project, "uuid")),
+        fixed_addresses: child(instance, "ports").map(fixed_addresses).unwrap_or_default(),
     })
+}
+
+/// `<port><ip type="fixed" address="10.0.0.2"/></port>` of every port; what is no address is passed over.
+fn fixed_addresses(ports: Node<'_, '_>) -> Vec<IpAddr> {
+    let ips = children(ports, "port").flat_map(|port| children(port, "ip"));
+    let fixed = ips.filter(|ip| attribute(*ip, "type").is_none_or(|kind| kind == "fixed"));
+    fixed.filter_map(|ip| attribute(ip, "address")?.parse().ok()).collect()
 }
 
 fn disk(node: Node<'_, '_>) -> Option<Disk> {

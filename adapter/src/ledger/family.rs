@@ -215,6 +215,12 @@ impl Family {
         }
     }
 
+    /// Whether its counters count since the guest's process started. A firewall's rules outlive that: after a reboot they
+    /// count on, and to bill them from 0 would bill again all that they ever counted.
+    pub(super) fn begins_with_guest(self) -> bool {
+        self != Family::Vmnetwork
+    }
+
     /// The source of a series among this family's, by its job; `None` where the series does not
     /// feed this family.
     pub(super) fn source_of(self, labels: &Labels) -> Option<Source> {

@@ -187,7 +187,8 @@ fn tracks<'s, V>(
         let point = |sample: &Sample| {
             let value = sample.value.is_finite().then(|| value(sample.value)).flatten()?;
             let t_ms = sample.timestamp_ms;
-            let start_ms = sample.start_ms.map(i64::from).or_else(|| starts(t_ms));
+            let of_guest = || starts(t_ms).filter(|_| family.begins_with_guest());
+            let start_ms = sample.start_ms.map(i64::from).or_else(of_guest);
             let start_ms = start_ms.filter(|start_ms| is_plausible(*start_ms, t_ms));
             Some(Point { t_ms, value, start_ms })
         };

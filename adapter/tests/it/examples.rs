@@ -43,6 +43,22 @@ fn units_start_what_is_built() {
     }
 }
 
+/// The helper that reads accounting rules has one capability and no way to the network.
+#[test]
+fn the_helpers_units_fit_the_exporter() {
+    let (socket, unit) = (example("kanyun-traffic.socket"), example("kanyun-traffic@.service"));
+    let path = socket.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
+    assert!(socket.lines().any(|line| line == "Accept=yes"));
+    for line in ["StandardOutput=socket", "DynamicUser=yes", "CapabilityBoundingSet=CAP_NET_ADMIN"]
+    {
+        assert!(unit.lines().any(|candidate| candidate == line), "the helper lacks {line}");
+    }
+    let page = std::fs::read_to_string(root().join("docs/exporter.md")).unwrap();
+    for text in [page, example("kanyun-exporter.service")] {
+        assert!(text.contains(&format!("--traffic.socket={path}")), "another socket than {path}");
+    }
+}
+
 #[test]
 fn prometheus_takes_its_file_and_the_rules() {
     let folder = tempfile::tempdir().unwrap();

@@ -43,6 +43,7 @@ mod re2;
 mod remote;
 mod rules;
 mod tidy;
+mod traffic;
 mod zeromq;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]

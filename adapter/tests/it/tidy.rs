@@ -275,6 +275,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("adapter/src/read", &["crate::http", "crate::write", "serve"]),
     ("exporter/src/families", &["crate::libvirt", "crate::collect", "serve", "tokio"]),
     ("exporter/src/snapshot", &["crate::libvirt", "serve", "tokio"]),
+    ("exporter/src/traffic", &["crate::libvirt", "crate::collect", "crate::families", "serve"]),
+    ("exporter/src/command", &["crate::libvirt", "crate::families", "serve"]),
     (
         "adapter/src/report",
         &["crate::usage", "crate::engine", "crate::store", "crate::http", "serve", "tokio"],

@@ -34,6 +34,20 @@ fn nova_of_both_namespaces_and_any_prefix() {
 }
 
 #[test]
+fn the_fixed_addresses_of_all_ports() {
+    let nova = nova_of(
+        "<n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'><n:ports>\
+         <n:port uuid='p'><n:ip type='fixed' address='192.168.1.1' ipVersion='4'/>\
+         <n:ip type='fixed' address='2001:DB8:0::1' ipVersion='6'/>\
+         <n:ip type='floating' address='11.22.33.44' ipVersion='4'/></n:port>\
+         <n:port uuid='q'><n:ip address='10.0.0.2'/><n:ip type='fixed' address='10.0.0.2; reboot'/>\
+         <n:ip type='fixed'/></n:port></n:ports></n:instance>",
+    );
+    let addresses: Vec<String> = nova.fixed_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.168.1.1", "2001:db8::1", "10.0.0.2"]);
+}
+
+#[test]
 fn other_peoples_instances_are_not_novas() {
     let other = "<x:instance xmlns:x='http://example.org/x'><x:name>not-me</x:name></x:instance>";
     assert_eq!(with_metadata(other).nova, None);

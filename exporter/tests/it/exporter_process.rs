@@ -18,13 +18,17 @@ pub(crate) struct Exporter {
 impl Exporter {
     /// Starts it on a free port and waits until it says which.
     pub(crate) fn start(libvirtd: &Libvirtd) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"));
+        command.arg("--libvirt.uri").arg(libvirtd.socket());
+        command.arg("--libvirt.run-directory").arg(libvirtd.folder.path().join("run/qemu"));
+        Self::run(&mut command)
+    }
+
+    /// Starts a command that ends in the exporter's, whose flags say all but where it listens.
+    pub(crate) fn run(command: &mut Command) -> Self {
+        let mut process = command
             // More than the default to get a page ready in, on a machine that is busy with guests.
             .args(["--web.listen-address=127.0.0.1:0", "--scrape.timeout-offset=2s"])
-            .arg("--libvirt.uri")
-            .arg(libvirtd.socket())
-            .arg("--libvirt.run-directory")
-            .arg(libvirtd.folder.path().join("run/qemu"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -40,6 +44,11 @@ impl Exporter {
         });
         let address = address.recv_timeout(Duration::from_mins(1)).unwrap();
         Self { process, address }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// GETs a path: the whole answer's head, and its body.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use exporter::snapshot::{
-    Block, Calls, Cpu, Description, Disk, Guest, Host, Interface, Memory, Nic, Nova, Scrape,
-    Snapshot, Step, Vcpu, Vcpus,
+    Block, Calls, Cpu, Description, Direction, Disk, Flow, Guest, Host, Interface, Memory, Nic,
+    Nova, Scrape, Snapshot, Step, Traffic, Vcpu, Vcpus,
 };
 
 /// The snapshot of the golden pages.
@@ -20,11 +20,13 @@ pub(crate) fn snapshot() -> Snapshot {
             memory_kib: Some(65_536_000),
         }),
         guests: Some(vec![busy(), hostile(), silent(), shut_off()]),
+        traffic: Some(traffic()),
         scrape: Scrape {
             duration_seconds: 0.25,
             steps: vec![
                 Step { collector: "basic", success: true, duration_seconds: 0.0625 },
                 Step { collector: "detail", success: false, duration_seconds: 0.125 },
+                Step { collector: "traffic", success: true, duration_seconds: 0.03125 },
             ],
             calls: vec![
                 Calls { call: "open", total: 1, errors: 0 },
@@ -39,6 +41,28 @@ pub(crate) fn snapshot() -> Snapshot {
 #[expect(clippy::unnecessary_wraps, reason = "every text of the snapshot is optional")]
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
+}
+
+/// One guest by its name, another by its uuid, and one that is not on this host.
+fn traffic() -> Traffic {
+    let flow = |guest: &str, ip: &str, direction, bytes| Flow {
+        guest: guest.to_owned(),
+        ip: ip.parse().unwrap(),
+        direction,
+        bytes,
+        packets: bytes / 1000,
+        rules: 1,
+    };
+    Traffic {
+        flows: vec![
+            flow("instance-00000001", "10.0.0.2", Direction::In, 1_000),
+            flow("instance-00000001", "10.0.0.2", Direction::Out, 9_007_199_254_740_993),
+            flow("instance-00000001", "2001:db8::2", Direction::Out, 2_000),
+            flow(&uuid(2), "10.0.0.3", Direction::Out, 3_000),
+            flow("instance-0000ffff", "10.0.0.4", Direction::Out, 4_000),
+        ],
+        unclear_rules: 2,
+    }
 }
 
 fn uuid(number: u32) -> String {
@@ -136,6 +160,7 @@ fn description() -> Description {
             user_id: some("11111111-0000-0000-0000-000000000001"),
             project_name: some("demo"),
             project_id: some("22222222-0000-0000-0000-000000000002"),
+            fixed_addresses: vec!["10.0.0.2".parse().unwrap()],
         }),
         disks: vec![Disk {
             device: "vda".to_owned(),

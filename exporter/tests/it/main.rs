@@ -14,3 +14,4 @@ mod golden;
 mod libvirtd;
 mod real;
 mod text;
+mod traffic;

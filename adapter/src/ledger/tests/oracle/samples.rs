@@ -179,6 +179,8 @@ pub(super) fn points(series: &[Series], family: Family, source: Source) -> Vec<P
             // host and copy at the same timestamp, else unknown"
             let beside = starts.iter().find(|(of, at, _)| *of == copy && *at == t);
             let own = sample.start_ms.map(std::num::NonZero::get);
+            // A guest's start is not its firewall rules'.
+            let beside = beside.filter(|_| family != Family::Vmnetwork);
             let start = own.or(beside.map(|(_, _, start)| *start));
             points.push(Point {
                 t,
