@@ -11,7 +11,8 @@ fuzz_target!(|bytes: &[u8]| check(bytes));
 fn check(mut bytes: &[u8]) {
     let mut frames: Vec<Vec<u8>> = Vec::new();
     while let [low, high, rest @ ..] = bytes {
-        let (frame, rest) = rest.split_at(usize::from(u16::from_le_bytes([*low, *high])).min(rest.len()));
+        let (frame, rest) =
+            rest.split_at(usize::from(u16::from_le_bytes([*low, *high])).min(rest.len()));
         frames.push(frame.to_vec());
         bytes = rest;
     }
