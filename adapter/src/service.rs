@@ -188,6 +188,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
             let conf = flags.legacy.conf()?;
+            if let Some(address) = flags.legacy.api_address(&conf) {
+                crate::zeromq::check(crate::zeromq::api::FLAG, &address)?;
+            }
             if let Some(address) = flags.legacy.ingest_address(&conf) {
                 ingest::check(&address, &flags.legacy.ingest_allow).await?;
             }

@@ -22,7 +22,7 @@ use zmq::{Context, PollItem, Socket};
 
 use crate::limits;
 use gate::Gate;
-pub use gate::{Admit, BindError, everybody};
+pub use gate::{Admit, BindError, check, everybody};
 
 /// How a door listens.
 #[derive(Clone, Debug)]

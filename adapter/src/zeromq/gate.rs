@@ -95,6 +95,12 @@ fn parts(address: &str) -> Option<(Option<&str>, u16)> {
     }
 }
 
+/// Whether an address can be one, as --config.check asks, without listening.
+pub fn check(flag: &'static str, address: &str) -> Result<(), BindError> {
+    let no_address = || BindError::NoAddress { flag, address: address.to_owned() };
+    parts(address).map(drop).ok_or_else(no_address)
+}
+
 /// Listens where the terms say.
 pub(super) async fn listen(terms: &Terms) -> Result<TcpListener, BindError> {
     let (flag, address) = (terms.flag, terms.address.clone());
@@ -203,5 +209,30 @@ async fn carry(mut client: TcpStream, inside: &Path) -> io::Result<()> {
     tokio::select! {
         ended = inwards => ended,
         copied = copy(&mut from_socket, &mut to_client) => copied.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_zeromq_writes_them() {
+        for (address, expected) in [
+            ("tcp://127.0.0.1:5556", Some((Some("127.0.0.1"), 5556))),
+            ("tcp://[::1]:5556", Some((Some("[::1]"), 5556))),
+            ("tcp://billing.example:1", Some((Some("billing.example"), 1))),
+            ("tcp://*:5556", Some((None, 5556))),
+            ("tcp://127.0.0.1:*", Some((Some("127.0.0.1"), 0))),
+            ("tcp://:5556", None),
+            ("tcp://127.0.0.1", None),
+            ("tcp://127.0.0.1:65536", None),
+            ("127.0.0.1:5556", None),
+            ("ipc:///run/kanyun", None),
+            ("", None),
+        ] {
+            assert_eq!(parts(address), expected, "{address}");
+            assert_eq!(check("--legacy.api-address", address).is_ok(), expected.is_some());
+        }
     }
 }

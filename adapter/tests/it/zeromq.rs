@@ -145,6 +145,10 @@ fn an_address_that_is_taken_or_none() {
     }
     for address in ["127.0.0.1:5556", "tcp://127.0.0.1", "tcp://:5556", "ipc:///tmp/x"] {
         let log = start(address);
+        let mut check = command_of_2012();
+        check.arg("--config.check").arg(format!("--legacy.api-address={address}"));
+        let checked = crate::adapter_process::run(&mut check);
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
         assert!(log.contains("no address to listen on; write tcp://ADDRESS:PORT"), "{log}");
     }
     adapter.stop();
