@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use serve::settings::ServiceFlags;
 
+use crate::kanyun_conf::{self, ConfError, KanyunConf};
 use crate::limits;
 use crate::model::instant;
 use crate::store::local;
+use crate::worker::sources::Source;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
 #[derive(Clone, Debug, Parser)]
@@ -83,6 +85,10 @@ pub struct Flags {
     /// Flags of the Cassandra store.
     #[command(flatten)]
     pub cassandra: CassandraFlags,
+
+    /// Flags of the doors of 2012.
+    #[command(flatten)]
+    pub legacy: LegacyFlags,
 }
 
 /// What an operator asks. Without one of them the adapter serves.
@@ -182,6 +188,60 @@ pub struct CassandraFlags {
     /// File that holds the user's password
     #[arg(long = "cassandra.password-file", value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+}
+
+/// The doors that Kanyun had in 2012, over ZeroMQ.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Kanyun of 2012")]
+pub struct LegacyFlags {
+    /// Where the API over ZeroMQ listens, tcp://ADDRESS:PORT; an empty value closes it. It has
+    /// neither users nor encryption [default: --legacy.config's, else tcp://127.0.0.1:5556]
+    #[arg(long = "legacy.api-address", value_name = "ADDRESS")]
+    pub api_address: Option<String>,
+
+    /// A kanyun.conf of 2012, whose addresses hold where no flag, variable or --config.file gives
+    /// others
+    #[arg(long = "legacy.config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where workers send, tcp://ADDRESS:PORT; an empty value closes this door
+    /// [default: --legacy.config's, else tcp://127.0.0.1:5551]
+    #[arg(long = "legacy.ingest-address", value_name = "ADDRESS")]
+    pub ingest_address: Option<String>,
+
+    /// Addresses and networks from which workers may send, such as 10.0.0.0/16; needed where their
+    /// door is not on loopback alone, as they have neither users nor passwords
+    #[arg(long = "legacy.ingest-allow", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub ingest_allow: Vec<Source>,
+}
+
+/// Where the API over ZeroMQ listens if nothing says otherwise.
+const API_ADDRESS: &str = "tcp://127.0.0.1:5556";
+/// Where workers send if nothing says otherwise.
+const INGEST_ADDRESS: &str = "tcp://127.0.0.1:5551";
+
+impl LegacyFlags {
+    /// What --legacy.config says; nothing without it.
+    pub fn conf(&self) -> Result<KanyunConf, ConfError> {
+        self.config.as_deref().map_or_else(|| Ok(KanyunConf::default()), kanyun_conf::read)
+    }
+
+    /// Where the API over ZeroMQ listens; `None` where it is closed.
+    pub fn api_address(&self, conf: &KanyunConf) -> Option<String> {
+        let given = self.api_address.as_ref().or(conf.api_address.as_ref());
+        or_closed(given.map_or(API_ADDRESS, String::as_str))
+    }
+
+    /// Where workers send; `None` where that door is closed.
+    pub fn ingest_address(&self, conf: &KanyunConf) -> Option<String> {
+        let given = self.ingest_address.as_ref().or(conf.ingest_address.as_ref());
+        or_closed(given.map_or(INGEST_ADDRESS, String::as_str))
+    }
+}
+
+fn or_closed(address: &str) -> Option<String> {
+    let address = address.trim();
+    (!address.is_empty()).then(|| address.to_owned())
 }
 
 /// `--store`
@@ -289,6 +349,36 @@ mod tests {
         assert_eq!(flags.store, StoreKind::Local);
         assert_eq!(flags.retention, Duration::from_secs(400 * 86_400));
         assert_eq!(flags.row_key_labels, ["uuid", "instance_id"]);
+    }
+
+    #[test]
+    fn an_address_of_2012_gives_way() {
+        let conf =
+            KanyunConf { api_address: Some("tcp://*:5560".to_owned()), ..KanyunConf::default() };
+        for (args, of_conf, alone) in [
+            (vec![], Some("tcp://*:5560"), Some("tcp://127.0.0.1:5556")),
+            (vec!["--legacy.api-address=tcp://a:1"], Some("tcp://a:1"), Some("tcp://a:1")),
+            (vec!["--legacy.api-address="], None, None),
+        ] {
+            let legacy = parse(&args).unwrap().legacy;
+            assert_eq!(legacy.api_address(&conf).as_deref(), of_conf);
+            assert_eq!(legacy.api_address(&KanyunConf::default()).as_deref(), alone);
+        }
+    }
+
+    #[test]
+    fn workers_have_a_door_on_loopback_unless_something_else_is_said() {
+        let conf =
+            KanyunConf { ingest_address: Some("tcp://*:5551".to_owned()), ..KanyunConf::default() };
+        let none = KanyunConf::default();
+        let legacy = parse(&[]).unwrap().legacy;
+        assert_eq!(legacy.ingest_address(&none).as_deref(), Some("tcp://127.0.0.1:5551"));
+        assert_eq!(legacy.ingest_address(&conf).as_deref(), Some("tcp://*:5551"));
+        assert!(legacy.ingest_allow.is_empty());
+        let closed = parse(&["--legacy.ingest-address="]).unwrap().legacy;
+        assert_eq!(closed.ingest_address(&conf), None);
+        let allow = ["--legacy.ingest-allow", "10.0.0.0/8,::1", "--legacy.ingest-allow=10.1.2.3"];
+        assert_eq!(parse(&allow).unwrap().legacy.ingest_allow.len(), 3);
     }
 
     #[test]

@@ -32,11 +32,10 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::model::row_key::Group;
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, Hour, TimeRange, Week};
 use crate::store::inventory::Inventory;
-use crate::store::rows::Kept;
+use crate::store::rows::{Kept, SealMark};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
@@ -138,6 +137,8 @@ impl Engine {
     ) -> Result<Engine, LayoutError> {
         let layouts = Layouts::open(&store, layout, Week::of(clock.now_ms())).await?;
         let until = sealed_until(&store, &layouts, &clock).await?;
+        let begun = store.seal_mark(SealMark::Begun).await?;
+        let until = begun.map_or(until, |begun| begun.max(until));
         let sealing = Arc::new(Sealing::new(keeping.grace, until));
         let store = Arc::new(store);
         let known = Arc::new(KnownSeries::new());
@@ -303,13 +304,14 @@ impl Engine {
         self.selection(range, matchers).samples(encode).await
     }
 
-    /// The groups of all series that match and may have samples in the range.
-    pub async fn groups(
+    /// Where those of the series that match live that are wanted and may have samples in the range.
+    pub async fn places_of(
         &self,
         range: TimeRange,
         matchers: &[Matcher],
-    ) -> Result<BTreeSet<Group>, SelectError> {
-        self.selection(range, matchers).groups().await
+        wanted: &(impl Fn(&Labels) -> bool + Sync),
+    ) -> Result<BTreeSet<Place>, SelectError> {
+        self.selection(range, matchers).places(wanted).await
     }
 
     fn selection<'e>(&'e self, range: TimeRange, matchers: &'e [Matcher]) -> Selection<'e> {
@@ -378,11 +380,11 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
 async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
-    if let Some(until) = store.sealed_until().await? {
+    if let Some(until) = store.seal_mark(SealMark::Sealed).await? {
         return Ok(until);
     }
     let oldest = store.oldest_head().await?.unwrap_or_else(|| Hour::of(clock.now_ms()));
     let first = layouts.window(oldest).first;
-    store.set_sealed_until(first).await?;
+    store.set_seal_mark(SealMark::Sealed, first).await?;
     Ok(first)
 }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::engine::Ticket;
+use crate::feed::Workers;
 use crate::limits;
 use crate::query::QueryError;
 use crate::read::{self, Frames, Reader};
@@ -50,6 +51,8 @@ pub struct Doors {
     pub usage: Arc<Usage>,
     /// An operator's questions.
     pub observer: Arc<Observer>,
+    /// The workers of 2012, where their door is open.
+    pub workers: Option<Workers>,
     /// The page of our own metrics.
     pub registry: Registry,
 }
@@ -60,7 +63,8 @@ impl Doors {
         let doors = Arc::new(self);
         let (write, read, metrics) = (Arc::clone(&doors), Arc::clone(&doors), Arc::clone(&doors));
         let routes = billing::routes(Routes::new(), &doors.usage);
-        operator::routes(routes, &doors.observer, &doors.usage)
+        let routes = operator::routes(routes, &doors.observer, &doors.usage);
+        operator::workers_route(routes, doors.workers.clone())
             .get("/", async |_call: Call| Answer::text(StatusCode::OK, LANDING))
             .get("/metrics", move |call: Call| {
                 let answer = exposition::page(&metrics.registry, &call.head);
@@ -131,7 +135,8 @@ const LANDING: &str = "kanyun-adapter: Prometheus remote storage\n\
     POST /api/v1/read    remote_read, sampled and streamed\n\
     POST /query_usage_report, and POST /   Kanyun's API of 2012\n\
     GET  /api/v1/usage   a guest's minutes, JSON or CSV\n\
-    GET  /api/v1/status, GET /api/v1/ledger   what is kept; a guest's stored rows
+    GET  /api/v1/status, GET /api/v1/ledger   what is kept; a guest's stored rows\n\
+    GET  /api/v1/workers   Kanyun's workers that send here, alive and dead\n\
     GET  /metrics        this process' own metrics\n\
     GET  /-/healthy, /-/ready\n";
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::ledger::{Family, TOTAL};
 use crate::model::instant;
-use crate::report::{Bucket, Statistic};
+use crate::report::{Amount, Bucket, Statistic};
 
 /// A body that is not JSON: the only fault that HTTP tells by its status.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,11 @@ pub enum Call {
     /// `list_instance`: who has data in a family, in a range (unix milliseconds, from and to) or at
     /// all. Kanyun's had no range; a bill of a range should ask for those who have data in it.
     ListInstance(Family, Option<(i64, i64)>),
+    /// `get_data`: the minutes themselves.
+    Points(Points),
+    /// `list_metric`, which Kanyun's API had not, and its command line had: what a guest has data
+    /// of, by its uuid or name.
+    ListMetric(String),
     /// A method without effect: `update_alert_policy`, or one that is not known.
     Nothing,
     /// A body without method or args, which is answered `{}`.
@@ -74,6 +79,30 @@ pub struct UsageReport {
     pub to_ms: i64,
 }
 
+/// The arguments of `get_data`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Points {
+    /// A guest's uuid or name.
+    pub id: String,
+    /// The metric.
+    pub family: Family,
+    /// `metric_param`: which devices.
+    pub devices: Devices,
+    /// Unix milliseconds.
+    pub from_ms: i64,
+    /// Unix milliseconds.
+    pub to_ms: i64,
+}
+
+/// A minute of `get_data`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// The minute's begin, unix milliseconds.
+    pub minute_ms: i64,
+    /// Its value; the sum of the devices where all are asked for.
+    pub amount: Amount,
+}
+
 /// Which devices of a guest are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Devices {
@@ -88,8 +117,12 @@ pub enum Devices {
 pub enum Data {
     /// A report's periods.
     Report(Vec<Bucket>),
+    /// Minutes.
+    Points(Vec<Point>),
     /// Guests.
     Ids(Vec<String>),
+    /// Families by name, each with its devices.
+    Devices(Vec<(Family, Vec<String>)>),
     /// `{}`
     Nothing,
 }
@@ -136,14 +169,30 @@ fn call(body: &Map<String, Value>, door: Door, now_ms: i64) -> Result<Call, Stri
     match method {
         "query_usage_report" => usage_report(args, now_ms).map(Call::UsageReport),
         "list_instance" => Ok(Call::ListInstance(family(args)?, list_range(args, now_ms)?)),
-        // Silence would be taken for no data.
-        "get_data" => Err("get_data is not served; ask for a usage report".to_owned()),
+        "get_data" => points(args, now_ms).map(Call::Points),
+        "list_metric" => text(args, "id").map(Call::ListMetric),
         _ => Ok(Call::Nothing),
     }
 }
 
 fn usage_report(args: &Map<String, Value>, now_ms: i64) -> Result<UsageReport, String> {
     let statistic = text(args, "statistic")?;
+    let Points { id, family, devices, from_ms, to_ms } = points(args, now_ms)?;
+    Ok(UsageReport {
+        id,
+        family,
+        devices,
+        statistic: Statistic::named(&statistic)
+            .ok_or_else(|| format!("statistic {statistic:?} is none of sum, max, min, avg, sam"))?,
+        period_minutes: period(args)?,
+        from_ms,
+        to_ms,
+    })
+}
+
+/// What a report and `get_data` ask for alike. The later fork's times were integers; whatever a
+/// report takes is taken.
+fn points(args: &Map<String, Value>, now_ms: i64) -> Result<Points, String> {
     let devices = match args.get("metric_param") {
         None | Some(Value::Null) => Devices::Total,
         Some(_) => match text(args, "metric_param")? {
@@ -153,16 +202,7 @@ fn usage_report(args: &Map<String, Value>, now_ms: i64) -> Result<UsageReport, S
     };
     let from_ms = time(args, "timestamp_from")?.ok_or("timestamp_from is missing")?;
     let (from_ms, to_ms) = range(from_ms, time(args, "timestamp_to")?.unwrap_or(now_ms))?;
-    Ok(UsageReport {
-        id: text(args, "id")?,
-        family: family(args)?,
-        devices,
-        statistic: Statistic::named(&statistic)
-            .ok_or_else(|| format!("statistic {statistic:?} is none of sum, max, min, avg, sam"))?,
-        period_minutes: period(args)?,
-        from_ms,
-        to_ms,
-    })
+    Ok(Points { id: text(args, "id")?, family: family(args)?, devices, from_ms, to_ms })
 }
 
 fn list_range(args: &Map<String, Value>, now_ms: i64) -> Result<Option<(i64, i64)>, String> {
@@ -260,6 +300,21 @@ impl Serialize for Data {
                 }
                 report.end()
             }
+            Data::Points(points) => {
+                let mut minutes = serializer.serialize_map(Some(points.len()))?;
+                for point in points {
+                    let seconds = point.minute_ms.div_euclid(1000);
+                    minutes.serialize_entry(&seconds.to_string(), &point.amount)?;
+                }
+                minutes.end()
+            }
+            Data::Devices(families) => {
+                let mut map = serializer.serialize_map(Some(families.len()))?;
+                for (family, devices) in families {
+                    map.serialize_entry(family.name(), devices)?;
+                }
+                map.end()
+            }
             Data::Ids(ids) => {
                 let mut list = serializer.serialize_seq(Some(ids.len()))?;
                 for id in ids {
@@ -275,7 +330,6 @@ impl Serialize for Data {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Amount;
 
     const NOW: i64 = 1_400_000_000_000;
 
@@ -387,6 +441,51 @@ mod tests {
         for body in ["", "{", "\u{1}", "{\"a\": 1e999}"] {
             assert!(parse(body.as_bytes(), Door::Any, NOW).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn points_are_asked_for_by_times_alone() {
+        let args = r#"{"id": "u", "metric": "nic_read", "metric_param": "vnet8",
+            "timestamp_from": 1332896400, "timestamp_to": 1332900000}"#;
+        let body = format!(r#"{{"method": "get_data", "args": {args}}}"#);
+        let points = Points {
+            id: "u".to_owned(),
+            family: Family::NicIncoming,
+            devices: Devices::One("vnet8".to_owned()),
+            from_ms: 1_332_896_400_000,
+            to_ms: 1_332_900_000_000,
+        };
+        assert_eq!(call_of(&body, Door::Any), Ok(Call::Points(points.clone())));
+        let iso = body.replace("1332896400", "\"2012-03-28T01:00:00Z\"");
+        assert_eq!(call_of(&iso, Door::UsageReport), Ok(Call::Points(points)));
+        let since = body.replace(", \"timestamp_to\": 1332900000", "");
+        let Ok(Call::Points(since)) = call_of(&since, Door::Any) else { panic!("{since}") };
+        assert_eq!(since.to_ms, NOW);
+        for (from, to, text) in [
+            ("\"id\": \"u\", ", "", "id is missing"),
+            ("1332896400", "null", "timestamp_from is missing"),
+            ("1332900000", "5", "is not before"),
+        ] {
+            let error = call_of(&body.replace(from, to), Door::Any).unwrap_err();
+            assert!(error.contains(text), "{error}");
+        }
+        let point = |minute_ms, amount| Point { minute_ms, amount };
+        let points =
+            [point(1_332_896_400_000, Amount::Whole(7)), point(-60_000, Amount::Real(0.5))];
+        let body = Answer::Success(Data::Points(points.to_vec())).to_json(&Envelope::Object);
+        let text = r#"{"code":200,"message":"Success","data":{"1332896400":7,"-60":0.5}}"#;
+        assert_eq!(String::from_utf8(body.unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn what_a_guest_has_is_asked_for_by_its_name() {
+        let body = r#"{"method": "list_metric", "args": {"id": "u"}}"#;
+        assert_eq!(call_of(body, Door::Any), Ok(Call::ListMetric("u".to_owned())));
+        assert!(call_of(r#"{"method": "list_metric", "args": {}}"#, Door::Any).is_err());
+        let devices = vec![(Family::Cpu, vec!["total".to_owned()])];
+        let body = Answer::Success(Data::Devices(devices)).to_json(&Envelope::Object).unwrap();
+        let text = r#"{"code":200,"message":"Success","data":{"cpu":["total"]}}"#;
+        assert_eq!(String::from_utf8(body).unwrap(), text);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod engine;
+pub mod feed;
 pub mod http;
+pub mod kanyun_conf;
 pub mod ledger;
 pub mod legacy;
 pub mod limits;
@@ -22,4 +25,6 @@ pub mod status;
 pub mod store;
 pub mod usage;
 pub mod wire;
+pub mod worker;
 pub mod write;
+pub mod zeromq;

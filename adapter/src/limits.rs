@@ -73,6 +73,10 @@ pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
 pub const REPORT_SLICE_HOURS: i32 = 24;
 /// Hours of a usage report that are planned at once: which of them stand in the ledger.
 pub const REPORT_PLAN_HOURS: i32 = 32 * 24;
+/// Periods of one usage report: a year of minutes, 10 MiB of an answer that is whole in memory.
+pub const REPORT_BUCKETS_MAX: usize = 530_000;
+/// Points of one `get_data`: over two months of minutes. Kanyun cut its answers at 20,000.
+pub const POINTS_MAX: usize = 100_000;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
@@ -82,6 +86,8 @@ pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// Bytes of head rows in one read; a range of hours that holds more is read in parts.
 pub const HEAD_READ_BYTES_MAX: usize = 32 << 20;
+/// Bytes of head rows in one page of an hour that holds more than that.
+pub const HEAD_PAGE_BYTES: usize = 8 << 20;
 /// Bytes of chunks in one read; a range of windows that holds more is read in parts.
 pub const CHUNK_READ_BYTES_MAX: usize = 32 << 20;
 /// Values or beginnings of one label that an index lookup takes from an alternation; more are
@@ -139,6 +145,33 @@ pub const CLUSTER_READS_AT_ONCE: usize = 32;
 /// See [`CLUSTER_READS_AT_ONCE`].
 pub const LOCAL_READS_AT_ONCE: usize = 4;
 
+// The doors of 2012 over ZeroMQ.
+/// Bytes of a kanyun.conf.
+pub const KANYUN_CONF_BYTES_MAX: u64 = 1 << 20;
+/// Requests of the API door under way at once, those that wait included; above it code 500 at once.
+pub const API_REQUESTS_MAX: usize = REPORTS_WAITING_MAX;
+/// Bytes of one frame at the API door: a body that is too large is told so up to here, and beyond
+/// it the connection ends, as ZeroMQ has no other word for it.
+pub const API_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Requests of one client that wait in memory. A REQ client has one.
+pub const API_PEER_REQUESTS_MAX: i32 = 4;
+/// Connections of one door at once; more wait in the kernel's queue. A cloud of 2012 had a worker a
+/// hypervisor, and clients that connect for each request.
+pub const ZEROMQ_CONNECTIONS_MAX: usize = 1024;
+/// How long a client may take until it has said what it speaks.
+pub const ZEROMQ_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent until the kernel asks whether its other end is still there.
+pub const ZEROMQ_KEEPALIVE: Duration = Duration::from_mins(2);
+/// How long messages that were sent have to leave when a door is closed.
+pub const ZEROMQ_LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that `kanyun` takes: more than the longest report has.
+pub const CLIENT_ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// How long `kanyun` tries to connect.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+/// How long `kanyun` waits for an answer: longer than a report may take.
+pub const CLIENT_ANSWER: Duration = Duration::from_secs(130);
+
 // Sealing.
 /// Samples of one group's window that are held at once, 64 MiB of them; a group that has more is
 /// sealed by parts of its series, and its head is read once for each.
@@ -154,6 +187,9 @@ pub const SEAL_PAGE_ROWS: usize = 10_000;
 pub const SEAL_GROUPS_AT_ONCE: usize = 2;
 /// Groups whose seals become durable together.
 pub const SEAL_GROUPS_PER_COMMIT: usize = 32;
+/// Bytes of seals that are enough for a commit: it is held in memory, and commits of samples wait
+/// for it.
+pub const SEAL_COMMIT_BYTES: usize = 8 << 20;
 /// Windows of one group that are sealed together because something came late to them.
 pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
 /// How often the sealer looks for something to do.
@@ -172,6 +208,48 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const LOCAL_JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Free space below which writes are refused: full journals and one compaction.
 pub const DISK_RESERVE_BYTES: u64 = 1 << 30;
+
+// The workers of 2012.
+/// Bytes of one frame of a worker's message; libzmq closes the connection of one that is larger. A
+/// host of a thousand guests with ten records each sends 600 KiB.
+pub const WORKER_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Frames of one message that are kept: two belong to it, and a third says that there are too many.
+pub const WORKER_FRAMES_MAX: usize = 3;
+/// Messages of one worker that libzmq holds: more than one minute's, and as few as possible, as they
+/// are lost where the process is killed.
+pub const WORKER_PEER_MESSAGES_MAX: i32 = 4;
+/// Guests in one message.
+pub const WORKER_GUESTS_MAX: usize = 10_000;
+/// Records of one guest in one message: cpu, memory, and its NICs and disks.
+pub const WORKER_RECORDS_MAX: usize = 4_096;
+/// Bytes of a name that a worker sends: its own, a guest's, a host's, a device's. libvirt's are
+/// file names.
+pub const WORKER_NAME_BYTES_MAX: usize = 255;
+/// Workers that are remembered; beyond it the dead ones are forgotten first, and then new ones are
+/// refused.
+pub const WORKERS_MAX: usize = 10_000;
+/// Messages that were read and wait to be decoded.
+pub const WORKER_MESSAGES_WAITING_MAX: usize = 16;
+/// Messages that a stop still takes out of libzmq: what is left there is lost, and who goes on
+/// sending must not keep the process from ending.
+pub const WORKER_MESSAGES_AT_STOP_MAX: usize = 10_000;
+/// Bytes of messages after which no more of them are stored together.
+pub const WORKER_BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long the first message of a batch waits for others: workers report in the first seconds of
+/// a minute.
+pub const WORKER_BATCH_WAIT: Duration = Duration::from_millis(20);
+/// Samples of workers in one write; with all their labels new to the index they take about 32 MiB.
+pub const WORKER_WRITE_SAMPLES_MAX: usize = 5_000;
+/// The pause before a write of workers is tried again.
+pub const WORKER_WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// What a stop waits for workers' messages that were read to be stored: a write under way.
+pub const WORKER_STOP_DEADLINE: Duration = Duration::from_secs(WRITE_DEADLINE.as_secs() + 5);
+/// A worker that is silent for so long is dead (kanyun-legacy.md, "Parts and ports").
+pub const WORKER_SILENT_MS_MAX: i64 = 120_000;
+/// How often the feed looks who is silent.
+pub const WORKER_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same complaint about workers is not logged more often.
+pub const WORKER_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 // Cassandra.
 /// One attempt of a statement: above the node's own timeouts (2 s for a write, 5 s for a read),

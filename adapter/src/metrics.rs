@@ -1,8 +1,10 @@
 //! The adapter's own metrics, beside those that `serve` keeps for HTTP and the process.
 //! Names and meanings are generated into docs/metrics.md by a test.
 
+mod feed;
 mod keeping;
 mod known;
+mod requests;
 mod sealing;
 
 use std::time::Duration;
@@ -14,7 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+pub use feed::FeedMetrics;
 pub use keeping::KeepingMetrics;
+pub use requests::{RequestDoor, RequestMetrics, RequestOutcome};
 pub use sealing::SealingMetrics;
 
 /// Upper bounds, seconds: from a commit in a page cache to one at the write deadline.
@@ -54,8 +58,10 @@ pub struct Metrics {
     reports: Family<Queries, Counter>,
     minutes: Counter,
     flagged: Family<Flagged, Counter>,
+    requests: RequestMetrics,
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
+    feed: FeedMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -113,8 +119,10 @@ impl Metrics {
         let (refused, commit_seconds) = register_writes(registry);
         let (queries, spilled) = register_reads(registry);
         let (reports, flagged) = register_billing(registry);
+        let requests = RequestMetrics::register(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
+        let feed = FeedMetrics::register(registry);
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -132,8 +140,10 @@ impl Metrics {
             counter
         };
         Metrics {
+            requests,
             sealing,
             keeping,
+            feed,
             refused,
             reports,
             flagged,
@@ -238,6 +248,11 @@ impl Metrics {
         }
     }
 
+    /// Requests of the 2012 API.
+    pub fn requests(&self) -> &RequestMetrics {
+        &self.requests
+    }
+
     /// The families of sealing.
     pub fn sealing(&self) -> &SealingMetrics {
         &self.sealing
@@ -246,6 +261,11 @@ impl Metrics {
     /// The families of what is kept.
     pub fn keeping(&self) -> &KeepingMetrics {
         &self.keeping
+    }
+
+    /// The families of the workers of 2012.
+    pub fn feed(&self) -> &FeedMetrics {
+        &self.feed
     }
 
     /// Days, weeks and months were dropped.

@@ -166,6 +166,11 @@ impl Grouping {
         self.buckets.push(Bucket { start_ms: period.start_ms, amount });
     }
 
+    /// How many buckets are complete.
+    pub fn complete(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// The buckets, in order of time.
     pub fn finish(mut self) -> Vec<Bucket> {
         if let Some(minute) = self.minutes.open.take() {

@@ -6,10 +6,10 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use serve::clock::Clock;
 
 use crate::engine::Engine;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::model::row_key::Group;
 use crate::model::time::{Hour, Window};
 use crate::query::QueryError;
+use crate::store::StoreError;
 use crate::store::rows::{LateRow, Sealed};
 
 /// Seals; one at a time works on a store.
@@ -31,13 +32,24 @@ pub struct Sealer {
     clock: Clock,
     metrics: Metrics,
     late_pause: Duration,
+    stuck: Mutex<Stuck>,
 }
 
-/// One group's windows to be sealed together.
+/// One group's windows to be sealed together, each with the late rows that may go with it.
 #[derive(Debug)]
 struct Task {
     group: Group,
-    windows: Vec<Window>,
+    windows: Vec<(Window, Vec<LateRow>)>,
+}
+
+/// What to try again, and when: a window of which a group cannot be sealed must not have the sealer
+/// walk over everything behind it at every look.
+#[derive(Debug, Default)]
+struct Stuck {
+    /// Windows behind the mark that are sealed.
+    complete: BTreeSet<Hour>,
+    /// Those that are not: when they are due again (unix milliseconds), and the pause before that.
+    failed: BTreeMap<Hour, (i64, i64)>,
 }
 
 /// What sealing one task made.
@@ -46,6 +58,7 @@ struct Done {
     sealed: Sealed,
     windows: usize,
     samples: usize,
+    bytes: usize,
 }
 
 impl Sealer {
@@ -58,7 +71,7 @@ impl Sealer {
         late_pause: Duration,
     ) -> Sealer {
         let meter = Arc::new(Meter::new(Arc::clone(&engine)));
-        Sealer { engine, meter, clock, metrics, late_pause }
+        Sealer { engine, meter, clock, metrics, late_pause, stuck: Mutex::default() }
     }
 
     /// Works until it is dropped, which it may be at any time: a seal that was cut off is made again.
@@ -87,11 +100,16 @@ impl Sealer {
         let mut window = self.engine.first_unsealed().await?;
         let mut complete = true;
         while self.engine.is_due(window) {
-            self.engine.begin_sealing(window).await;
-            complete &= self.sweep_window(window).await?;
-            // A window that failed is met again at every pass, and those behind it are sealed.
+            self.engine.begin_sealing(window).await?;
+            if self.stuck().is_asked_for(window, self.clock.now_ms()) {
+                let sealed = self.sweep_window(window).await?;
+                self.stuck().note(window, sealed, self.clock.now_ms());
+            }
+            // A window that failed is tried again later, and those behind it are sealed.
+            complete &= self.stuck().complete.contains(&window.first);
             if complete {
                 self.engine.finish_sealing(window).await?;
+                self.stuck().complete.remove(&window.first);
             }
             window = self.engine.next_window(window);
             self.report_lag().await?;
@@ -108,13 +126,13 @@ impl Sealer {
             if page.is_empty() {
                 return Ok(complete);
             }
-            let mut tasks = Vec::new();
+            let mut due = Vec::new();
             for (_, group) in &page {
                 if !self.engine.is_sealed(*group, window).await? {
-                    tasks.push(Task { group: *group, windows: vec![window] });
+                    due.push((*group, vec![window]));
                 }
             }
-            complete &= self.all(tasks).await?;
+            complete &= self.all(due).await?;
             last = page.into_iter().next_back();
         }
     }
@@ -139,12 +157,12 @@ impl Sealer {
                 };
                 due.entry(group).or_default().insert(window);
             }
-            let tasks = due.into_iter().flat_map(|(group, windows)| {
+            let parts = due.into_iter().flat_map(|(group, windows)| {
                 let windows: Vec<Window> = windows.into_iter().collect();
                 let parts = windows.chunks(limits::SEAL_LATE_WINDOWS_MAX);
-                parts.map(|part| Task { group, windows: part.to_vec() }).collect::<Vec<_>>()
+                parts.map(|part| (group, part.to_vec())).collect::<Vec<_>>()
             });
-            self.all(tasks.collect()).await?;
+            self.all(parts.collect()).await?;
         }
         self.metrics.sealing().waiting(waiting);
         Ok(())
@@ -158,14 +176,29 @@ impl Sealer {
         (waited && self.engine.is_sealing(window)).then_some((first.group, window))
     }
 
-    /// Seals tasks, several of them in one commit; says whether none failed. A fault of the whole
-    /// store ends it.
-    async fn all(&self, tasks: Vec<Task>) -> Result<bool, QueryError> {
-        let mut done = stream::iter(tasks)
-            .map(|task| async move { (task.group, self.one(&task).await) })
-            .buffer_unordered(limits::SEAL_GROUPS_AT_ONCE);
+    /// Seals some windows of groups, several groups in one commit; says whether none failed. A fault
+    /// of the whole store ends it.
+    ///
+    /// Two of them may count the same hours of a guest, and what one counted before the other's late
+    /// rows were there must not be written after it. So the late rows of each are read before the
+    /// next one begins, and what they made is written in the order in which they began.
+    async fn all(&self, due: Vec<(Group, Vec<Window>)>) -> Result<bool, QueryError> {
+        let mut due = due.into_iter();
+        let mut running = FuturesOrdered::new();
         let (mut complete, mut batch, mut groups) = (true, Done::default(), 0);
-        while let Some((group, result)) = done.next().await {
+        loop {
+            while running.len() < limits::SEAL_GROUPS_AT_ONCE {
+                let Some((group, windows)) = due.next() else { break };
+                let task = self.task(group, windows).await;
+                running.push_back(async move {
+                    let done = match task {
+                        Ok(task) => self.one(task).await,
+                        Err(error) => Err(error),
+                    };
+                    (group, done)
+                });
+            }
+            let Some((group, result)) = running.next().await else { break };
             match result {
                 Ok(one) => batch.append(one),
                 Err(QueryError::TryAgain(why)) => return Err(QueryError::TryAgain(why)),
@@ -176,7 +209,8 @@ impl Sealer {
                 }
             }
             groups += 1;
-            if groups % limits::SEAL_GROUPS_PER_COMMIT == 0 {
+            let is_full = batch.bytes >= limits::SEAL_COMMIT_BYTES;
+            if is_full || groups % limits::SEAL_GROUPS_PER_COMMIT == 0 {
                 self.commit(std::mem::take(&mut batch)).await?;
             }
         }
@@ -184,8 +218,16 @@ impl Sealer {
         Ok(complete)
     }
 
+    async fn task(&self, group: Group, windows: Vec<Window>) -> Result<Task, QueryError> {
+        let mut task = Task { group, windows: Vec::with_capacity(windows.len()) };
+        for window in windows {
+            task.windows.push((window, self.engine.late_rows(group, window).await?));
+        }
+        Ok(task)
+    }
+
     async fn commit(&self, done: Done) -> Result<(), QueryError> {
-        let Done { sealed, windows, samples } = done;
+        let Done { sealed, windows, samples, .. } = done;
         let bytes = sealed.chunks.iter().map(|chunk| chunk.payload.len()).sum();
         let rows = sealed.ledger.len();
         self.engine.seal(sealed).await?;
@@ -194,24 +236,29 @@ impl Sealer {
     }
 
     /// Encodes a group's windows and counts the hours of its guests that they can change.
-    async fn one(&self, task: &Task) -> Result<Done, QueryError> {
+    async fn one(&self, task: Task) -> Result<Done, QueryError> {
         let mut done = Done::default();
         let mut hours: BTreeSet<Hour> = BTreeSet::new();
         let mut guests = BTreeSet::new();
         let mut at_hand = None;
         // Hours behind this one are counted when their own windows are sealed.
         let until = self.engine.sealing_until();
-        for window in &task.windows {
-            let Some(encoded) = self.engine.encode_window(task.group, *window).await? else {
+        for (window, late) in task.windows {
+            // The rest of what came late stays late, and is met again at the next look.
+            if done.bytes >= limits::SEAL_COMMIT_BYTES {
+                break;
+            }
+            let Some(encoded) = self.engine.encode_window(task.group, window, late).await? else {
                 continue;
             };
             done.windows += 1;
             done.samples += encoded.samples;
+            done.bytes += encoded.sealed.bytes();
             done.sealed.append(encoded.sealed);
             at_hand = encoded.whole;
-            let last = affected_until(*window).min(Hour(until.0 - 1)).max(window.last());
+            let last = affected_until(window).min(Hour(until.0 - 1)).max(window.last());
             hours.extend((window.first.0..=last.0).map(Hour));
-            let labels = self.engine.labels_of(task.group, *window).await?;
+            let labels = self.engine.labels_of(task.group, window).await?;
             let billed = labels
                 .iter()
                 .filter(|labels| Family::ALL.iter().any(|family| family.is_needing(labels)));
@@ -222,16 +269,32 @@ impl Sealer {
                 done.sealed.ledger.extend(self.meter.project(guest, run, at_hand.as_ref()).await?);
             }
         }
+        done.bytes = done.sealed.bytes();
         Ok(done)
     }
 
-    /// Says how long the oldest window that is not sealed has been due.
+    // Held for single steps, none of which can panic half way.
+    fn stuck(&self) -> MutexGuard<'_, Stuck> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn report_lag(&self) -> Result<(), QueryError> {
-        let window = self.engine.first_unsealed().await?;
-        let lag_ms = (self.clock.now_ms() - self.engine.due_ms(window)).max(0);
-        self.metrics.sealing().lag(lag_ms / 1000, window.first.start_ms());
+        report_lag(&self.engine, &self.clock, &self.metrics).await?;
         Ok(())
     }
+}
+
+/// Says how long the oldest window that is not sealed has been due. Not by a sealer alone: one that
+/// hangs would say that all is well.
+pub async fn report_lag(
+    engine: &Engine,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<(), StoreError> {
+    let window = engine.first_unsealed().await?;
+    let lag_ms = (clock.now_ms() - engine.due_ms(window)).max(0);
+    metrics.sealing().lag(lag_ms / 1000, window.first.start_ms());
+    Ok(())
 }
 
 impl Done {
@@ -239,8 +302,32 @@ impl Done {
         self.sealed.append(other.sealed);
         self.windows += other.windows;
         self.samples += other.samples;
+        self.bytes += other.bytes;
     }
 }
+
+impl Stuck {
+    /// Whether a window is neither known to be sealed nor waiting for its next try.
+    fn is_asked_for(&self, window: Window, now_ms: i64) -> bool {
+        let waits = self.failed.get(&window.first).is_some_and(|(due_ms, _)| *due_ms > now_ms);
+        !waits && !self.complete.contains(&window.first)
+    }
+
+    /// Remembers how it went; the pauses between tries double.
+    fn note(&mut self, window: Window, sealed: bool, now_ms: i64) {
+        let before = self.failed.remove(&window.first);
+        if sealed {
+            self.complete.insert(window.first);
+            return;
+        }
+        let pause_ms = before.map_or(SEAL_RETRY_MS.0, |(_, pause_ms)| pause_ms * 2);
+        let pause_ms = pause_ms.min(SEAL_RETRY_MS.1);
+        self.failed.insert(window.first, (now_ms.saturating_add(pause_ms), pause_ms));
+    }
+}
+
+/// The first and the longest pause before a window that failed is tried again.
+const SEAL_RETRY_MS: (i64, i64) = (10_000, 3_600_000);
 
 /// Hours that follow each other, as ranges with both ends.
 fn runs(hours: &BTreeSet<Hour>) -> Vec<(Hour, Hour)> {

@@ -1,6 +1,8 @@
 //! Puts the parts together: settings to store, engine, doors and a server, and takes them apart
 //! again in the right order when a stop is asked for.
 
+mod background;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,14 +17,18 @@ use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
 
+use background::Background;
+
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, Flags, StoreKind};
+use crate::config::{Command, Flags, LegacyFlags, StoreKind};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
+use crate::feed::{Feed, Workers};
 use crate::http::Doors;
+use crate::kanyun_conf::{ConfError, KanyunConf};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::read::{Reader, Room};
-use crate::sealer::Sealer;
 use crate::status::Observer;
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::local::{Local, LocalSettings};
@@ -30,6 +36,9 @@ use crate::store::memory::Memory;
 use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Usage;
 use crate::write::Writer;
+use crate::zeromq::api::Api;
+use crate::zeromq::ingest::{self, Ingest, IngestError, OpenIngest};
+use crate::zeromq::{BindError, Door};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The source revision, where the build was told it.
@@ -37,12 +46,6 @@ const REVISION: &str = match option_env!("KANYUN_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// How often expired days are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
-
-/// How often what the store holds is counted.
-const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for threads that are stuck.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,11 +65,21 @@ enum Failure {
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
+    Conf(#[from] ConfError),
+    #[error(transparent)]
+    BindZeromq(#[from] BindError),
+    #[error(transparent)]
+    BindIngest(#[from] IngestError),
+    #[error(transparent)]
     Serve(#[from] serve::server::ServeError),
     #[error("the store has failed and only a restart recovers it: {0}")]
     Store(String),
+    #[error("{0}")]
+    Door(String),
     #[error("the store could not be closed cleanly: {0}")]
     Close(StoreError),
+    #[error("work that goes on for ever has ended, a fault of this program: {0}")]
+    Ended(String),
     #[error("{0}")]
     Spill(String),
     #[error("the process cannot be set up: {0}")]
@@ -174,6 +187,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
+            let conf = flags.legacy.conf()?;
+            if let Some(address) = flags.legacy.ingest_address(&conf) {
+                ingest::check(&address, &flags.legacy.ingest_allow).await?;
+            }
             tracing::info!("all settings are valid");
             return Ok(());
         }
@@ -192,18 +209,28 @@ async fn serve_until_stopped(
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
     let server = Server::bind(&flags.service).await?;
+    let conf = flags.legacy.conf()?;
+    conf.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+    let ingest = bind_ingest(&flags.legacy, &conf).await?;
+    let api = bind_api(&flags.legacy, &conf).await?;
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
     let engine = start(flags, &clock, &metrics).await?;
 
+    let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
     let room = room(flags, metrics.clone())?;
-    let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
+    let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
+    let mut api = match api {
+        Some(api) => Some(open_api(api, &usage, &shutdown)?),
+        None => None,
+    };
     let doors = Doors {
         writer: Writer::new(Arc::clone(&engine), metrics.clone()),
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
-        usage: Arc::new(usage),
+        usage,
         observer: Arc::new(observer(flags, &engine, clock.clone())),
+        workers: workers.clone(),
         registry,
     };
     let ready = Arc::clone(&engine);
@@ -213,13 +240,17 @@ async fn serve_until_stopped(
         own_metrics,
         limits: Limits::default(),
     };
-    let expiry = tokio::spawn(expire_regularly(Arc::clone(&engine), metrics.clone()));
-    let counting = tokio::spawn(count_regularly(Arc::clone(&engine), metrics.clone()));
+    let mut background = Background::start(&engine, &clock, &metrics);
     // Leases between adapters come with sealing in a cluster.
-    let sealing = (flags.store != StoreKind::Cassandra).then(|| {
-        let sealer = Sealer::new(Arc::clone(&engine), clock, metrics, flags.late_pause);
-        tokio::spawn(sealer.run())
-    });
+    if flags.store != StoreKind::Cassandra {
+        background.seal(flags.late_pause);
+    }
+    let mut ingest = match ingest.zip(workers) {
+        Some((door, workers)) => {
+            Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
+        }
+        None => None,
+    };
     tracing::info!(
         address = %server.local_addr(),
         store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
@@ -229,17 +260,65 @@ async fn serve_until_stopped(
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
+        why = background.ended() => Err(Failure::Ended(why)),
+        why = ingest_failed(ingest.as_mut()) => Err(Failure::Door(why)),
+        why = broken(api.as_mut()) => Err(Failure::Door(why)),
     };
-    expiry.abort();
-    counting.abort();
-    if let Some(sealing) = sealing {
-        sealing.abort();
+    if let Some(ingest) = ingest {
+        // A store that has failed takes nothing more.
+        let patience = if served.is_ok() { limits::WORKER_STOP_DEADLINE } else { Duration::ZERO };
+        ingest.finish(patience).await;
     }
+    if let (Ok(()), Some(api)) = (&served, &mut api) {
+        api.ended().await.map_err(Failure::Door)?;
+    }
+    drop(background);
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+async fn bind_api(flags: &LegacyFlags, conf: &KanyunConf) -> Result<Option<Api>, BindError> {
+    match flags.api_address(conf) {
+        None => Ok(None),
+        Some(address) => Api::bind(&address).await.map(Some),
+    }
+}
+
+async fn bind_ingest(
+    flags: &LegacyFlags,
+    conf: &KanyunConf,
+) -> Result<Option<Ingest>, IngestError> {
+    match flags.ingest_address(conf) {
+        None => Ok(None),
+        Some(address) => Ingest::bind(&address, &flags.ingest_allow).await.map(Some),
+    }
+}
+
+async fn ingest_failed(ingest: Option<&mut OpenIngest>) -> String {
+    match ingest {
+        Some(ingest) => ingest.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn open_api(api: Api, usage: &Arc<Usage>, shutdown: &Shutdown) -> Result<Door, Failure> {
+    let address = api.address();
+    let door = api.open(Arc::clone(usage), shutdown.clone())?;
+    tracing::info!(%address, "the API of 2012 answers over ZeroMQ");
+    Ok(door)
+}
+
+/// Waits until a door has failed; an end that was asked for is none.
+async fn broken(door: Option<&mut Door>) -> String {
+    if let Some(door) = door
+        && let Err(why) = door.ended().await
+    {
+        return why;
+    }
+    std::future::pending().await
 }
 
 /// Waits until the store has failed for good: whoever supervises this process starts it again, and
@@ -298,31 +377,5 @@ fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
         index_shards: layout.index_shards,
         retention: all.retention,
         ledger_retention: all.ledger_retention,
-    }
-}
-
-async fn expire_regularly(engine: Arc<Engine>, metrics: Metrics) {
-    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
-    loop {
-        interval.tick().await;
-        match engine.expire().await {
-            Ok(dropped) => metrics.expired(dropped),
-            Err(error) => {
-                tracing::warn!(%error, "expired days could not be dropped; trying again later");
-            }
-        }
-    }
-}
-
-async fn count_regularly(engine: Arc<Engine>, metrics: Metrics) {
-    let mut interval = tokio::time::interval(COUNT_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        match engine.inventory().await {
-            Ok(Some(inventory)) => metrics.keeping().counted(&inventory),
-            Ok(None) => return,
-            Err(error) => tracing::warn!(%error, "what the store holds cannot be counted"),
-        }
     }
 }

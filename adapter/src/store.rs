@@ -18,7 +18,10 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Week};
 use inventory::Inventory;
-use rows::{Chunk, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, Sealed, Wanted};
+use rows::{
+    Chunk, HeadKey, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, SealMark,
+    Sealed, Wanted,
+};
 
 /// The closed set of stores.
 #[derive(Debug)]
@@ -92,6 +95,17 @@ impl Store {
         rows_max: usize,
     ) -> Result<Vec<bytes::Bytes>, StoreError> {
         each_store!(self, store => store.head(group, hours, rows_max).await)
+    }
+
+    /// The next payloads of a group's head rows in one hour, behind the last of those before, by
+    /// their earliest sample, and then as the store sorts; none at the end. For an hour that holds more than [`Store::head`] reads.
+    pub async fn head_page(
+        &self,
+        group: Group,
+        hour: Hour,
+        after: Option<HeadKey>,
+    ) -> Result<Vec<(HeadKey, bytes::Bytes)>, StoreError> {
+        each_store!(self, store => store.head_page(group, hour, after).await)
     }
 
     /// The series of a group in a week: id and encoded labels, sorted by id.
@@ -241,14 +255,14 @@ impl Store {
         each_store!(self, store => store.ledger_guests(family, hours, rows_max).await)
     }
 
-    /// Until which hour every window is sealed, but for late rows; `None` where no sealer ever was.
-    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
-        each_store!(self, store => store.sealed_until().await)
+    /// How far sealing has come; `None` where no sealer ever was.
+    pub async fn seal_mark(&self, mark: SealMark) -> Result<Option<Hour>, StoreError> {
+        each_store!(self, store => store.seal_mark(mark).await)
     }
 
-    /// Says until which hour every window is sealed.
-    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
-        each_store!(self, store => store.set_sealed_until(hour).await)
+    /// Says how far sealing has come.
+    pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
+        each_store!(self, store => store.set_seal_mark(mark, hour).await)
     }
 
     /// The first hour of which there may be head rows that no sealer has seen, where none ever was.

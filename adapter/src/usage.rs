@@ -16,15 +16,15 @@ use serve::clock::Clock;
 use tokio::time::timeout;
 
 use crate::engine::Engine;
-use crate::ledger::MINUTE_MS;
 use crate::ledger::guest::Guest;
-use crate::legacy::{self, Call, Data, Devices, NotJson, UsageReport};
+use crate::ledger::{MINUTE_MS, Row};
+use crate::legacy::{self, Call, Data, Devices, NotJson, Point, Points, UsageReport};
 use crate::limits;
 use crate::meter::Meter;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RequestMetrics};
 use crate::model::time::{Day, TimeRange};
 use crate::query::{QueryError, Slots};
-use crate::report::{Bucket, Grouping};
+use crate::report::{Amount, Bucket, Grouping};
 pub use slices::{Asked, Slices};
 
 /// Answers billing.
@@ -93,6 +93,14 @@ impl Usage {
                 let report = in_time(self.report(&report)).await;
                 self.answer(report.map(Data::Report))
             }
+            Ok(Call::Points(asked)) => {
+                let points = in_time(self.points(&asked)).await;
+                self.answer(points.map(Data::Points))
+            }
+            Ok(Call::ListMetric(name)) => {
+                let devices = in_time(self.devices(&name)).await;
+                self.answer(devices.map(Data::Devices))
+            }
             Ok(Call::ListInstance(family, range)) => {
                 let minutes =
                     range.map_or(Minutes::ALL, |(from_ms, to_ms)| Minutes { from_ms, to_ms });
@@ -130,14 +138,47 @@ impl Usage {
         let devices = asked.devices.clone();
         let mut slices = Slices::new(self, Asked { guest, family: asked.family, devices, minutes });
         while let Some(rows) = slices.next().await? {
-            for of_minute in rows.chunk_by(|left, right| left.minute_ms == right.minute_ms) {
-                if let Some(first) = of_minute.first() {
-                    let value = of_minute.iter().map(|row| row.value).sum();
-                    grouping.push(first.minute_ms, value);
-                }
+            for (minute_ms, value) in by_minute(&rows) {
+                grouping.push(minute_ms, value);
+            }
+            if grouping.complete() > limits::REPORT_BUCKETS_MAX {
+                return Err(QueryError::TooMuch(format!(
+                    "the report has more than {} periods; ask for longer ones, or for a shorter \
+                     range",
+                    limits::REPORT_BUCKETS_MAX
+                )));
             }
         }
         Ok(grouping.finish())
+    }
+
+    /// A guest's minutes one by one; none where there is no such guest.
+    pub async fn points(self: &Arc<Self>, asked: &Points) -> Result<Vec<Point>, QueryError> {
+        let minutes = Minutes { from_ms: asked.from_ms, to_ms: asked.to_ms };
+        let mut points = Vec::new();
+        let Some(guest) = self.guest(&asked.id, &[asked.family], minutes).await? else {
+            return Ok(points);
+        };
+        let devices = asked.devices.clone();
+        let mut slices = Slices::new(self, Asked { guest, family: asked.family, devices, minutes });
+        while let Some(rows) = slices.next().await? {
+            let of_rows = by_minute(&rows);
+            points.extend(
+                of_rows.map(|(minute_ms, value)| Point { minute_ms, amount: Amount::of(value) }),
+            );
+            if points.len() > limits::POINTS_MAX {
+                return Err(QueryError::TooMuch(format!(
+                    "there are more than {} points; ask for a shorter range, or for a report",
+                    limits::POINTS_MAX
+                )));
+            }
+        }
+        Ok(points)
+    }
+
+    /// Where the doors count requests of the 2012 API.
+    pub fn requests(&self) -> &RequestMetrics {
+        self.metrics.requests()
     }
 
     /// Counts an answer to billing.
@@ -161,6 +202,15 @@ impl Usage {
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
+}
+
+/// Minutes and their values over all devices, out of rows that are sorted by minute.
+fn by_minute(rows: &[Row]) -> impl Iterator<Item = (i64, f64)> {
+    let minutes = rows.chunk_by(|left, right| left.minute_ms == right.minute_ms);
+    minutes.filter_map(|of_minute| {
+        let value = of_minute.iter().map(|row| row.value).sum();
+        of_minute.first().map(|first| (first.minute_ms, value))
+    })
 }
 
 /// What is not answered within this time is not waited for.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter::engine::{Engine, Keeping};
 use adapter::engine::layout::Layout;
+use adapter::engine::{Engine, Keeping};
 use adapter::metrics::Metrics;
 use adapter::model::matcher::Matcher;
 use adapter::model::sample::Sample;
@@ -49,7 +49,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The use cases of an adapter, with nothing stored yet.
 pub struct Adapter {
     runtime: Runtime,
-    engine: Arc<Engine>,
+    /// What all of them work on.
+    pub engine: Arc<Engine>,
     writer: Writer,
     /// remote_read.
     pub reader: Reader,

@@ -1,4 +1,4 @@
-//! Asks another service of ours, for the commands of a binary: GET over HTTP or HTTPS, with a user
+//! Asks another service of ours, for the commands of a binary: GET and POST over HTTP or HTTPS, with a user
 //! where one is asked for. Blocks. It must not know what is asked.
 
 use std::io::{BufReader, ErrorKind, Read};
@@ -51,12 +51,33 @@ pub type Body = BufReader<Box<dyn Read>>;
 /// Asks for a path, with its query; the body of a 200 answer, which the service may take its time
 /// to send.
 pub fn get(access: &Access, path: &str) -> Result<Body, AskError> {
-    let url = format!("{}{path}", access.url.trim_end_matches('/'));
-    let mut request = agent(access)?.get(&url);
+    let mut request = agent(access)?.get(&address(access, path));
     if let Some(credentials) = credentials(access)? {
         request = request.header("authorization", credentials);
     }
-    let answer = request.call().map_err(|error| trouble(&access.url, &error))?;
+    answered(access, path, request.call())
+}
+
+/// Sends JSON to a path; the body of a 200 answer, as [`get`] gives it.
+pub fn post(access: &Access, path: &str, json: &[u8]) -> Result<Body, AskError> {
+    let mut request = agent(access)?.post(&address(access, path));
+    request = request.header("content-type", "application/json");
+    if let Some(credentials) = credentials(access)? {
+        request = request.header("authorization", credentials);
+    }
+    answered(access, path, request.send(json))
+}
+
+fn address(access: &Access, path: &str) -> String {
+    format!("{}{path}", access.url.trim_end_matches('/'))
+}
+
+fn answered(
+    access: &Access,
+    path: &str,
+    answer: Result<http::Response<ureq::Body>, ureq::Error>,
+) -> Result<Body, AskError> {
+    let answer = answer.map_err(|error| trouble(&access.url, &error))?;
     let (head, body) = answer.into_parts();
     let mut body = BufReader::new(Box::new(body.into_reader()) as Box<dyn Read>);
     if head.status.as_u16() == 200 {

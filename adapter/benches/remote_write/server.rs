@@ -88,7 +88,13 @@ impl Server {
         let mut command = Command::new(program);
         match kind {
             Kind::Adapter => {
-                command.arg("--web.listen-address").arg(&address).arg("--store.path").arg(&data)
+                // Several run at once, and nobody asks at the doors of 2012.
+                command
+                    .args(["--legacy.api-address=", "--legacy.ingest-address="])
+                    .arg("--web.listen-address")
+                    .arg(&address)
+                    .arg("--store.path")
+                    .arg(&data)
             }
             Kind::VictoriaMetrics => command
                 .arg(format!("-httpListenAddr={address}"))

@@ -24,7 +24,7 @@ use crate::model::sample::Sample;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, TimeRange, Week, Window};
 use crate::store::StoreError;
-use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Sealed};
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, SealMark, Sealed};
 
 /// When windows are sealed, and up to where sealing has come: what decides whether a sample is late.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Whole {
 impl Engine {
     /// The oldest window that has not been swept yet.
     pub async fn first_unsealed(&self) -> Result<Window, StoreError> {
-        let until = self.store.sealed_until().await?;
+        let until = self.store.seal_mark(SealMark::Sealed).await?;
         Ok(self.layouts.window(until.unwrap_or_else(|| Hour::of(self.clock.now_ms()))))
     }
 
@@ -145,10 +145,15 @@ impl Engine {
         self.sealing.due_ms(window)
     }
 
-    /// Samples of this window and of those before it are late from now on, whatever the clock says;
-    /// the commits of those that were not are waited for.
-    pub async fn begin_sealing(&self, window: Window) {
-        self.sealing.begin(Hour(window.last().0 + 1)).await;
+    /// Samples of this window and of those before it are late from now on, whatever the clock says,
+    /// also after a restart; the commits of those that were not are waited for.
+    pub async fn begin_sealing(&self, window: Window) -> Result<(), StoreError> {
+        let until = Hour(window.last().0 + 1);
+        if until > self.sealing.until() {
+            self.store.set_seal_mark(SealMark::Begun, until).await?;
+            self.sealing.begin(until).await;
+        }
+        Ok(())
     }
 
     /// Whether [`Engine::begin_sealing`] holds for a window.
@@ -158,7 +163,7 @@ impl Engine {
 
     /// Remembers that every window up to this one is sealed.
     pub async fn finish_sealing(&self, window: Window) -> Result<(), StoreError> {
-        self.store.set_sealed_until(Hour(window.last().0 + 1)).await
+        self.store.set_seal_mark(SealMark::Sealed, Hour(window.last().0 + 1)).await
     }
 
     /// Up to which hour sealing has come: windows that begin before it are sealed, or being sealed.
@@ -198,15 +203,23 @@ impl Engine {
         self.store.seal(sealed).await
     }
 
-    /// Which of a group's windows that begin in a range of hours are sealed, and to which of them
-    /// something came late that is not sealed yet.
-    pub async fn seals(
+    /// Which of a group's windows that begin in a range of hours are sealed. To be asked before
+    /// [`Engine::late_of`]: what is sealed again in between is in its chunks and in the ledger.
+    pub async fn markers(
         &self,
         group: Group,
         hours: (Hour, Hour),
-    ) -> Result<(Vec<Hour>, Vec<LateRow>), StoreError> {
-        let markers = self.store.markers(group, hours).await?;
-        Ok((markers, self.store.late(group, hours, limits::QUERY_ROWS_MAX).await?))
+    ) -> Result<Vec<Hour>, StoreError> {
+        self.store.markers(group, hours).await
+    }
+
+    /// What came late to a group's windows that begin in a range of hours and is not sealed yet.
+    pub async fn late_of(
+        &self,
+        group: Group,
+        hours: (Hour, Hour),
+    ) -> Result<Vec<LateRow>, StoreError> {
+        self.store.late(group, hours, limits::QUERY_ROWS_MAX).await
     }
 
     /// A guest's stored rows of one family in a range of hours.
@@ -228,15 +241,15 @@ impl Engine {
         self.store.ledger_guests(family, hours, limits::QUERY_ROWS_MAX).await
     }
 
-    /// Reads a group's window and encodes what its chunks do not hold yet. `None` where there is
-    /// nothing at all: such a window gets no marker.
+    /// Reads a group's window and encodes what its chunks do not hold yet; `late` are the late rows
+    /// that may go with it, from [`Engine::late_rows`]. `None` where there is nothing at all: such a
+    /// window gets no marker.
     pub async fn encode_window(
         &self,
         group: Group,
         window: Window,
+        late: Vec<LateRow>,
     ) -> Result<Option<GroupWindow>, SelectError> {
-        // Before the head, so that a row that comes in between is not taken away unread.
-        let late = self.late_rows(group, window).await?;
         // Without a marker the head holds everything. Chunks that a crash left would be made again.
         let is_first = !self.is_sealed(group, window).await?;
         let stored = Stored { store: &self.store, layouts: &self.layouts };
@@ -275,8 +288,13 @@ impl Engine {
         Ok(Some(GroupWindow { sealed, samples: count, whole }))
     }
 
-    /// The late rows of a window, or the first of them: the rest keeps it late.
-    async fn late_rows(&self, group: Group, window: Window) -> Result<Vec<LateRow>, StoreError> {
+    /// The late rows of a window, or the first of them: the rest keeps it late. To be read before
+    /// anything else of a seal, so that a row that comes in between is not taken away unread.
+    pub async fn late_rows(
+        &self,
+        group: Group,
+        window: Window,
+    ) -> Result<Vec<LateRow>, StoreError> {
         let window = window.first;
         let all = self.store.late(group, (window, window), limits::SEAL_LATE_ROWS_MAX).await;
         let too_many = match all {
@@ -364,7 +382,11 @@ async fn encode(fresh: Arc<Whole>) -> Result<Vec<ChunkRow>, StoreError> {
         }
         rows
     });
-    encoded.await.map_err(|error| StoreError::Unavailable(format!("a seal was cut off: {error}")))
+    encoded.await.map_err(|error| match error.is_panic() {
+        // It would be so again: the others are not to wait for it.
+        true => StoreError::Damaged(format!("a window cannot be encoded: {error}")),
+        false => StoreError::Unavailable(format!("a seal was cut off: {error}")),
+    })
 }
 
 #[cfg(test)]

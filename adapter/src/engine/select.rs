@@ -35,6 +35,16 @@ pub enum SelectError {
     },
 }
 
+impl SelectError {
+    /// Whether less of it might be read.
+    fn is_too_much(&self) -> bool {
+        match self {
+            SelectError::TooMuch { .. } => true,
+            SelectError::Store(error) => error.is_too_much(),
+        }
+    }
+}
+
 /// A query's view of the store.
 pub(super) struct Selection<'e> {
     pub(super) store: &'e Store,
@@ -97,11 +107,13 @@ impl<'e> Selection<'e> {
         Ok(labels)
     }
 
-    /// The groups of all series that match and have rows in the range's weeks.
-    pub(super) async fn groups(&self) -> Result<BTreeSet<Group>, SelectError> {
-        let found = self.matching().await?;
-        let places = found.into_values().flat_map(|(_, places)| places);
-        Ok(places.map(|(_, group)| group).collect())
+    /// Where the wanted of all series live that match and have rows in the range's weeks.
+    pub(super) async fn places(
+        &self,
+        wanted: &(impl Fn(&Labels) -> bool + Sync),
+    ) -> Result<BTreeSet<(Week, Group)>, SelectError> {
+        let found = self.matching().await?.into_values();
+        Ok(found.filter(|(labels, _)| wanted(labels)).flat_map(|(_, places)| places).collect())
     }
 
     /// All series that match and have rows in the range's weeks, ready to be read.
@@ -207,7 +219,7 @@ impl<'e> Selection<'e> {
                 bound("samples", count, most)
             };
             match stored.samples(*group, range, &ids, &mut each).await {
-                Err(SelectError::TooMuch { .. }) if !part.is_one() => return Ok(None),
+                Err(error) if error.is_too_much() && !part.is_one() => return Ok(None),
                 read => read?,
             }
         }

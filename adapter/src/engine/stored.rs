@@ -98,24 +98,30 @@ impl Stored<'_> {
         for mut part in parts(hours, HOURS_AT_ONCE) {
             while let Some((from, to)) = part.pop() {
                 match self.store.head(group, (from, to), limits::QUERY_ROWS_MAX).await {
-                    Ok(rows) => {
-                        for payload in rows {
-                            let mut result = Ok(());
-                            let unpacked = unpack(&payload, |point| {
-                                if result.is_ok() {
-                                    result = each(point.series, point.sample);
-                                }
-                            });
-                            unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
-                            result?;
-                        }
-                    }
+                    Ok(rows) => rows.iter().try_for_each(|payload| hand_out(payload, each))?,
                     Err(error) if error.is_too_much() && from < to => halve(&mut part, (from, to)),
+                    Err(error) if error.is_too_much() => self.pages(group, from, each).await?,
                     Err(error) => return Err(error.into()),
                 }
             }
         }
         Ok(())
+    }
+
+    /// The same for an hour that is too much for one read.
+    async fn pages(
+        &self,
+        group: Group,
+        hour: Hour,
+        each: &mut (impl FnMut(SeriesId, Sample) -> Result<(), SelectError> + Send),
+    ) -> Result<(), SelectError> {
+        let mut after = None;
+        loop {
+            let page = self.store.head_page(group, hour, after).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            page.iter().try_for_each(|(_, payload)| hand_out(payload, each))?;
+        }
     }
 
     /// Hands every sample of these series' chunks whose windows touch a range of hours to `each`.
@@ -128,8 +134,9 @@ impl Stored<'_> {
     ) -> Result<(), SelectError> {
         let mut samples = Vec::new();
         let windows = (self.layouts.window(hours.0).first, hours.1);
-        for mut part in parts(windows, CHUNK_HOURS_AT_ONCE) {
-            while let Some((from, to)) = part.pop() {
+        for part in parts(windows, CHUNK_HOURS_AT_ONCE) {
+            let mut left: Vec<_> = part.into_iter().map(|hours| (hours, series)).collect();
+            while let Some(((from, to), series)) = left.pop() {
                 match self.store.chunks(group, series, (from, to)).await {
                     Ok(chunks) => {
                         for found in chunks {
@@ -139,13 +146,36 @@ impl Stored<'_> {
                             samples.iter().try_for_each(|sample| each(found.series, *sample))?;
                         }
                     }
-                    Err(error) if error.is_too_much() && from < to => halve(&mut part, (from, to)),
+                    Err(error) if error.is_too_much() && from < to => {
+                        let middle = i32::midpoint(from.0, to.0);
+                        left.push(((Hour(middle + 1), to), series));
+                        left.push(((from, Hour(middle)), series));
+                    }
+                    Err(error) if error.is_too_much() && series.len() > 1 => {
+                        let (one, other) = series.split_at(series.len() / 2);
+                        left.extend([other, one].map(|series| ((from, to), series)));
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Hands every sample of a head row to `each`.
+fn hand_out(
+    payload: &[u8],
+    each: &mut impl FnMut(SeriesId, Sample) -> Result<(), SelectError>,
+) -> Result<(), SelectError> {
+    let mut result = Ok(());
+    let unpacked = unpack(payload, |point| {
+        if result.is_ok() {
+            result = each(point.series, point.sample);
+        }
+    });
+    unpacked.map_err(|error| StoreError::Damaged(error.to_string()))?;
+    result
 }
 
 /// A range of hours in parts, each as a stack that can be divided further.

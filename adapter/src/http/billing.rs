@@ -17,6 +17,7 @@ use super::refusal;
 use crate::ledger::{Family, Row};
 use crate::legacy::{Devices, Door};
 use crate::limits;
+use crate::metrics::{RequestDoor, RequestOutcome};
 use crate::query::QueryError;
 use crate::usage::minutes::{Form, Page, Title};
 use crate::usage::{Asked, Minutes, Slices, Usage};
@@ -42,10 +43,12 @@ pub(super) fn routes(routes: Routes, usage: &Arc<Usage>) -> Routes {
 /// Status 200 with the code inside: old clients look only there (kanyun-legacy.md, "Over HTTP").
 async fn legacy(usage: &Arc<Usage>, call: Call, door: Door) -> Result<Answer, Refusal> {
     let (_, body) = call.body(limits::BILLING_BODY_BYTES_MAX).await?;
-    let (envelope, answer) = usage
-        .legacy(&body, door)
-        .await
-        .map_err(|error| Refusal::client(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let count = |outcome| usage.requests().count(RequestDoor::Http, outcome);
+    let (envelope, answer) = usage.legacy(&body, door).await.map_err(|error| {
+        count(RequestOutcome::Malformed);
+        Refusal::client(StatusCode::BAD_REQUEST, error.to_string())
+    })?;
+    count(RequestOutcome::of(&answer));
     let body = answer
         .to_json(&envelope)
         .map_err(|error| Refusal::internal("the answer cannot be written", error.to_string()))?;

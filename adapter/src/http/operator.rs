@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serve::answer::{Aborted, Answer, Refusal, end_of_stream};
 use serve::call::Call;
 use serve::http::StatusCode;
@@ -13,17 +14,22 @@ use tokio::time::timeout;
 
 use super::parameters::{Parameters, wrong};
 use super::refusal;
+use crate::feed::Workers;
 use crate::limits;
 use crate::query::QueryError;
 use crate::status::Observer;
 use crate::usage::account::{Account, Wanted};
 use crate::usage::printout::Line;
 use crate::usage::{Minutes, Usage};
+use crate::worker::roster::Worker;
 
 /// Where a status is asked for.
 pub const STATUS: &str = "/api/v1/status";
 /// Where the ledger's rows are asked for.
 pub const LEDGER: &str = "/api/v1/ledger";
+
+/// Where the workers of 2012 are asked for.
+pub const WORKERS: &str = "/api/v1/workers";
 
 /// Parts of a printout that wait for a slow reader.
 const PARTS_WAITING_MAX: usize = 2;
@@ -48,10 +54,35 @@ pub(super) fn routes(routes: Routes, observer: &Arc<Observer>, usage: &Arc<Usage
         })
 }
 
+/// Adds the route that tells of the workers of 2012.
+pub(super) fn workers_route(routes: Routes, workers: Option<Workers>) -> Routes {
+    routes.get(WORKERS, move |call: Call| {
+        let answer = list_workers(workers.as_ref(), &call);
+        async move { Answer::from(answer) }
+    })
+}
+
+#[derive(Serialize)]
+struct Listed {
+    workers: Vec<Worker>,
+}
+
+fn list_workers(workers: Option<&Workers>, call: &Call) -> Result<Answer, Refusal> {
+    Parameters::of(call, &[])?;
+    let closed = || {
+        let text = "the door for workers is closed: --legacy.ingest-address is empty";
+        Refusal::client(StatusCode::NOT_FOUND, text.to_owned())
+    };
+    json(&Listed { workers: workers.ok_or_else(closed)?.list() })
+}
+
 async fn status(observer: Arc<Observer>, call: Call) -> Result<Answer, Refusal> {
     Parameters::of(&call, &[])?;
-    let status = observer.status().await.map_err(refusal)?;
-    let mut body = serde_json::to_vec_pretty(&status)
+    json(&observer.status().await.map_err(refusal)?)
+}
+
+fn json(figures: &impl Serialize) -> Result<Answer, Refusal> {
+    let mut body = serde_json::to_vec_pretty(figures)
         .map_err(|error| Refusal::internal("the answer cannot be written", error.to_string()))?;
     body.push(b'\n');
     Ok(Answer::bytes(StatusCode::OK, "application/json", Bytes::from(body)))

@@ -136,7 +136,10 @@ impl Counted {
             drop(histories);
             (past, hours)
         });
-        counted.await.map_err(|error| QueryError::TryAgain(error.to_string()))
+        counted.await.map_err(|error| match error.is_panic() {
+            true => QueryError::Damaged(format!("minutes cannot be counted: {error}")),
+            false => QueryError::TryAgain(error.to_string()),
+        })
     }
 
     /// Reads the next part of the past, up to where it is known.

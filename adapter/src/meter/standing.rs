@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::counted::LOOKBACK_HOURS_MAX;
 use super::{Meter, labels_of, matchers, metrics_of};
+use crate::engine::Place;
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
-use crate::model::row_key::Group;
+use crate::model::labels::Labels;
 use crate::model::time::{Hour, TimeRange, Window};
 use crate::query::QueryError;
 
@@ -50,30 +51,34 @@ pub(crate) fn affected_until(window: Window) -> Hour {
 impl Meter {
     /// Divides a range of hours, both included, into runs.
     pub async fn runs(&self, guest: &Guest, hours: (Hour, Hour)) -> Result<Vec<Run>, QueryError> {
-        // What no sample is kept of stands as it is, or not at all.
-        let oldest = self.engine.stored_range(TimeRange { start_ms: i64::MIN, end_ms: i64::MAX });
-        let oldest = oldest.map_or(hours.0, |range| Hour::of(range.start_ms));
+        // What no sample is kept of stands as it is, or not at all: but for what is not sealed yet,
+        // whose samples are kept until it is.
+        let oldest = self.oldest_kept(hours.0);
+        let unsealed = self.engine.first_unsealed().await?.first;
+        let sealed_from = oldest.min(unsealed).max(hours.0).min(Hour(hours.1.0.saturating_add(1)));
+        let seals = self.seals(guest, (hours.0, hours.1), sealed_from).await?;
         let mut runs = Vec::new();
-        if hours.0 < oldest {
-            add(&mut runs, Standing::Stored, (hours.0, hours.1.min(Hour(oldest.0 - 1))));
-        }
-        let mut hour = hours.0.max(oldest);
-        if hour > hours.1 {
-            return Ok(runs);
-        }
-        let (sealed, late) = self.seals(guest, (hour, hours.1)).await?;
+        let mut hour = hours.0;
         while hour <= hours.1 {
             let window = self.engine.window_of(hour);
             let last = window.last().min(hours.1);
-            let changed = late
+            let changed = seals
+                .late
                 .range(..=last)
                 .any(|late| affected_until(self.engine.window_of(*late)) >= hour);
-            let stands = sealed.contains(&window.first) && !changed;
-            let standing = if stands { Standing::Stored } else { Standing::Counted };
+            let is_sealed = last < sealed_from || seals.sealed.contains(&window.first);
+            let standing = if is_sealed && !changed { Standing::Stored } else { Standing::Counted };
             add(&mut runs, standing, (hour, last));
             hour = Hour(last.0 + 1);
         }
         Ok(runs)
+    }
+
+    /// From which hour on samples are kept, whatever is sealed; at least the given one.
+    fn oldest_kept(&self, least: Hour) -> Hour {
+        let all = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
+        let kept = self.engine.stored_range(all);
+        kept.map_or(least, |range| Hour::of(range.start_ms).max(least))
     }
 
     /// The hours of a range, both included, whose rows are not in the ledger yet or may still be
@@ -86,20 +91,16 @@ impl Meter {
     ) -> Result<Vec<(Waits, (Hour, Hour))>, QueryError> {
         // First: a window that is sealed meanwhile is then missing once more, and not forgotten.
         let unsealed = self.engine.first_unsealed().await?.first;
-        let oldest = self.engine.stored_range(TimeRange { start_ms: i64::MIN, end_ms: i64::MAX });
-        let oldest = oldest.map_or(hours.0, |range| Hour::of(range.start_ms).max(hours.0));
         let mut missing: Vec<(Waits, (Hour, Hour))> = Vec::new();
-        if oldest <= hours.1 {
-            let (_, late) = self.seals(guest, (oldest, hours.1)).await?;
-            for window in late {
-                let last = affected_until(self.engine.window_of(window));
-                let last = last.min(hours.1).min(Hour(unsealed.0 - 1));
-                let first = window.max(hours.0);
-                match missing.last_mut() {
-                    Some((_, before)) if first.0 <= before.1.0 + 1 => before.1 = before.1.max(last),
-                    _ if first <= last => missing.push((Waits::Late, (first, last))),
-                    _ => {}
-                }
+        let nothing_sealed = Hour(hours.1.0.saturating_add(1));
+        for window in self.seals(guest, hours, nothing_sealed).await?.late {
+            let last = affected_until(self.engine.window_of(window));
+            let last = last.min(hours.1).min(Hour(unsealed.0 - 1));
+            let first = window.max(hours.0);
+            match missing.last_mut() {
+                Some((_, before)) if first.0 <= before.1.0 + 1 => before.1 = before.1.max(last),
+                _ if first <= last => missing.push((Waits::Late, (first, last))),
+                _ => {}
             }
         }
         if unsealed <= hours.1 {
@@ -108,44 +109,63 @@ impl Meter {
         Ok(missing)
     }
 
-    /// The sealed windows of a guest that touch a range of hours, and the windows that something
-    /// came late to and that can change these hours; their first hours.
+    /// The sealed windows of a guest from some hour on, and the windows that something came late to
+    /// and that can change a range of hours.
     async fn seals(
         &self,
         guest: &Guest,
         (first, last): (Hour, Hour),
-    ) -> Result<(BTreeSet<Hour>, BTreeSet<Hour>), QueryError> {
+        sealed_from: Hour,
+    ) -> Result<Seals, QueryError> {
         // A window has at most 24 hours.
-        let from = Hour(first.0 - LOOKBACK_HOURS_MAX - 24);
-        let (mut sealed, mut late) = (BTreeSet::new(), BTreeSet::new());
-        for group in self.groups(guest, (from, last)).await? {
-            let (markers, rows) = self.engine.seals(group, (from, last)).await?;
-            sealed.extend(markers);
-            late.extend(rows.iter().map(|row| row.window));
+        let from = Hour(first.0.saturating_sub(LOOKBACK_HOURS_MAX + 24));
+        let sealed_from = self.engine.window_of(sealed_from).first;
+        let mut seals = Seals::default();
+        let mut groups = BTreeSet::new();
+        for (week, group) in self.guest_places(guest, (from, last)).await? {
+            // Its other weeks may be of others, whose windows say nothing about this guest.
+            let (of_week, until) = week.hours();
+            let within = (of_week.max(sealed_from), until.min(last));
+            if within.0 <= within.1 {
+                seals.sealed.extend(self.engine.markers(group, within).await?);
+            }
+            if groups.insert(group) {
+                let rows = self.engine.late_of(group, (from, last)).await?;
+                seals.late.extend(rows.iter().map(|row| row.window));
+            }
         }
-        Ok((sealed, late))
+        Ok(seals)
     }
 
-    /// The groups that a guest's billed series are packed with.
-    async fn groups(
+    /// Where a guest's billed series live.
+    async fn guest_places(
         &self,
         guest: &Guest,
         (first, last): (Hour, Hour),
-    ) -> Result<BTreeSet<Group>, QueryError> {
+    ) -> Result<BTreeSet<Place>, QueryError> {
         let range = TimeRange { start_ms: first.start_ms(), end_ms: last.end_ms() };
         if let Some(places) = self.places(guest, range) {
-            return Ok(places.into_iter().map(|(_, group)| group).collect());
+            return Ok(places.into_iter().collect());
         }
         let mut metrics = metrics_of(&Family::ALL);
         metrics.extend(Family::ALL.iter().flat_map(|family| family.metrics_needed()));
         metrics.sort_unstable();
         metrics.dedup();
-        let mut groups = BTreeSet::new();
+        let is_of_guest = |labels: &Labels| Guest::of(labels).as_ref() == Some(guest);
+        let mut places = BTreeSet::new();
         for (label, value) in labels_of(guest) {
-            groups.extend(self.engine.groups(range, &matchers(&metrics, label, value)?).await?);
+            let matchers = matchers(&metrics, label, value)?;
+            places.extend(self.engine.places_of(range, &matchers, &is_of_guest).await?);
         }
-        Ok(groups)
+        Ok(places)
     }
+}
+
+/// What is sealed of a guest; first hours of windows.
+#[derive(Debug, Default)]
+struct Seals {
+    sealed: BTreeSet<Hour>,
+    late: BTreeSet<Hour>,
 }
 
 fn add(runs: &mut Vec<Run>, standing: Standing, hours: (Hour, Hour)) {

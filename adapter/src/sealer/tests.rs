@@ -2,6 +2,8 @@
 //! come late, twice and in any order, with seals and seals that were cut off in between. At every
 //! step each family's rows are the oracle's. `KANYUN_LEDGER_CASES` sets the number of guests.
 
+mod edges;
+
 use std::collections::BTreeSet;
 
 use prometheus_client::registry::Registry;
@@ -170,8 +172,8 @@ async fn cut_off(works: &Works, sample: Sample, steps: u8) {
         return;
     }
     for (_, group) in works.engine.group_page(window, None).await.unwrap() {
-        let task = Task { group, windows: vec![window] };
-        let mut sealed = works.sealer.one(&task).await.unwrap().sealed;
+        let task = works.sealer.task(group, vec![window]).await.unwrap();
+        let mut sealed = works.sealer.one(task).await.unwrap().sealed;
         if steps < 3 {
             sealed.late.clear();
         }

@@ -31,7 +31,7 @@ use serve::clock::Clock;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::rows::{Kept, LayoutRow, Placed, PostingsKey, Rows, Wanted};
+use super::rows::{HeadKey, Kept, LayoutRow, Placed, PostingsKey, Rows, Wanted};
 use super::{OpenError, StoreError};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -175,6 +175,31 @@ impl Cassandra {
         let rows: Vec<(Bytes,)> =
             partitions(shared, &shared.statements.head, keys, rows_max).await?;
         Ok(rows.into_iter().map(|(samples,)| samples).collect())
+    }
+
+    /// See [`super::Store::head_page`].
+    pub async fn head_page(
+        &self,
+        group: Group,
+        hour: Hour,
+        after: Option<HeadKey>,
+    ) -> Result<Vec<(HeadKey, Bytes)>, StoreError> {
+        let (shared, id) = (&self.shared, group.0.cast_signed());
+        let (statements, limit) = (&shared.statements, limits::CASSANDRA_HEAD_PAGE_ROWS);
+        let rows: Vec<(i64, i64, Bytes)> = match after {
+            None => {
+                let key = [(id, hour.0, limit)];
+                partitions(shared, &statements.head_page, key, limits::QUERY_ROWS_MAX).await?
+            }
+            Some((first_ms, hash)) => {
+                let key = [(id, hour.0, first_ms, hash.cast_signed(), limit)];
+                partitions(shared, &statements.head_page_after, key, limits::QUERY_ROWS_MAX).await?
+            }
+        };
+        let row = |(first_ms, hash, samples): (i64, i64, Bytes)| {
+            ((first_ms, hash.cast_unsigned()), samples)
+        };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     /// See [`super::Store::series`].

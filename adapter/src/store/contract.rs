@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::rows::{
     ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
-    MarkerRow, Placed, PostingsKey, Rows, Sealed, Wanted,
+    MarkerRow, Placed, PostingsKey, Rows, SealMark, Sealed, Wanted,
 };
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -36,12 +36,14 @@ pub(crate) async fn all(subject: &mut impl Subject) {
     index_rows(subject.store(), week).await;
     over_the_bound_is_an_error(subject.store(), week, hour).await;
     layouts(subject.store(), week).await;
-    assert_eq!(subject.store().sealed_until().await.unwrap(), None);
+    assert_eq!(subject.store().seal_mark(SealMark::Sealed).await.unwrap(), None);
     sealed_rows(subject.store(), week, hour).await;
     if subject.keeps() {
         subject.reopen().await;
-        let until = subject.store().sealed_until().await.unwrap();
+        let until = subject.store().seal_mark(SealMark::Sealed).await.unwrap();
         assert_eq!(until, Some(Hour(hour.0 + 2)), "what is sealed outlives the process");
+        let begun = subject.store().seal_mark(SealMark::Begun).await.unwrap();
+        assert_eq!(begun, Some(Hour(hour.0 + 7)), "so does what sealing has begun with");
         sealed_rows(subject.store(), week, hour).await;
         head_rows(subject.store(), hour).await;
         index_rows(subject.store(), week).await;
@@ -108,6 +110,16 @@ async fn head_rows(store: &Store, hour: Hour) {
     assert_eq!(head(store, u64::MAX, hour, hour).await, [&b"last group"[..]]);
     assert_eq!(head(store, 0, before, next).await, [&b"\x00\xff\x7f"[..]]);
     assert!(head(store, 9, before, next).await.is_empty());
+    let mut all = store.head_page(Group(7), hour, None).await.unwrap();
+    assert!(all.is_sorted_by_key(|((first_ms, _), _)| *first_ms));
+    let last = all.last().unwrap().0;
+    let first = all.first().unwrap().0;
+    let behind = store.head_page(Group(7), hour, Some(first)).await.unwrap();
+    assert_eq!(behind, all[1..]);
+    assert!(store.head_page(Group(7), hour, Some(last)).await.unwrap().is_empty());
+    all.sort_by(|left, right| left.1.cmp(&right.1));
+    let payloads: Vec<&Bytes> = all.iter().map(|(_, payload)| payload).collect();
+    assert_eq!(payloads, [&b"one"[..], b"two"]);
 }
 
 fn index_row(week: Week, group: u64, pairs: &[(&str, &str)]) -> IndexRow {
@@ -256,7 +268,7 @@ async fn sealed_rows(store: &Store, week: Week, hour: Hour) {
     chunks_and_markers(store, hour).await;
     late_rows(store, hour).await;
     ledger_rows(store, hour).await;
-    sealed_until(store, hour).await;
+    seal_marks(store, hour).await;
     row_key_pages(store, week).await;
 }
 
@@ -410,10 +422,13 @@ async fn ledger_rows(store: &Store, hour: Hour) {
     store.seal(Sealed { ledger: vec![first], ..Sealed::default() }).await.unwrap();
 }
 
-async fn sealed_until(store: &Store, hour: Hour) {
+async fn seal_marks(store: &Store, hour: Hour) {
     for until in [hour, Hour(hour.0 + 2)] {
-        store.set_sealed_until(until).await.unwrap();
-        assert_eq!(store.sealed_until().await.unwrap(), Some(until));
+        let begun = Hour(until.0 + 5);
+        store.set_seal_mark(SealMark::Sealed, until).await.unwrap();
+        store.set_seal_mark(SealMark::Begun, begun).await.unwrap();
+        assert_eq!(store.seal_mark(SealMark::Sealed).await.unwrap(), Some(until));
+        assert_eq!(store.seal_mark(SealMark::Begun).await.unwrap(), Some(begun));
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod committer;
 mod folder;
+mod head;
 mod index;
 mod journal;
 mod keys;
@@ -20,19 +21,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use bytes::Bytes;
 use fjall::{Database, Guard};
 use serve::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::inventory::Inventory;
-use super::rows::{Kept, LayoutRow, Rows, Sealed};
+use super::rows::{Kept, LayoutRow, Rows, SealMark, Sealed};
 use super::{OpenError, StoreError};
 use crate::limits;
-use crate::model::row_key::Group;
 use crate::model::time::{Day, Hour, Week};
 use committer::{CLOSE_DEADLINE, Committer, Health, Work};
-use keys::{Key, KeyReader};
+use keys::KeyReader;
 use keyspaces::{Keyspaces, META_LAYOUT};
 use view::View;
 
@@ -106,6 +105,7 @@ impl Local {
             sync: settings.sync,
             clock,
             health: Arc::clone(&health),
+            arrived: std::collections::BTreeSet::new(),
         };
         std::thread::Builder::new()
             .name("committer".to_owned())
@@ -151,35 +151,6 @@ impl Local {
         self.ask(|answer| Work::Append(rows, answer)).await
     }
 
-    /// See [`super::Store::head`].
-    pub async fn head(
-        &self,
-        group: Group,
-        hours: (Hour, Hour),
-        rows_max: usize,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        self.read(move |view| {
-            let days = (Day::of(hours.0.start_ms()), Day::of(hours.1.start_ms()));
-            let from = Key::default().group(group).hour(hours.0).millisecond(i64::MIN).hash(0);
-            let to = Key::default().group(group).hour(hours.1).millisecond(i64::MAX).hash(u64::MAX);
-            let mut rows = Bounded::new("head", rows_max);
-            let mut bytes = 0;
-            for keyspace in view.heads(days) {
-                for guard in view.range(&keyspace, from.0.clone()..=to.0.clone()) {
-                    let payload = guard.value().map_err(|error| damage_of("head", &error))?;
-                    bytes += payload.len();
-                    if bytes > limits::HEAD_READ_BYTES_MAX {
-                        let bytes_max = limits::HEAD_READ_BYTES_MAX;
-                        return Err(StoreError::TooManyBytes { table: "head", bytes_max });
-                    }
-                    rows.push(Bytes::copy_from_slice(&payload))?;
-                }
-            }
-            Ok(rows.rows)
-        })
-        .await
-    }
-
     /// See [`super::Store::layouts`].
     pub async fn layouts(&self) -> Result<Vec<LayoutRow>, StoreError> {
         self.read(|view| {
@@ -213,15 +184,15 @@ impl Local {
         self.ask(|answer| Work::Seal(sealed, answer)).await
     }
 
-    /// See [`super::Store::set_sealed_until`].
-    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
-        self.ask(|answer| Work::SealedUntil(hour, answer)).await
+    /// See [`super::Store::set_seal_mark`].
+    pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
+        self.ask(|answer| Work::SealMark(mark, hour, answer)).await
     }
 
     /// See [`super::Store::expire`].
     pub async fn expire(&self, kept: Kept) -> Result<usize, StoreError> {
-        // Not on the committer's thread: there may be many late rows. Those that come meanwhile
-        // belong to the newest day of arrival, which is never dropped.
+        // Not on the committer's thread: there may be many late rows. It knows on which days more
+        // of them may have come meanwhile.
         let late = self.read(|view| view.oldest_late()).await?;
         self.ask(|answer| Work::Expire(kept, late, answer)).await
     }

@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::StoreError;
 use super::rows::{
-    Chunk, Kept, LateRow, LayoutRow, LedgerRow, MarkerRow, Placed, PostingsKey, Rows, Sealed,
-    Wanted,
+    Chunk, HeadKey, Kept, LateRow, LayoutRow, LedgerRow, MarkerRow, Placed, PostingsKey, Rows,
+    SealMark, Sealed, Wanted,
 };
 use crate::limits;
 use crate::model::row_key::Group;
@@ -28,13 +28,13 @@ pub struct Memory {
     tables: Mutex<Tables>,
 }
 
-type HeadKey = (Group, Hour, i64, u64);
+type HeadRowKey = (Group, Hour, i64, u64);
 type ChunkKey = (Group, SeriesId, Hour, u64);
 type PostingKey = (Week, String, String, String, SeriesId);
 
 #[derive(Debug, Default)]
 struct Tables {
-    head: BTreeMap<HeadKey, Bytes>,
+    head: BTreeMap<HeadRowKey, Bytes>,
     series: BTreeMap<(Week, Group, SeriesId), Bytes>,
     metric_series: BTreeMap<(Week, String, SeriesId), Group>,
     postings: BTreeMap<PostingKey, Group>,
@@ -47,9 +47,17 @@ struct Tables {
     // By family, guest and hour.
     ledger: BTreeMap<(String, String, Hour), LedgerRow>,
     sealed_until: Option<Hour>,
+    sealing_until: Option<Hour>,
 }
 
 impl Tables {
+    fn seal_mark(&mut self, mark: SealMark) -> &mut Option<Hour> {
+        match mark {
+            SealMark::Sealed => &mut self.sealed_until,
+            SealMark::Begun => &mut self.sealing_until,
+        }
+    }
+
     /// How many days of head and weeks of index there are.
     fn spans(&self) -> usize {
         let days: BTreeSet<Day> =
@@ -120,6 +128,28 @@ impl Memory {
             return Err(StoreError::TooManyBytes { table: "head", bytes_max });
         }
         Ok(payloads)
+    }
+
+    /// See [`super::Store::head_page`].
+    pub async fn head_page(
+        &self,
+        group: Group,
+        hour: Hour,
+        after: Option<HeadKey>,
+    ) -> Result<Vec<(HeadKey, Bytes)>, StoreError> {
+        let from = match after {
+            Some((first_ms, hash)) => Bound::Excluded((group, hour, first_ms, hash)),
+            None => Bound::Included((group, hour, i64::MIN, 0)),
+        };
+        let to = Bound::Included((group, hour, i64::MAX, u64::MAX));
+        let tables = self.tables();
+        let mut bytes = 0;
+        let page = tables.head.range((from, to)).take_while(|(_, payload)| {
+            let fits = bytes < limits::HEAD_PAGE_BYTES;
+            bytes += payload.len();
+            fits
+        });
+        Ok(page.map(|((.., first_ms, hash), row)| ((*first_ms, *hash), row.clone())).collect())
     }
 
     /// See [`super::Store::series`].
@@ -376,14 +406,14 @@ impl Memory {
         bounded("ledger", rows_max, guests.into_iter().map(str::to_owned))
     }
 
-    /// See [`super::Store::sealed_until`].
-    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
-        Ok(self.tables().sealed_until)
+    /// See [`super::Store::seal_mark`].
+    pub async fn seal_mark(&self, mark: SealMark) -> Result<Option<Hour>, StoreError> {
+        Ok(*self.tables().seal_mark(mark))
     }
 
-    /// See [`super::Store::set_sealed_until`].
-    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
-        self.tables().sealed_until = Some(hour);
+    /// See [`super::Store::set_seal_mark`].
+    pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
+        *self.tables().seal_mark(mark) = Some(hour);
         Ok(())
     }
 
@@ -414,7 +444,7 @@ impl Memory {
         let tables = &mut *self.tables();
         let before = tables.spans();
         let heads = std::mem::take(&mut tables.head);
-        let unsealed = |tables: &Tables, key: &HeadKey| tables.is_unsealed(key.0, key.1, &kept);
+        let unsealed = |tables: &Tables, key: &HeadRowKey| tables.is_unsealed(key.0, key.1, &kept);
         tables.head = heads.into_iter().filter(|(key, _)| unsealed(tables, key)).collect();
         let late = tables.late.iter().map(|row| row.window).min();
         let unsealed = late.map_or(kept.sealed_until, |late| late.min(kept.sealed_until));
@@ -426,8 +456,8 @@ impl Memory {
         tables.metrics.retain(|(week, _)| is_kept(week));
         tables.row_keys.retain(|(week, ..)| is_kept(week));
         let month_ends = |hour: &Hour| Month::of(hour.start_ms()).end_ms();
-        tables.chunks.retain(|(.., window, _), _| month_ends(window) >= kept.samples_ms);
-        tables.markers.retain(|marker| month_ends(&marker.window) >= kept.samples_ms);
+        tables.chunks.retain(|(.., window, _), _| month_ends(window) >= oldest_ms);
+        tables.markers.retain(|marker| month_ends(&marker.window) >= oldest_ms);
         tables.ledger.retain(|(.., hour), _| month_ends(hour) >= kept.ledger_ms);
         Ok(before.saturating_sub(tables.spans()))
     }

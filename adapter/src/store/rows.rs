@@ -42,6 +42,10 @@ pub struct HeadRow {
     pub payload: Bytes,
 }
 
+/// Where a row of the head is within its group and hour: its earliest sample (unix milliseconds) and
+/// its hash.
+pub type HeadKey = (i64, u64);
+
 /// A head row came after its window may have been sealed: table `late`. The sealer seals the window
 /// again, and takes away the rows that it had read before it read the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +124,15 @@ pub struct MarkerRow {
     pub window: Hour,
 }
 
+/// How far sealing has come: an hour before which something holds for all windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealMark {
+    /// They are sealed, but for what came late to them.
+    Sealed,
+    /// Some may be sealed: what comes to them is late, also after a restart with another clock.
+    Begun,
+}
+
 /// What one seal writes.
 #[derive(Clone, Debug, Default)]
 pub struct Sealed {
@@ -140,6 +153,14 @@ impl Sealed {
             && self.ledger.is_empty()
             && self.markers.is_empty()
             && self.late.is_empty()
+    }
+
+    /// About how much memory it takes, bytes.
+    pub fn bytes(&self) -> usize {
+        let columns = self.ledger.iter().flat_map(|row| &row.columns);
+        let minutes: usize = columns.map(|column| 64 + column.minutes.len() * 32).sum();
+        let chunks: usize = self.chunks.iter().map(|row| 128 + row.payload.len()).sum();
+        chunks + minutes + self.ledger.len() * 128 + self.late.len() * size_of::<LateRow>()
     }
 
     /// Adds what another seal writes.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Minutes, Usage};
-use crate::ledger::Family;
 use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
+use crate::ledger::{Family, TOTAL};
 use crate::meter::{any_of, labels_of, matchers, metrics_of};
 use crate::model::labels::Labels;
 use crate::model::time::{DAY_MS, Hour, TimeRange};
@@ -109,6 +109,31 @@ impl Usage {
             end_ms -= DAY_MS;
         }
         Ok(false)
+    }
+
+    /// What a guest has samples of, by its uuid or name: families, each with its devices.
+    pub async fn devices(&self, name: &str) -> Result<Vec<(Family, Vec<String>)>, QueryError> {
+        let Some(guest) = self.guest(name, &Family::ALL, Minutes::ALL).await? else {
+            return Ok(Vec::new());
+        };
+        let Some(range) = Minutes::ALL.samples() else { return Ok(Vec::new()) };
+        let _slot = self.slots.acquire().await?;
+        let metrics = metrics_of(&Family::ALL);
+        let mut devices: BTreeMap<Family, BTreeSet<String>> = BTreeMap::new();
+        for (label, value) in labels_of(&guest) {
+            let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
+            for labels in series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&guest))
+            {
+                for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels)) {
+                    let device = family.device_label().map_or(TOTAL, |label| labels.get(label));
+                    devices.entry(family).or_default().insert(device.to_owned());
+                }
+            }
+        }
+        Ok(devices
+            .into_iter()
+            .map(|(family, devices)| (family, devices.into_iter().collect()))
+            .collect())
     }
 
     /// Everybody who has data of a family in a range, each by a name that means them there: to ask

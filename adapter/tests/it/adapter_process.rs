@@ -74,6 +74,11 @@ impl AdapterProcess {
         self.address
     }
 
+    /// Where its API over ZeroMQ listens; it was started with an address for it.
+    pub(crate) fn api_address(&self) -> SocketAddr {
+        self.log.address_of("answers over ZeroMQ").unwrap_or_else(|| panic!("{}", self.log()))
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -220,8 +225,13 @@ impl Log {
 
     /// The address of the line that says where the service listens, in either log format.
     fn address(&self) -> Option<SocketAddr> {
+        self.address_of("is listening")
+    }
+
+    /// The address of a line that says this.
+    fn address_of(&self, what: &str) -> Option<SocketAddr> {
         let text = self.so_far();
-        let line = text.lines().find(|line| line.contains("is listening"))?;
+        let line = text.lines().find(|line| line.contains(what))?;
         let (_, after) =
             line.split_once("address=").or_else(|| line.split_once("\"address\":\""))?;
         after.split([' ', '"']).next()?.parse().ok()
@@ -247,6 +257,8 @@ pub(crate) fn without_settings(mut command: Command) -> Command {
             command.env_remove(name);
         }
     }
+    // Many adapters run at once here: a test that wants a door of 2012 gives it an address.
+    command.env("KANYUN_LEGACY_API_ADDRESS", "").env("KANYUN_LEGACY_INGEST_ADDRESS", "");
     command.stdin(Stdio::null());
     command
 }

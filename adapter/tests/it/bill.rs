@@ -94,6 +94,7 @@ impl Chain {
     fn adapter(&self) -> Part {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
         command.arg(format!("--web.listen-address=127.0.0.1:{}", self.adapter_port));
+        command.args(["--legacy.api-address=", "--legacy.ingest-address="]);
         command.arg("--store.path").arg(self.folder.path().join("data"));
         let mut part = Part::start("adapter", self.folder.path(), &mut command);
         part.wait_until_ready(&format!("http://127.0.0.1:{}/-/ready", self.adapter_port));

@@ -1,11 +1,15 @@
 //! kill -9 under load: what was acknowledged is there after a restart, once and with its value, and
-//! every bill is right. A missing fdatasync does not show here, because the kernel keeps what a
+//! every bill is right; hours and days pass in between, with their sweeps, dropped heads and new
+//! weeks. A missing fdatasync does not show here, because the kernel keeps what a
 //! process wrote: that is the subject of `power_loss` and `durability`.
 
 use std::sync::Mutex;
 
+use serde_json::Value;
+
 use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load;
+use crate::moved_clock::MovedClock;
 use crate::power_loss::dice::Dice;
 
 /// `KANYUN_CRASH_ROUNDS` sets another number, as `make soak` does.
@@ -31,14 +35,21 @@ fn acknowledged_samples_survive_kill_9() {
 fn kill_again_and_again(rounds: u64, dice: &mut Dice) {
     let folder = tempfile::tempdir().unwrap();
     let mut senders = load::senders();
+    let Some(mut clock) = MovedClock::new() else { return };
+    let service = |clock: &MovedClock| {
+        let mut command = load::service(folder.path());
+        clock.apply(&mut command, None);
+        command
+    };
     for _ in 0..rounds {
         let last = 20 + dice.below(180);
         if dice.below(3) == 0 {
             // So that tables are made, merged and dropped, which takes much more load else.
-            AdapterProcess::start(&mut load::service(folder.path())).stop();
+            AdapterProcess::start(&mut service(&clock)).stop();
             load::seal_journal(folder.path());
         }
-        let adapter = AdapterProcess::start(&mut load::service(folder.path()));
+        clock.go_on(dice, &mut senders);
+        let adapter = AdapterProcess::start(&mut service(&clock));
         load::check_everything(&adapter, &senders);
         let address = adapter.address();
         let alive = Mutex::new(Some(adapter));
@@ -51,6 +62,27 @@ fn kill_again_and_again(rounds: u64, dice: &mut Dice) {
         });
         assert!(senders.iter().all(|sender| sender.unanswered), "killed under load");
     }
-    let adapter = AdapterProcess::start(&mut load::service(folder.path()));
+    clock.go_on(dice, &mut senders);
+    let adapter = AdapterProcess::start(&mut service(&clock));
+    load::check_everything(&adapter, &senders);
+    // Days later all is sealed, and at the next start only the newest day of heads is left.
+    adapter.kill();
+    clock.by_days(3);
+    let adapter = AdapterProcess::start(&mut service(&clock));
+    let status = |adapter: &AdapterProcess| -> Value {
+        serde_json::from_str(adapter.get("/api/v1/status").text()).unwrap()
+    };
+    adapter.wait_for("everything sealed", || {
+        let sealing = &status(&adapter)["sealing"];
+        sealing["lag_seconds"] == 0 && sealing["late_windows"] == 0
+    });
+    adapter.kill();
+    let adapter = AdapterProcess::start(&mut service(&clock));
+    adapter.wait_for("the heads of past days dropped", || {
+        let status = status(&adapter);
+        let tables = status["disk"]["tables"].as_array().unwrap();
+        let heads = tables.iter().find(|table| table["table"] == "heads").unwrap();
+        heads["spans"] == 1
+    });
     load::check_everything(&adapter, &senders);
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use serde_json::Value;
+
 use crate::adapter_process::AdapterProcess;
 use crate::libvirtd::{skip, wait_for};
 use crate::load;
@@ -109,6 +111,11 @@ fn a_full_disk_refuses_writes_and_recovers() {
     let ready = adapter.get("/-/ready");
     assert_eq!(ready.status, 503, "{ready:?}");
     assert!(ready.text().contains("below the reserve"), "{ready:?}");
+    // Sealing goes on: what came late before the disk was full becomes chunks, and is late no more.
+    adapter.wait_for("sealing on a full disk", || {
+        let status: Value = serde_json::from_str(adapter.get("/api/v1/status").text()).unwrap();
+        status["sealing"]["late_windows"] == 0
+    });
     load::check_everything(&adapter, &senders);
     // Room again: no restart is needed.
     disk.clear();

@@ -171,6 +171,7 @@ fn follow(route: &Route, libvirtd: &Libvirtd, exporter_port: u16) {
     let adapter_port = free_port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
     command.arg(format!("--web.listen-address=127.0.0.1:{adapter_port}"));
+    command.args(["--legacy.api-address=", "--legacy.ingest-address="]);
     command.arg("--store.path").arg(folder.path().join("data"));
     let mut adapter = Part::start("adapter", folder.path(), &mut command);
     let adapter_url = format!("http://127.0.0.1:{adapter_port}");

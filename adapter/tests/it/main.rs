@@ -28,8 +28,10 @@ mod end_to_end;
 mod examples;
 mod http;
 mod http_client;
+mod ingest;
 mod load;
 mod metrics_reference;
+mod moved_clock;
 mod operator;
 mod panels;
 mod part;
@@ -42,6 +44,7 @@ mod remote;
 mod rules;
 mod tidy;
 mod traffic;
+mod zeromq;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]

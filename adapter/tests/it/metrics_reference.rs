@@ -23,7 +23,7 @@ use serve::server::{Server, Service, Shutdown};
 use serve::settings::ServiceFlags;
 
 /// Labels whose values are a closed set that the page shows whole.
-const CLOSED_LABELS: [&str; 3] = ["outcome", "reason", "table"];
+const CLOSED_LABELS: [&str; 5] = ["outcome", "reason", "state", "table", "type"];
 
 /// One metric family, by the name that Prometheus stores its samples under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,7 +190,7 @@ fn steady(page: &str) -> String {
             Some((series, _)) if varies => lines.push(format!("{series} 0")),
             _ => lines.push(line.to_owned()),
         }
-        if line.contains("_total{") || line.contains("{table=") {
+        if ["_total{", "{table=", "{state="].iter().any(|part| line.contains(part)) {
             lines[family_begin..].sort();
         }
     }

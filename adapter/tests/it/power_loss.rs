@@ -15,6 +15,7 @@ use self::dice::Dice;
 use self::disk::Disk;
 use crate::adapter_process::{AdapterProcess, now_ms};
 use crate::load::{self, Sender};
+use crate::moved_clock::MovedClock;
 
 /// `KANYUN_POWER_LOSSES` sets another number, as `make soak` does.
 const LOSSES: u64 = 12;
@@ -33,7 +34,8 @@ fn acknowledged_samples_survive_power_losses() {
     for first in (0..losses).step_by(LOSSES_OF_FOLDER as usize) {
         let seed = seed + first;
         println!("KANYUN_POWER_SEED={seed}");
-        Plant::new(seed).run(LOSSES_OF_FOLDER.min(losses - first));
+        let Some(mut plant) = Plant::new(seed) else { return };
+        plant.run(LOSSES_OF_FOLDER.min(losses - first));
     }
 }
 
@@ -44,10 +46,10 @@ fn acknowledged_samples_survive_a_full_disk() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let seed = number("KANYUN_POWER_SEED").unwrap_or_else(|| now_ms().cast_unsigned());
     println!("KANYUN_POWER_SEED={seed}");
-    let mut plant = Plant::new(seed);
+    let Some(mut plant) = Plant::new(seed) else { return };
     for _ in 0..number("KANYUN_FULL_DISKS").unwrap_or(FULL_DISKS) {
         plant.run_until_full();
-        let adapter = AdapterProcess::start(&mut load::service(&plant.data()));
+        let adapter = AdapterProcess::start(&mut plant.whole());
         load::check_everything(&adapter, &plant.senders);
         adapter.kill();
     }
@@ -60,14 +62,17 @@ struct Plant {
     disk: PathBuf,
     folder: tempfile::TempDir,
     senders: Vec<Sender>,
+    clock: MovedClock,
 }
 
 impl Plant {
-    fn new(seed: u64) -> Plant {
+    /// `None` where there is no clock to move.
+    fn new(seed: u64) -> Option<Plant> {
+        let clock = MovedClock::new()?;
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().canonicalize().unwrap().join("disk");
         std::fs::create_dir(&disk).unwrap();
-        Plant { dice: Dice::new(seed), disk, folder, senders: load::senders() }
+        Some(Plant { dice: Dice::new(seed), disk, folder, senders: load::senders(), clock })
     }
 
     fn run(&mut self, losses: u64) {
@@ -75,7 +80,7 @@ impl Plant {
             self.run_until_loss();
             // Not always: the next loss may come before the first has been recovered from.
             if loss == losses || self.dice.below(3) > 0 {
-                let adapter = AdapterProcess::start(&mut load::service(&self.data()));
+                let adapter = AdapterProcess::start(&mut self.whole());
                 load::check_everything(&adapter, &self.senders);
                 if self.dice.below(2) == 0 {
                     // So that tables are made, merged and dropped, which takes much more load else.
@@ -89,6 +94,7 @@ impl Plant {
     }
 
     fn run_until_full(&mut self) {
+        self.move_on();
         let bits = 1 + self.dice.below(12);
         let full_at = 1 + self.dice.below(1 << bits);
         println!("full at call {full_at}");
@@ -118,11 +124,23 @@ impl Plant {
         assert!(!text.contains("panicked"), "{text}");
     }
 
+    /// The service with nothing that fails.
+    fn whole(&self) -> Command {
+        let mut command = load::service(&self.data());
+        self.clock.apply(&mut command, None);
+        command
+    }
+
+    fn move_on(&mut self) {
+        self.clock.go_on(&mut self.dice, &mut self.senders);
+    }
+
     fn data(&self) -> PathBuf {
         self.disk.join("data")
     }
 
     fn run_until_loss(&mut self) {
+        self.move_on();
         // From the first call on, small numbers more often: starts and recoveries are short.
         let bits = 1 + self.dice.below(13);
         let kill_at = 1 + self.dice.below(1 << bits);
@@ -166,7 +184,7 @@ impl Plant {
 
     fn command(&self, log: &Path, kill_at: u64) -> Command {
         let mut command = load::service(&self.data());
-        command.env("LD_PRELOAD", library());
+        self.clock.apply(&mut command, Some(&library()));
         command.env(powerloss::FOLDER, &self.disk).env(powerloss::LOG, log);
         command.env(powerloss::KILL_AT, kill_at.to_string());
         command

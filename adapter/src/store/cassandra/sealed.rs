@@ -10,13 +10,13 @@ use super::minutes::{FoundMinute, Hours};
 use super::read::partitions;
 use super::seal;
 use super::write::{late_key, text_shard};
-use super::{Cassandra, THE_PART, attempt, series_id};
+use super::{Cassandra, attempt, series_id};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Day, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{Chunk, LateRow, LedgerRow, Sealed};
+use crate::store::rows::{Chunk, LateRow, LedgerRow, SealMark, Sealed};
 
 impl Cassandra {
     /// See [`crate::store::Store::seal`].
@@ -166,19 +166,19 @@ impl Cassandra {
         Ok(guests.into_iter().collect())
     }
 
-    /// See [`crate::store::Store::sealed_until`].
-    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
+    /// See [`crate::store::Store::seal_mark`].
+    pub async fn seal_mark(&self, mark: SealMark) -> Result<Option<Hour>, StoreError> {
         let select = &self.shared.statements.sealed.sealing;
-        let rows: Vec<(i32,)> = partitions(&self.shared, select, [(THE_PART,)], 1).await?;
+        let rows: Vec<(i32,)> = partitions(&self.shared, select, [(part_of(mark),)], 1).await?;
         Ok(rows.first().map(|(until,)| Hour(*until)))
     }
 
-    /// See [`crate::store::Store::set_sealed_until`].
-    pub async fn set_sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+    /// See [`crate::store::Store::set_seal_mark`].
+    pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
         let prepared = &self.shared.statements.sealed.write_sealing;
         let deadline = tokio::time::Instant::now() + limits::WRITE_DEADLINE;
         let (session, statement) = (&self.shared.session, &prepared.statement);
-        let write = || session.execute_unpaged(statement, (THE_PART, hour.0));
+        let write = || session.execute_unpaged(statement, (part_of(mark), hour.0));
         attempt::until(prepared.purpose, deadline, write).await.map(drop)
     }
 
@@ -258,4 +258,12 @@ fn late_row((group, window, arrived_ms, hash): (i64, i32, i64, i64)) -> LateRow 
 
 fn row_key_row((row_key, group): (String, i64)) -> (String, Group) {
     (row_key, Group(group.cast_unsigned()))
+}
+
+/// The partition of a mark in `sealing`.
+fn part_of(mark: SealMark) -> i32 {
+    match mark {
+        SealMark::Sealed => 0,
+        SealMark::Begun => 1,
+    }
 }

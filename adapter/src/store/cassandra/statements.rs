@@ -39,6 +39,8 @@ pub(super) struct Statements {
     pub(super) write_row_keys: Prepared,
     pub(super) add_layout: Prepared,
     pub(super) head: Select,
+    pub(super) head_page: Select,
+    pub(super) head_page_after: Select,
     pub(super) series: Select,
     pub(super) metric_series: Select,
     pub(super) postings: Select,
@@ -57,7 +59,7 @@ impl Statements {
     /// Prepares all of them for a (quoted) keyspace. An error is the driver's, in words.
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Statements, String> {
         let tables = Tables { session, keyspace };
-        let row_key = "row_key, group_id";
+        let (row_key, head_row) = ("row_key, group_id", "first_ms, hash, samples");
         Ok(Statements {
             write_head: tables.insert("writing samples", "head").await?,
             write_series: tables.insert("writing series", "series").await?,
@@ -69,6 +71,14 @@ impl Statements {
             write_row_keys: tables.insert("writing row keys", "row_keys").await?,
             add_layout: tables.add_layout().await?,
             head: tables.select("head", "samples", "group_id = ? AND hour = ?").await?,
+            head_page: tables.select("head", head_row, "group_id = ? AND hour = ? LIMIT ?").await?,
+            head_page_after: tables
+                .select(
+                    "head",
+                    head_row,
+                    "group_id = ? AND hour = ? AND (first_ms, hash) > (?, ?) LIMIT ?",
+                )
+                .await?,
             series: tables.select("series", "series, labels", "week = ? AND group_id = ?").await?,
             metric_series: tables
                 .select(

@@ -12,21 +12,21 @@ use serve::clock::Clock;
 use tokio::sync::oneshot;
 
 use super::keys::{Key, Table};
-use super::keyspaces::{Keyspaces, META_LAYOUT, META_SEALED_UNTIL, OldestLate};
+use super::keyspaces::{Keyspaces, META_LAYOUT, OldestLate, seal_tag};
 use super::sealed::late_key;
 use super::{Sync, ledger_row, trouble_of};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::time::{Day, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{IndexRow, Kept, LateRow, LayoutRow, Rows, Sealed};
+use crate::store::rows::{IndexRow, Kept, LateRow, LayoutRow, Rows, SealMark, Sealed};
 
 /// What the thread is asked to do; each request is answered when it is durable.
 pub(super) enum Work {
     Append(Rows, oneshot::Sender<Result<(), StoreError>>),
     AddLayout(LayoutRow, oneshot::Sender<Result<bool, StoreError>>),
     Seal(Sealed, oneshot::Sender<Result<(), StoreError>>),
-    SealedUntil(Hour, oneshot::Sender<Result<(), StoreError>>),
+    SealMark(SealMark, Hour, oneshot::Sender<Result<(), StoreError>>),
     Expire(Kept, OldestLate, oneshot::Sender<Result<usize, StoreError>>),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
@@ -85,12 +85,14 @@ pub(super) struct Committer {
     pub(super) sync: Sync,
     pub(super) clock: Clock,
     pub(super) health: Arc<Health>,
+    /// The days on which something arrived since the last expiry.
+    pub(super) arrived: BTreeSet<Day>,
 }
 
 impl Committer {
     /// Runs until it is asked to close or every sender is gone. However it ends, the store takes
     /// no more writes.
-    pub(super) fn run(self, work: &Receiver<Work>) {
+    pub(super) fn run(mut self, work: &Receiver<Work>) {
         let _ended = Ended(Arc::clone(&self.health));
         // When the first unsynced commit must be synced; never set where every commit syncs.
         let mut due: Option<Instant> = None;
@@ -130,7 +132,7 @@ impl Committer {
 
     /// Merges this append with those that wait behind it, up to a bound on bytes.
     fn commit_waiting(
-        &self,
+        &mut self,
         work: &Receiver<Work>,
         first: Rows,
         answer: oneshot::Sender<Result<(), StoreError>>,
@@ -164,14 +166,16 @@ impl Committer {
         after.map_or(std::ops::ControlFlow::Continue(()), |work| self.one(work))
     }
 
-    fn one(&self, work: Work) -> std::ops::ControlFlow<()> {
+    fn one(&mut self, work: Work) -> std::ops::ControlFlow<()> {
         match work {
             Work::Append(rows, answer) => answer_with(answer, self.append(&[rows])),
             Work::AddLayout(layout, answer) => answer_with(answer, self.add_layout(layout)),
             Work::Seal(sealed, answer) => answer_with(answer, self.seal(&sealed)),
-            Work::SealedUntil(hour, answer) => answer_with(answer, self.sealed_until(hour)),
+            Work::SealMark(mark, hour, answer) => answer_with(answer, self.seal_mark(mark, hour)),
             Work::Expire(kept, late, answer) => {
-                answer_with(answer, self.keyspaces.expire(kept, late));
+                // Those of the last time on: at least since `late` was found.
+                let arrived = std::mem::take(&mut self.arrived);
+                answer_with(answer, self.keyspaces.expire(kept, late, &arrived));
             }
             Work::Close(answer) => {
                 self.persist(PersistMode::SyncAll);
@@ -182,10 +186,11 @@ impl Committer {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn append(&self, all: &[Rows]) -> Result<(), StoreError> {
+    fn append(&mut self, all: &[Rows]) -> Result<(), StoreError> {
         self.refuse_after_failure()?;
         self.refuse_when_full()?;
         let arrived = Day::of(self.clock.now_ms());
+        self.arrived.insert(arrived);
         let mut new_days = BTreeSet::new();
         let mut batch = self.batch();
         let mut named = Named::default();
@@ -278,11 +283,11 @@ impl Committer {
         self.commit(batch)
     }
 
-    fn sealed_until(&self, hour: Hour) -> Result<(), StoreError> {
+    fn seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
         self.refuse_after_failure()?;
         let mut batch = self.batch();
         let value = Key::default().hour(hour);
-        batch.insert(self.keyspaces.meta(), vec![META_SEALED_UNTIL], value.0);
+        batch.insert(self.keyspaces.meta(), vec![seal_tag(mark)], value.0);
         self.commit(batch)
     }
 

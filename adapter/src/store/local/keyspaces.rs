@@ -12,16 +12,16 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWri
 use super::keys::{Key, KeyReader};
 use super::named::Named;
 use super::{damage_of, trouble_of};
-use crate::limits;
 use crate::model::time::{Day, Hour, Month, TimeRange, WEEK_MS, Week};
 use crate::store::StoreError;
 use crate::store::inventory::Table;
-use crate::store::rows::{Kept, LateRow};
+use crate::store::rows::{Kept, LateRow, SealMark};
 
 // Tags of the `meta` keyspace.
 pub(super) const META_LAYOUT: u8 = b'l';
 const META_ARRIVAL: u8 = b'a';
-pub(super) const META_SEALED_UNTIL: u8 = b'u';
+const META_SEALED_UNTIL: u8 = b'u';
+const META_SEALING_UNTIL: u8 = b'b';
 
 /// Handles of all open keyspaces: at 400 days of retention and five years of ledger, about 150.
 pub(super) struct Keyspaces {
@@ -236,14 +236,18 @@ impl Keyspaces {
     }
 
     /// Drops the days of arrival all of which is sealed, and the weeks and months that need not be
-    /// kept. A sample is never later than its arrival by more than the bound on samples ahead; what
-    /// came late to its window has a late row until it is sealed. The newest day stays, as more may
-    /// arrive on it.
-    pub(super) fn expire(&self, kept: Kept, late: OldestLate) -> Result<usize, StoreError> {
+    /// kept. What came late to its window has a late row until it is sealed. The newest day stays, as
+    /// more may arrive on it, and so do those on which something arrived since `late` was found:
+    /// whatever the clock says, its late rows are not among those.
+    pub(super) fn expire(
+        &self,
+        kept: Kept,
+        late: OldestLate,
+        arrived: &BTreeSet<Day>,
+    ) -> Result<usize, StoreError> {
         let mut dropped = 0;
         let sealed_ms = kept.sealed_until.start_ms();
-        let heads_ms = late.arrived_ms.min(sealed_ms - limits::AHEAD_MS_MAX);
-        while let Some((day, keyspace)) = self.take_head_before(heads_ms) {
+        while let Some((day, keyspace)) = self.take_head((sealed_ms, late), arrived) {
             self.named.drop(keyspace.clone()).inspect_err(|_| {
                 // Tried again at the next pass; until then readers find it where it was.
                 let holds = self.noted(day).unwrap_or_default();
@@ -258,11 +262,10 @@ impl Keyspaces {
             tracing::info!(day = day.0, "dropped the heads of a day, all of which is sealed");
             dropped += 1;
         }
-        // The index is needed to seal and to bill, which looks back by a week.
+        // Index and chunks are needed to seal and to bill, which looks back by a week.
         let unsealed_ms = sealed_ms.min(late.window_ms);
-        let index_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
-        dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < index_ms)?;
-        let samples_ms = kept.samples_ms;
+        let samples_ms = kept.samples_ms.min(unsealed_ms.saturating_sub(2 * WEEK_MS));
+        dropped += self.drop_before(|open| &mut open.index, |week| week.end_ms() < samples_ms)?;
         dropped +=
             self.drop_before(|open| &mut open.chunks, |month| month.end_ms() < samples_ms)?;
         let ledger_ms = kept.ledger_ms;
@@ -270,12 +273,24 @@ impl Keyspaces {
         Ok(dropped)
     }
 
-    fn take_head_before(&self, before_ms: i64) -> Option<(Day, Keyspace)> {
+    /// Takes out a day of arrival that nobody needs any more.
+    fn take_head(
+        &self,
+        (sealed_ms, late): (i64, OldestLate),
+        arrived: &BTreeSet<Day>,
+    ) -> Option<(Day, Keyspace)> {
         let mut open = self.write();
-        let days = open.heads.len();
-        let first = open.heads.first_entry()?;
-        let ended = days > 1 && first.key().end_ms() < before_ms;
-        ended.then(|| first.remove_entry()).map(|(day, arrivals)| (day, arrivals.keyspace))
+        let newest = *open.heads.last_key_value()?.0;
+        let sealed = |day: &Day| day.end_ms() < sealed_ms;
+        let done = open.heads.iter().find(|(day, arrivals)| {
+            **day != newest
+                && !arrived.contains(day)
+                && day.end_ms() < late.arrived_ms.min(sealed_ms)
+                // A clock may have been set back between a sample's judgement and its arrival.
+                && arrivals.holds.last().is_none_or(sealed)
+        });
+        let day = *done?.0;
+        open.heads.remove(&day).map(|arrivals| (day, arrivals.keyspace))
     }
 
     /// The days of sample time that a day of arrival was noted to hold.
@@ -319,6 +334,14 @@ impl Keyspaces {
 
     fn write(&self) -> RwLockWriteGuard<'_, Open> {
         self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tag of a mark in `meta`.
+pub(super) fn seal_tag(mark: SealMark) -> u8 {
+    match mark {
+        SealMark::Sealed => META_SEALED_UNTIL,
+        SealMark::Begun => META_SEALING_UNTIL,
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fjall::{Guard, Keyspace};
 
 use super::keys::{Key, KeyReader, Table};
-use super::keyspaces::{META_SEALED_UNTIL, late_row};
+use super::keyspaces::{late_row, seal_tag};
 use super::view::View;
 use super::{Bounded, Local, damage_of, ledger_row};
 use crate::limits;
@@ -16,7 +16,7 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, Week};
 use crate::store::StoreError;
-use crate::store::rows::{Chunk, LateRow, LedgerRow};
+use crate::store::rows::{Chunk, LateRow, LedgerRow, SealMark};
 
 impl Local {
     /// See [`crate::store::Store::chunks`].
@@ -163,10 +163,10 @@ impl Local {
         .await
     }
 
-    /// See [`crate::store::Store::sealed_until`].
-    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
-        self.read(|view| {
-            let value = view.get(view.meta(), &[META_SEALED_UNTIL]);
+    /// See [`crate::store::Store::seal_mark`].
+    pub async fn seal_mark(&self, mark: SealMark) -> Result<Option<Hour>, StoreError> {
+        self.read(move |view| {
+            let value = view.get(view.meta(), &[seal_tag(mark)]);
             let value = value.map_err(|error| damage_of("meta", &error))?;
             value.map(|value| KeyReader::new(&value, "meta").hour()).transpose()
         })

@@ -2,7 +2,10 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Month};
 use crate::store::Store;

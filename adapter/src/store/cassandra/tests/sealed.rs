@@ -4,6 +4,7 @@ use scylla::value::{CqlValue, Row as CqlRow};
 
 use super::*;
 use crate::model::time::Month;
+use crate::store::rows::SealMark;
 use crate::store::rows::{
     ChunkRow, LateRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Sealed,
 };
@@ -70,7 +71,7 @@ async fn an_operator_sees_what_the_page_draws() {
     let (rows, sealed) = documented();
     store.append(rows).await.unwrap();
     store.seal(sealed).await.unwrap();
-    store.set_sealed_until(Hour(HOUR.0 + 2)).await.unwrap();
+    store.set_seal_mark(SealMark::Sealed, Hour(HOUR.0 + 2)).await.unwrap();
 
     let session = operator(node).await;
     let page = include_str!("../../../../../docs/storage.md");
