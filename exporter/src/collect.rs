@@ -18,6 +18,9 @@ const GIVEN_UP_MAX: usize = 8;
 /// Of these, stuck asking the guests' monitors; beyond it only what libvirtd knows itself is asked. Each stuck call
 /// holds its guest's job, so that the next one passes that guest over (NOWAIT): more than a few means dead storage.
 const GIVEN_UP_IN_DETAIL_MAX: usize = 4;
+/// Longest time for reading the firewall's rules, and never more than half of what a scrape has: scrapes wait for one
+/// another, and a helper that hangs must not cost the next one its answer from libvirt. Ten thousand rules take a second.
+const TRAFFIC_TIME_MAX: Duration = Duration::from_secs(3);
 /// Scrapes that may wait for one another.
 const WAITING_MAX: usize = 32;
 
@@ -99,7 +102,8 @@ impl Collector {
     async fn traffic(&self, deadline: Instant) -> (Option<Traffic>, Option<Step>) {
         let Some(firewall) = &self.firewall else { return (None, None) };
         let began = Instant::now();
-        let (traffic, success) = firewall.traffic(deadline).await;
+        let time = (deadline.saturating_duration_since(began) / 2).min(TRAFFIC_TIME_MAX);
+        let (traffic, success) = firewall.traffic(began + time).await;
         let duration_seconds = began.elapsed().as_secs_f64();
         (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
     }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
 
 use crate::exporter_process::Exporter;
 use crate::libvirtd::{self, wait_for};
@@ -319,4 +320,30 @@ fn rules_that_cannot_be_read_do_not_hurt_a_scrape() {
             .is_some()
     );
     assert!(page.keys().all(|series| !series.contains("external_traffic")));
+}
+
+/// A helper that never ends holds neither the scrape nor what libvirt says.
+#[test]
+fn a_helper_that_hangs_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    // Connections wait in its queue, and nobody ever answers.
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"));
+    command.args(["--libvirt.uri=/nonexistent/socket", "--collector.traffic"]);
+    command.arg("--traffic.socket").arg(&path);
+    let exporter = Exporter::run(&mut command);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let (head, body) = exporter.get("/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 6\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(began.elapsed().as_secs_f64() < 6.0, "the scrape came too late");
+        let page = samples(&body);
+        let of = |name: &str| value(&page, name, &["collector=\"traffic\""]);
+        assert_eq!(of("kanyun_exporter_collector_success"), Some(0.0));
+        assert!(of("kanyun_exporter_collector_duration_seconds").is_some());
+        // libvirt was asked meanwhile, and its own step is told as it went.
+        let basic = value(&page, "kanyun_exporter_collector_success", &["collector=\"basic\""]);
+        assert_eq!(basic, Some(0.0));
+    }
 }
