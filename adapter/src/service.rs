@@ -254,12 +254,7 @@ async fn serve_until_stopped(
         }
         None => None,
     };
-    tracing::info!(
-        address = %server.local_addr(),
-        store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
-        version = VERSION,
-        "kanyun-adapter is listening"
-    );
+    say_listening(&server, flags);
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),
         why = failed(&engine) => Err(Failure::Store(why)),
@@ -281,6 +276,15 @@ async fn serve_until_stopped(
     closed.map_err(Failure::Close)?;
     tracing::info!("stopped; everything acknowledged is stored");
     Ok(())
+}
+
+fn say_listening(server: &Server, flags: &Flags) {
+    tracing::info!(
+        address = %server.local_addr(),
+        store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
+        version = VERSION,
+        "kanyun-adapter is listening"
+    );
 }
 
 async fn bind_api(flags: &LegacyFlags, conf: &KanyunConf) -> Result<Option<Api>, BindError> {

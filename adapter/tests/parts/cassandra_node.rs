@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep};
 /// How long a node may take to start on a busy machine.
 const START_MAX: Duration = Duration::from_mins(3);
 
+/// How long the threads of a node may take to stop on a busy machine.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
 /// Runs the node, says its process id, and stops it once our end of its standard input is closed:
 /// that happens however the test process ends, a panic or a signal included.
 const KEEPER: &str = r#"
@@ -92,11 +95,37 @@ impl Node {
         ends.collect::<Vec<_>>().join("\n")
     }
 
-    /// Sends the node a signal, as in `STOP`.
-    pub(crate) fn signal(&self, name: &str) {
+    /// Stops the node as it stands. The signal is sent at once, but on a busy machine its threads
+    /// go on for a while: this waits until the last has stopped.
+    pub(crate) async fn pause(&self) {
+        self.signal("STOP");
+        let deadline = Instant::now() + STOP_MAX;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "the node goes on after SIGSTOP");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Lets a paused node go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
         let sent =
             Command::new("kill").arg(format!("-{name}")).arg(self.process.to_string()).status();
         assert!(sent.unwrap().success(), "kill -{name}");
+    }
+
+    /// Whether every thread is in state `T` of proc(5).
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process)).unwrap();
+        threads.filter_map(Result::ok).all(|thread| {
+            // A thread may end between the two reads.
+            std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| {
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+        })
     }
 }
 

@@ -333,11 +333,11 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
     };
     store.append(rows(b"before")).await.unwrap();
 
-    node.signal("STOP");
+    node.pause().await;
     let start = Instant::now();
     let failed = store.append(rows(b"while")).await;
     let took = start.elapsed();
-    node.signal("CONT");
+    node.resume();
     let error = failed.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("writing samples in Cassandra"), "{error}");
@@ -356,10 +356,10 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
     assert!(read.iter().any(|payload| &payload[..] == b"after"));
 
     // A pause shorter than the deadline is not noticed but by the time it takes.
-    node.signal("STOP");
+    node.pause().await;
     let pausing = async {
         tokio::time::sleep(Duration::from_secs(8)).await;
-        node.signal("CONT");
+        node.resume();
     };
     let (written, ()) = tokio::join!(store.append(rows(b"through")), pausing);
     written.unwrap();
