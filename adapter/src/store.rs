@@ -318,6 +318,11 @@ impl Store {
         }
     }
 
+    /// Whether other processes write to it as well.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Store::Cassandra(_))
+    }
+
     /// How many reads of one query it serves at once with profit.
     pub fn reads_at_once(&self) -> usize {
         match self {

@@ -147,6 +147,9 @@ impl Committer {
         let rows = Rows { index, late: self.late_rows(&head), head };
         self.metrics.sealing().late(rows.late.len());
         let result = self.store.append(rows).await;
+        if !new_series.is_empty() {
+            self.known.generation.fetch_add(1, Ordering::AcqRel);
+        }
         drop(committing);
         drop(memory);
         match &result {
