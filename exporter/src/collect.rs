@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::libvirt::CallCounts;
+use crate::selection::Collectors;
 use crate::snapshot::{Guest, Scrape, Snapshot, Step, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::worker::{Job, PARTS_MAX, Part, Source, Status, Worker};
@@ -47,8 +48,8 @@ struct State {
     worker: Option<Worker>,
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
-    /// When the newest collection began.
-    began: Option<Instant>,
+    /// When the newest collection began, and what it was for.
+    began: Option<(Instant, Collectors)>,
 }
 
 impl Collector {
@@ -70,20 +71,24 @@ impl Collector {
         self.attempted.load(Ordering::Acquire)
     }
 
-    /// What libvirtd says now, or as much of it as came before `deadline`.
-    pub(crate) async fn snapshot(&self, deadline: Instant) -> Result<Arc<Snapshot>, Crowded> {
+    /// What libvirtd says now for these collectors, or as much of it as came before `deadline`.
+    pub(crate) async fn snapshot(
+        &self,
+        deadline: Instant,
+        wanted: Collectors,
+    ) -> Result<Arc<Snapshot>, Crowded> {
         let arrived = Instant::now();
         let _place = Place::take(&self.waiting)?;
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
             // Another scrape's collection is stuck; it keeps the books.
             return Ok(Arc::new(unanswered(&self.last(), arrived.elapsed())));
         };
-        if state.began.is_some_and(|began| began >= arrived) {
+        if state.began.is_some_and(|(began, had)| began >= arrived && had.covers(wanted)) {
             return Ok(self.last());
         }
         let began = Instant::now();
         let (outcome, (traffic, step)) =
-            tokio::join!(self.collect(&mut state, deadline), self.traffic(deadline));
+            tokio::join!(self.collect(&mut state, deadline, wanted), self.traffic(deadline));
         self.attempted.store(true, Ordering::Release);
         let mut snapshot = self.judge(outcome, arrived.elapsed());
         snapshot.traffic = traffic;
@@ -94,7 +99,7 @@ impl Collector {
         let snapshot = Arc::new(snapshot);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
         // Only with the result: a scrape that was cancelled half-way has none to share.
-        state.began = Some(began);
+        state.began = Some((began, wanted));
         Ok(snapshot)
     }
 
@@ -113,12 +118,12 @@ impl Collector {
     }
 
     /// Runs one job; gives its thread up when the deadline comes first.
-    async fn collect(&self, state: &mut State, deadline: Instant) -> Outcome {
+    async fn collect(&self, state: &mut State, deadline: Instant, wanted: Collectors) -> Outcome {
         state.given_up.retain(|status| !status.is_finished());
         let in_detail = state.given_up.iter().filter(|status| status.is_in_detail()).count();
         let detail = in_detail < GIVEN_UP_IN_DETAIL_MAX;
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
-        if let Some(error) = self.ask(state, Job { detail, parts }) {
+        if let Some(error) = self.ask(state, Job { detail, wanted, parts }) {
             tracing::warn!(error, "libvirt is not asked");
             return Outcome { part: None, complete: false };
         }
@@ -147,9 +152,9 @@ impl Collector {
 
     /// Hands the job to the worker, or to a new one where that is stuck or gone. Says why if there is none.
     fn ask(&self, state: &mut State, job: Job) -> Option<String> {
-        let Job { detail, parts } = job;
+        let Job { detail, wanted, parts } = job;
         if let Some(worker) = &state.worker {
-            if worker.ask(Job { detail, parts: parts.clone() }) {
+            if worker.ask(Job { detail, wanted, parts: parts.clone() }) {
                 return None;
             }
             give_up(state);
@@ -160,7 +165,7 @@ impl Collector {
         }
         match Worker::start(self.source.clone(), Arc::clone(&self.counts)) {
             Ok(worker) => {
-                let asked = worker.ask(Job { detail, parts });
+                let asked = worker.ask(Job { detail, wanted, parts });
                 state.worker = Some(worker);
                 (!asked).then(|| "a new libvirt thread ended at once".to_owned())
             }

@@ -2,18 +2,40 @@
 //! names of virConnectGetAllDomainStats and nothing of how they are fetched. Unknown fields are passed over: newer
 //! libvirts report more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::snapshot::{Block, Guest, Interface, Memory, Vcpu};
+
+/// One guest's statistics as libvirt's bulk calls return them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    /// libvirt's name of the guest.
+    pub(crate) name: String,
+    /// Its UUID.
+    pub(crate) uuid: String,
+    /// libvirt's number of this run; `None` while it is shut off.
+    pub(crate) id: Option<u32>,
+    /// Field names and values.
+    pub(crate) params: Vec<(String, Param)>,
+}
+
+impl From<Record> for Guest {
+    fn from(record: Record) -> Self {
+        let Record { name, uuid, id, params } = record;
+        let mut guest = Self { name, uuid, id, ..Self::default() };
+        fold(&mut guest, params);
+        guest
+    }
+}
 
 /// The value of a typed parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Param {
-    /// Any of libvirt's integers that is not negative.
+    /// Any of libvirt's integers that is not negative; booleans are 0 and 1.
     Whole(u64),
     /// A text, as far as it was UTF-8.
     Text(String),
-    /// Negative integers, floating point and booleans: no field read here has them.
+    /// Negative integers and floating point: no field read here has them.
     Other,
 }
 
@@ -24,6 +46,30 @@ impl Param {
             Self::Text(_) | Self::Other => None,
         }
     }
+}
+
+/// Adds to guests what the call that asks their monitors found out. A running guest that it says nothing of, or too little,
+/// is flagged; figures of another run of it are not used.
+pub(crate) fn add_details(guests: &mut [Guest], details: Vec<Guest>) {
+    let mut found: HashMap<String, Guest> =
+        details.into_iter().map(|guest| (guest.uuid.clone(), guest)).collect();
+    for guest in guests {
+        let detail = found.remove(&guest.uuid).filter(|detail| detail.id == guest.id);
+        guest.timed_out = guest.is_active() && detail.as_ref().is_none_or(is_busy);
+        if let Some(detail) = detail {
+            guest.cpu = detail.cpu;
+            guest.vcpus = detail.vcpus;
+            guest.memory = detail.memory;
+            guest.blocks = detail.blocks;
+        }
+    }
+}
+
+/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
+/// and its process's memory is missing.
+fn is_busy(detail: &Guest) -> bool {
+    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
+    no_counters && detail.memory.rss_kib.is_none()
 }
 
 /// Adds the fields of one record to `guest`. Devices are numbered by libvirt, with holes; a device without a name

@@ -13,8 +13,10 @@ use tokio::sync::mpsc::Sender;
 
 use crate::config::Config;
 use crate::libvirt::{CallCounts, Connection, LibvirtError, connection_uri, is_local};
+use crate::selection::Collectors;
 use crate::snapshot::{Description, Guest, Host, Step};
 use crate::start_time::StartTimes;
+use crate::stats;
 use crate::xml;
 
 /// A guest's XML is read again after this time even if nothing seems to have changed: nova rewrites a guest's metadata
@@ -46,6 +48,8 @@ impl Source {
 pub(crate) struct Job {
     /// Whether to ask the guests' monitors as well.
     pub(crate) detail: bool,
+    /// What the page shows, and so what to ask them.
+    pub(crate) wanted: Collectors,
     /// Where its parts go.
     pub(crate) parts: Sender<Part>,
 }
@@ -204,7 +208,7 @@ impl Reader {
         }
         let started = Instant::now();
         self.status.in_detail.store(true, Ordering::Release);
-        let detail = self.detail(&mut guests);
+        let detail = self.detail(&mut guests, job.wanted);
         self.status.in_detail.store(false, Ordering::Release);
         steps.push(step("detail", started, detail));
         self.describe(&mut guests);
@@ -231,36 +235,25 @@ impl Reader {
     }
 
     /// Adds what the monitors say; false if a call failed. A running guest without it is flagged.
-    fn detail(&self, guests: &mut [Guest]) -> bool {
+    fn detail(&self, guests: &mut [Guest], wanted: Collectors) -> bool {
         let Some(connection) = &self.connection else { return false };
-        let active = connection.detail_active();
+        let active = connection.detail_active(wanted);
         let inactive = if guests.iter().all(Guest::is_active) {
             Ok(Vec::new())
         } else {
             connection.detail_inactive()
         };
         let success = active.is_ok() && inactive.is_ok();
-        let mut found: HashMap<String, Guest> = HashMap::new();
+        let mut found = Vec::new();
         for result in [active, inactive] {
             match result {
-                Ok(some) => {
-                    found.extend(some.into_iter().map(|guest| (guest.uuid.clone(), guest)));
-                }
+                Ok(some) => found.extend(some),
                 Err(error) => {
                     tracing::warn!(error = error.to_string(), "guests' details are missing");
                 }
             }
         }
-        for guest in guests {
-            let detail = found.remove(&guest.uuid).filter(|detail| detail.id == guest.id);
-            guest.timed_out = guest.is_active() && detail.as_ref().is_none_or(is_busy);
-            if let Some(detail) = detail {
-                guest.cpu = detail.cpu;
-                guest.vcpus = detail.vcpus;
-                guest.memory = detail.memory;
-                guest.blocks = detail.blocks;
-            }
-        }
+        stats::add_details(guests, found);
         success
     }
 
@@ -337,13 +330,6 @@ impl Described {
         };
         self.id == names.id && self.interfaces == names.interfaces && same_blocks
     }
-}
-
-/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
-/// and its process's memory is missing.
-fn is_busy(detail: &Guest) -> bool {
-    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
-    no_counters && detail.memory.rss_kib.is_none()
 }
 
 fn step(collector: &'static str, started: Instant, success: bool) -> Step {
