@@ -16,7 +16,6 @@ use crate::config::{Command, Config, Repeat, TrafficCommand};
 use crate::snapshot::{Guest, Snapshot, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::traffic::guest_of;
-use crate::worker::Source;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +70,7 @@ fn guests(snapshot: &Snapshot, config: &Config) -> Result<Vec<Guest>, CommandErr
 
 async fn show_traffic(config: &Config, repeat: Repeat) -> Result<(), CommandError> {
     let firewall = Firewall::new(&config.traffic);
-    let collector = Collector::new(Source::of(config), Some(firewall));
+    let collector = Collector::new(config, Some(firewall));
     let mut before: Option<Traffic> = None;
     every(repeat, async |out| {
         let snapshot = snapshot(&collector, config).await?;
@@ -93,7 +92,7 @@ async fn show_traffic(config: &Config, repeat: Repeat) -> Result<(), CommandErro
 }
 
 async fn show_guests(config: &Config, repeat: Repeat) -> Result<(), CommandError> {
-    let collector = Collector::new(Source::of(config), None);
+    let collector = Collector::new(config, None);
     let mut before: Option<(Instant, Vec<Guest>)> = None;
     every(repeat, async |out| {
         let snapshot = snapshot(&collector, config).await?;
@@ -108,7 +107,7 @@ async fn show_guests(config: &Config, repeat: Repeat) -> Result<(), CommandError
 }
 
 async fn show_guest(config: &Config, id: &str) -> Result<(), CommandError> {
-    let collector = Collector::new(Source::of(config), None);
+    let collector = Collector::new(config, None);
     let snapshot = snapshot(&collector, config).await?;
     let guests = guests(&snapshot, config)?;
     let wanted = guest_of(id).unwrap_or_default();

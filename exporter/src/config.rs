@@ -50,6 +50,16 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub scrape_timeout_offset: Duration,
 
+    /// Oldest figures that are shown of a guest that does not answer; 0 shows none but this scrape's
+    #[arg(long = "scrape.max-age", value_name = "DURATION", default_value = "2m")]
+    #[arg(value_parser = age)]
+    pub scrape_max_age: Duration,
+
+    /// Connections by which guests' monitors are read side by side
+    #[arg(long = "libvirt.connections", value_name = "NUMBER", default_value = "4")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub libvirt_connections: u8,
+
     /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
     #[arg(long = "collector.traffic", help_heading = "External traffic")]
     pub collect_traffic: bool,
@@ -239,6 +249,11 @@ fn telemetry_path(text: &str) -> Result<String, String> {
     Err("a path begins with a slash, such as /metrics, and is not the start page".to_owned())
 }
 
+/// A duration, or none at all.
+fn age(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 /// `500ms`, `10s`, `2m`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "give a time such as 500ms, 10s or 1m, more than 0 and at most 1h".to_owned();
@@ -354,6 +369,16 @@ mod tests {
         for text in ["", "s", "-1s", "0s", "2h", "1d", "NaN", "inf", "1e400s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn old_figures_can_be_done_without() {
+        for (text, seconds) in [("0", 0), ("0s", 0), ("90s", 90), ("2m", 120)] {
+            let config = config(&[&format!("--scrape.max-age={text}")]).unwrap();
+            assert_eq!(config.scrape_max_age, Duration::from_secs(seconds), "{text}");
+        }
+        assert!(config(&["--scrape.max-age=-1s"]).is_err());
+        assert!(config(&["--libvirt.connections=0"]).is_err());
     }
 
     #[test]

@@ -3,12 +3,16 @@
 
 mod records;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 use crate::snapshot::{Calls, Guest, Host};
@@ -33,6 +37,14 @@ const DETAIL_INACTIVE: u32 = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STA
 pub(crate) struct LibvirtError {
     call: &'static str,
     message: String,
+    is_gone: bool,
+}
+
+impl LibvirtError {
+    /// Whether the guest that was asked for is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
 }
 
 /// The functions of libvirt that are counted.
@@ -43,17 +55,19 @@ enum Call {
     Node,
     Stats,
     GuestStats,
+    List,
     Lookup,
     Xml,
 }
 
 impl Call {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Open, "open"),
         (Self::Version, "version"),
         (Self::Node, "node"),
         (Self::Stats, "stats"),
         (Self::GuestStats, "guest_stats"),
+        (Self::List, "list"),
         (Self::Lookup, "lookup"),
         (Self::Xml, "xml"),
     ];
@@ -97,7 +111,8 @@ impl CallCounts {
         self.total.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
         result.map_err(|error| {
             self.errors.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
-            LibvirtError { call: call.name(), message: error.message().to_owned() }
+            let is_gone = error.code() == Enum::Known(ErrorNumber::NoDomain);
+            LibvirtError { call: call.name(), message: error.message().to_owned(), is_gone }
         })
     }
 }
@@ -108,6 +123,9 @@ pub(crate) struct Connection {
     counts: Arc<CallCounts>,
     /// Versions, asked once a connection: they change only when libvirtd restarts.
     versions: Host,
+    /// Handles of running guests by uuid, for asking about some of them. They name a guest, whichever run of it, and cost
+    /// libvirtd nothing.
+    handles: HashMap<String, Domain>,
 }
 
 impl Connection {
@@ -123,7 +141,7 @@ impl Connection {
             libvirt_library: Connect::version().ok().map(version),
             ..Host::default()
         };
-        Ok(Self { connect, counts, versions })
+        Ok(Self { connect, counts, versions, handles: HashMap::new() })
     }
 
     /// The host as it is now: its processors change while it runs, as some are taken offline. Its size is left out where
@@ -145,8 +163,45 @@ impl Connection {
         self.stats(BASIC, 0, 0)
     }
 
-    /// Running and paused guests with processor time, memory, vCPUs and disks. A guest whose monitor is busy is not waited for: it comes
-    /// with fewer fields.
+    /// Whether libvirtd can still be asked by this connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
+    /// What `detail_active` tells, of these guests only (virDomainListGetStats). Those that are gone are passed over.
+    pub(crate) fn detail_of(&mut self, uuids: &[String]) -> Result<Vec<Guest>, LibvirtError> {
+        if uuids.iter().any(|uuid| !self.handles.contains_key(uuid)) {
+            self.list()?;
+        }
+        let known = uuids.iter().filter_map(|uuid| self.handles.get(uuid));
+        let domains: Vec<&Domain> = known.collect();
+        let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
+        match self.counts.count(Call::GuestStats, records::of(&domains, DETAIL, flags)) {
+            Ok(records) => Ok(records.into_iter().map(guest).collect()),
+            Err(error) if !self.is_alive() => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "asking guest by guest");
+                Ok(self.one_by_one(&domains, DETAIL, flags))
+            }
+        }
+    }
+
+    /// Handles of all running guests, in one call.
+    fn list(&mut self) -> Result<(), LibvirtError> {
+        let active = sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
+        let domains = self.counts.count(Call::List, self.connect.list_all_domains(active))?;
+        self.handles.clear();
+        for domain in domains {
+            // A text that libvirt makes from what the handle holds; it does not ask the daemon.
+            if let Ok(uuid) = domain.uuid_string() {
+                self.handles.insert(uuid, domain);
+            }
+        }
+        Ok(())
+    }
+
+    /// Running and paused guests with processor time, memory, vCPUs and disks. A guest whose monitor is busy is not waited
+    /// for: it comes with fewer fields.
     pub(crate) fn detail_active(&self) -> Result<Vec<Guest>, LibvirtError> {
         let active = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE;
         self.stats(DETAIL, active, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
@@ -173,15 +228,20 @@ impl Connection {
             Ok(records) => return Ok(records.into_iter().map(guest).collect()),
             Err(error) => error,
         };
-        if !self.connect.is_alive().unwrap_or(false) {
+        if !self.is_alive() {
             return Err(error);
         }
         tracing::warn!(error = error.to_string(), "bulk statistics failed, asking guest by guest");
         // The flags that choose active and inactive guests are the same bits here.
-        let domains = self.counts.count(Call::Lookup, self.connect.list_all_domains(choice))?;
+        let domains = self.counts.count(Call::List, self.connect.list_all_domains(choice))?;
+        Ok(self.one_by_one(&domains.iter().collect::<Vec<_>>(), groups, flags))
+    }
+
+    /// A call a guest, without those that fail.
+    fn one_by_one(&self, domains: &[&Domain], groups: u32, flags: u32) -> Vec<Guest> {
         let mut guests = Vec::with_capacity(domains.len());
         for domain in domains {
-            let records = records::of(std::slice::from_ref(&domain), groups, flags);
+            let records = records::of(&[domain], groups, flags);
             match self.counts.count(Call::GuestStats, records) {
                 Ok(records) => guests.extend(records.into_iter().map(guest)),
                 Err(error) => {
@@ -190,7 +250,7 @@ impl Connection {
                 }
             }
         }
-        Ok(guests)
+        guests
     }
 }
 

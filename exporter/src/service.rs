@@ -23,7 +23,6 @@ use crate::config::Config;
 use crate::families::Page;
 use crate::snapshot::Snapshot;
 use crate::traffic::firewall::Firewall;
-use crate::worker::Source;
 
 /// The header in which Prometheus says how long it waits.
 const TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
@@ -103,7 +102,7 @@ impl Pages {
         let shown = Arc::new(Shown::default());
         registry.register_collector(Box::new(Arc::clone(&shown)));
         let firewall = config.collect_traffic.then(|| Firewall::new(&config.traffic));
-        let collector = Collector::new(Source::of(&config), firewall);
+        let collector = Collector::new(&config, firewall);
         (Self { config, collector, registry, shown, writing: Mutex::default() }, own)
     }
 

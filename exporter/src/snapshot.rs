@@ -91,8 +91,11 @@ pub struct Guest {
     pub uuid: String,
     /// libvirt's number of this run of the guest; `None` while it is shut off.
     pub id: Option<u32>,
-    /// The guest runs, but its monitor's figures did not come within this scrape.
+    /// The guest runs, but its monitor's figures did not come within this scrape. What is there of them is of an earlier one.
     pub timed_out: bool,
+    /// How old the oldest of its figures are, in seconds: 0 where all are of this scrape, `None` where those of its
+    /// monitor are missing.
+    pub age_seconds: Option<f64>,
     /// virDomainState as a number.
     pub state: Option<u64>,
     /// Processor time of the whole guest.

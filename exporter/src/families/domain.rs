@@ -24,13 +24,20 @@ const STATE: Series<Guest> = Series {
     value: |guest| whole(guest.state),
 };
 
-const GUEST: [Series<Guest>; 2] = [
+const GUEST: [Series<Guest>; 3] = [
     Series {
         name: "libvirt_domain_timed_out",
         unit: None,
         kind: Kind::Gauge,
-        help: "Whether figures of the domain are missing because libvirt did not deliver them within this scrape",
+        help: "Whether figures of the domain are missing or old because libvirt did not deliver them within this scrape",
         value: |guest| Some(Value::Whole(u64::from(guest.timed_out))),
+    },
+    Series {
+        name: "libvirt_domain_figures_age",
+        unit: Some(Unit::Seconds),
+        kind: Kind::Gauge,
+        help: "How old the oldest figures of the domain on this page are; 0 where all are of this scrape",
+        value: |guest| guest.age_seconds.map(Value::Real),
     },
     Series {
         name: "libvirt_domain_start_time",

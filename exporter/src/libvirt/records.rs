@@ -41,7 +41,7 @@ pub(super) fn of_all(
 }
 
 /// Statistics of these guests, which belong to one connection (virDomainListGetStats).
-pub(super) fn of(domains: &[Domain], groups: c_uint, flags: c_uint) -> Result<Vec<Record>, Error> {
+pub(super) fn of(domains: &[&Domain], groups: c_uint, flags: c_uint) -> Result<Vec<Record>, Error> {
     // SAFETY: the pointers are used only during the call below, while `domains` keeps the references.
     let mut pointers: Vec<sys::virDomainPtr> =
         domains.iter().map(|domain| unsafe { domain.as_ptr() }).collect();

@@ -75,6 +75,7 @@ fn busy() -> Guest {
         uuid: uuid(1),
         id: Some(1),
         timed_out: false,
+        age_seconds: Some(0.0),
         state: Some(1),
         cpu: Cpu {
             time_ns: Some(3_900_333_000),
@@ -196,6 +197,8 @@ fn hostile() -> Guest {
         name: "quoted \"name\" \\".to_owned(),
         uuid: uuid(2),
         id: Some(2),
+        timed_out: true,
+        age_seconds: Some(30.5),
         state: Some(3),
         cpu: Cpu { time_ns: Some(0), ..Cpu::default() },
         description: Some(Arc::new(Description { nova: Some(nova), ..Description::default() })),
