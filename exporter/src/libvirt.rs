@@ -1,14 +1,19 @@
 //! A read-only connection to libvirtd: everything that calls libvirt. Together with libvirt/ the only code that names
 //! `virt`. Calls block, and a call that hangs cannot be cancelled, so this is used on threads of its own (worker.rs).
 
+mod particulars;
 mod records;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 use crate::selection::{CollectorName, Collectors};
@@ -44,6 +49,14 @@ const DETAIL_INACTIVE: u32 = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STA
 pub(crate) struct LibvirtError {
     call: &'static str,
     message: String,
+    is_gone: bool,
+}
+
+impl LibvirtError {
+    /// Whether the guest that was asked for is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
 }
 
 /// The functions of libvirt that are counted.
@@ -54,19 +67,29 @@ enum Call {
     Node,
     Stats,
     GuestStats,
+    List,
     Lookup,
     Xml,
+    Control,
+    Job,
+    Places,
+    Pool,
 }
 
 impl Call {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Open, "open"),
         (Self::Version, "version"),
         (Self::Node, "node"),
         (Self::Stats, "stats"),
         (Self::GuestStats, "guest_stats"),
+        (Self::List, "list"),
         (Self::Lookup, "lookup"),
         (Self::Xml, "xml"),
+        (Self::Control, "control"),
+        (Self::Job, "job"),
+        (Self::Places, "places"),
+        (Self::Pool, "pool"),
     ];
 
     fn name(self) -> &'static str {
@@ -108,7 +131,8 @@ impl CallCounts {
         self.total.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
         result.map_err(|error| {
             self.errors.get(idx).map(|count| count.fetch_add(1, Ordering::Relaxed));
-            LibvirtError { call: call.name(), message: error.message().to_owned() }
+            let is_gone = error.code() == Enum::Known(ErrorNumber::NoDomain);
+            LibvirtError { call: call.name(), message: error.message().to_owned(), is_gone }
         })
     }
 }
@@ -119,6 +143,9 @@ pub(crate) struct Connection {
     counts: Arc<CallCounts>,
     /// Versions, asked once a connection: they change only when libvirtd restarts.
     versions: Host,
+    /// Handles of running guests by uuid, for asking about some of them. They name a guest, whichever run of it, and cost
+    /// libvirtd nothing.
+    handles: HashMap<String, Domain>,
 }
 
 impl Connection {
@@ -132,13 +159,14 @@ impl Connection {
             hypervisor_running: asked(connect.hyp_version()),
             libvirtd_running: asked(connect.lib_version()),
             libvirt_library: Connect::version().ok().map(version),
+            hostname: counts.count(Call::Version, connect.hostname()).ok(),
             ..Host::default()
         };
-        Ok(Self { connect, counts, versions })
+        Ok(Self { connect, counts, versions, handles: HashMap::new() })
     }
 
-    /// The host as it is now: its processors change while it runs, as some are taken offline. Its size is left out where
-    /// libvirt does not tell it.
+    /// The host as it is now: its processors change while it runs, as some are taken offline. What libvirt does not tell
+    /// is left out.
     pub(crate) fn host(&self) -> Host {
         let node = self.counts.count(Call::Node, self.connect.node_info());
         let node = node
@@ -146,7 +174,11 @@ impl Connection {
             .ok();
         Host {
             cpus: node.as_ref().map(|node| u64::from(node.cpus)),
-            memory_kib: node.map(|node| node.memory),
+            memory_kib: node.as_ref().map(|node| node.memory),
+            numa_nodes: node.as_ref().map(|node| u64::from(node.nodes)),
+            cpu_model: node.map(|node| node.model).filter(|model| !model.is_empty()),
+            cpu_ns: self.node_figures(records::node_cpu),
+            memory_by_use_kib: self.memory_by_use(),
             ..self.versions.clone()
         }
     }
@@ -159,6 +191,48 @@ impl Connection {
     /// The same as libvirt's own fields.
     pub(crate) fn basic_records(&self) -> Result<Vec<Record>, LibvirtError> {
         self.stats(BASIC, 0, 0)
+    }
+
+    /// Whether libvirtd can still be asked by this connection.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
+    /// What `detail_active` tells, of these guests only (virDomainListGetStats). Those that are gone are passed over.
+    pub(crate) fn detail_of(
+        &mut self,
+        uuids: &[String],
+        wanted: Collectors,
+    ) -> Result<Vec<Guest>, LibvirtError> {
+        if uuids.iter().any(|uuid| !self.handles.contains_key(uuid)) {
+            self.list()?;
+        }
+        let known = uuids.iter().filter_map(|uuid| self.handles.get(uuid));
+        let domains: Vec<&Domain> = known.collect();
+        let groups = detail_groups(wanted);
+        let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
+        match self.counts.count(Call::GuestStats, records::of(&domains, groups, flags)) {
+            Ok(records) => Ok(guests(records)),
+            Err(error) if !self.is_alive() => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "asking guest by guest");
+                Ok(guests(self.one_by_one(&domains, groups, flags)))
+            }
+        }
+    }
+
+    /// Handles of all running guests, in one call.
+    fn list(&mut self) -> Result<(), LibvirtError> {
+        let active = sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
+        let domains = self.counts.count(Call::List, self.connect.list_all_domains(active))?;
+        self.handles.clear();
+        for domain in domains {
+            // A text that libvirt makes from what the handle holds; it does not ask the daemon.
+            if let Ok(uuid) = domain.uuid_string() {
+                self.handles.insert(uuid, domain);
+            }
+        }
+        Ok(())
     }
 
     /// Running and paused guests with what these collectors show: processor time, memory, vCPUs, disks. A guest whose monitor
@@ -199,15 +273,20 @@ impl Connection {
             Ok(records) => return Ok(records),
             Err(error) => error,
         };
-        if !self.connect.is_alive().unwrap_or(false) {
+        if !self.is_alive() {
             return Err(error);
         }
         tracing::warn!(error = error.to_string(), "bulk statistics failed, asking guest by guest");
         // The flags that choose active and inactive guests are the same bits here.
-        let domains = self.counts.count(Call::Lookup, self.connect.list_all_domains(choice))?;
+        let domains = self.counts.count(Call::List, self.connect.list_all_domains(choice))?;
+        Ok(self.one_by_one(&domains.iter().collect::<Vec<_>>(), groups, flags))
+    }
+
+    /// A call a guest, without those that fail.
+    fn one_by_one(&self, domains: &[&Domain], groups: u32, flags: u32) -> Vec<Record> {
         let mut found = Vec::with_capacity(domains.len());
         for domain in domains {
-            let records = records::of(std::slice::from_ref(&domain), groups, flags);
+            let records = records::of(&[domain], groups, flags);
             match self.counts.count(Call::GuestStats, records) {
                 Ok(records) => found.extend(records),
                 Err(error) => {
@@ -216,7 +295,7 @@ impl Connection {
                 }
             }
         }
-        Ok(found)
+        found
     }
 }
 

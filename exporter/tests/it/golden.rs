@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use expect_test::expect_file;
-use exporter::families::Page;
+use exporter::families::profile::Profile;
+use exporter::families::{Page, Style};
+use exporter::selection::Collectors;
 use exporter::snapshot::{Scrape, Snapshot};
 use prometheus_client::registry::Registry;
 
@@ -19,8 +21,12 @@ use crate::text::{samples, value};
 const KNOWN_LINTS: [&str; 0] = [];
 
 fn openmetrics(snapshot: Snapshot) -> String {
+    styled(snapshot, Style::whole(Profile::Inovex, Collectors::all()))
+}
+
+fn styled(snapshot: Snapshot, style: Style) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(Arc::new(snapshot))));
+    registry.register_collector(Box::new(Page { snapshot: Arc::new(snapshot), style }));
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     page
@@ -73,7 +79,7 @@ fn the_core_names_are_there() {
     for direction in ["receive", "transmit"] {
         for unit in ["bytes", "packets", "errors", "drops"] {
             let name = format!("libvirt_domain_interface_stats_{direction}_{unit}_total");
-            assert!(value(&page, &name, &[uuid, "target_device=\"tap1\""]).is_some(), "{name}");
+            assert!(value(&page, &name, &[uuid, "target_device=\"tap0a1b2c3d-4e\""]).is_some(), "{name}");
         }
     }
     assert_eq!(value(&page, "libvirt_up", &[]), Some(1.0));
