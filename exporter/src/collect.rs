@@ -125,8 +125,7 @@ impl Collector {
             return Ok(self.last().1);
         }
         let began = Instant::now();
-        let pools_wanted = wanted.has(CollectorName::Pool) && self.recording.is_none();
-        let pools = pools_wanted.then(|| self.ask_pools(&mut state));
+        let pools = self.ask_pools(&mut state, wanted);
         let (mut found, (traffic, step), (pools, pool_step)) = tokio::join!(
             self.collect(&mut state, wanted, deadline),
             self.traffic(wanted, deadline),
@@ -142,7 +141,7 @@ impl Collector {
             given_up_threads_total: state.given_up_total + state.monitors.given_up_total(),
             ..Scrape::default()
         };
-        let snapshot = Arc::new(Snapshot { traffic, pools, ..found.snapshot(arrived, scrape) });
+        let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
             (Instant::now(), Arc::clone(&snapshot));
         // Only with the result: a scrape that was cancelled half-way has none to share.
@@ -176,14 +175,23 @@ impl Collector {
         tally.look(Instant::now().into_std(), now_ms as f64 / 1e3, guests);
     }
 
-    /// Asks for the storage pools; none where the thread has not come back from the last time.
-    fn ask_pools(&self, state: &mut State) -> Option<oneshot::Receiver<pools::Answer>> {
+    /// Asks for the storage pools. Where the thread has not come back from the last time, no answer will come.
+    fn ask_pools(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+    ) -> Option<oneshot::Receiver<pools::Answer>> {
+        if !wanted.has(CollectorName::Pool) || self.recording.is_some() {
+            return None;
+        }
         if state.pools.as_ref().is_none_or(|worker| !worker.is_alive()) {
             state.pools = pools::start(&self.source, Arc::clone(&self.counts)).ok();
         }
         let (answer, receiver) = oneshot::channel();
-        let asked = state.pools.as_ref().is_some_and(|worker| worker.ask(pools::Job(answer)));
-        asked.then_some(receiver)
+        if let Some(worker) = &state.pools {
+            worker.ask(pools::Job(answer));
+        }
+        Some(receiver)
     }
 
     fn last(&self) -> (Instant, Arc<Snapshot>) {
@@ -211,7 +219,7 @@ impl Collector {
                 return Found { steps, guests: past.fresh_guests(), ..Found::default() };
             }
             Some(Part::Identities { steps, .. }) => return Found { steps, ..Found::default() },
-            Some(Part::Guests { host, guests, steps }) => (host, guests, steps),
+            Some(Part::Guests { host, guests, steps }) => (*host, guests, steps),
         };
         let started = Instant::now();
         let details = async {
@@ -343,21 +351,18 @@ impl Found {
         let domains = count.and_then(|count| u64::try_from(count).ok());
         let duration_seconds = arrived.elapsed().as_secs_f64();
         let scrape = Scrape { duration_seconds, ..scrape };
-        Snapshot { up, domains, host, guests, scrape, ..Snapshot::default() }
+        Snapshot { up, host, domains, guests, scrape, ..Snapshot::default() }
     }
 }
 
 /// The storage pools, where they were asked for and come in time.
 async fn read_pools(
-    asked: Option<Option<oneshot::Receiver<pools::Answer>>>,
+    asked: Option<oneshot::Receiver<pools::Answer>>,
     deadline: Instant,
 ) -> (Option<Vec<Pool>>, Option<Step>) {
     let Some(asked) = asked else { return (None, None) };
     let began = Instant::now();
-    let answer = match asked {
-        Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
-        None => None,
-    };
+    let answer = timeout_at(deadline, asked).await.ok().and_then(Result::ok);
     let (pools, success) = match answer {
         Some(Ok((pools, all))) => (Some(pools), all),
         Some(Err(error)) => {

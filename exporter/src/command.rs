@@ -21,6 +21,15 @@ use crate::traffic::firewall::Firewall;
 use crate::traffic::guest_of;
 use crate::worker::Source;
 
+/// What the commands show.
+const SHOWN: [CollectorName; 5] = [
+    CollectorName::Block,
+    CollectorName::Cpu,
+    CollectorName::Interface,
+    CollectorName::Memory,
+    CollectorName::Traffic,
+];
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -59,8 +68,7 @@ pub async fn run(config: &Config, command: Command) -> Result<(), CommandError> 
 /// What libvirt and, where it is asked for, the firewall say now.
 async fn snapshot(collector: &Collector, config: &Config) -> Result<Arc<Snapshot>, CommandError> {
     let deadline = Instant::now() + config.scrape_timeout;
-    use CollectorName::{Block, Cpu, Interface, Memory, Traffic};
-    let wanted = [Block, Cpu, Interface, Memory, Traffic].into_iter().collect();
+    let wanted = SHOWN.into_iter().collect();
     collector.snapshot(deadline, wanted).await.map_err(CommandError::of)
 }
 

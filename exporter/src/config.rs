@@ -44,6 +44,7 @@ pub struct Config {
 
     /// Folder with the guests' pid files, from which their start times are known
     #[arg(long = "libvirt.run-directory", value_name = "DIR", default_value = "/run/libvirt/qemu")]
+    #[arg(global = true)]
     pub run_directory: PathBuf,
 
     /// Whose names metrics have: inovex' or Tinkoff's

@@ -42,8 +42,9 @@ pub enum RecordingError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
-    /// The format.
-    kanyun_recording: u32,
+    /// The format, under a name that says what the file is.
+    #[serde(rename = "kanyun_recording")]
+    format: u32,
     /// When it was made, in milliseconds since 1970.
     recorded_at_ms: u64,
     host: RecordedHost,
@@ -141,7 +142,7 @@ impl Recording {
         let mut guests: Vec<RecordedGuest> = guests.collect();
         guests.sort_by(|one, other| one.name.cmp(&other.name));
         let pools = takes.pools.into_iter().map(RecordedPool::from).collect();
-        Self { kanyun_recording: FORMAT, recorded_at_ms, host: host.into(), guests, pools }
+        Self { format: FORMAT, recorded_at_ms, host: host.into(), guests, pools }
     }
 
     /// Reads a recording.
@@ -157,8 +158,10 @@ impl Recording {
             std::fs::read(path).map_err(|error| RecordingError::File(name.clone(), error))?;
         let found: Self = serde_json::from_slice(&text)
             .map_err(|error| RecordingError::Malformed(name.clone(), error))?;
-        let format = found.kanyun_recording;
-        if format == FORMAT { Ok(found) } else { Err(RecordingError::Format(name, format)) }
+        if found.format == FORMAT {
+            return Ok(found);
+        }
+        Err(RecordingError::Format(name, found.format))
     }
 
     /// The document.

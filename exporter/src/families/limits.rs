@@ -94,7 +94,10 @@ const STATS_PERIOD: Series<Description> = gauge(
     |description| whole(description.stats_period_seconds),
 );
 
-const INTERFACE: [(fn(&Nic) -> &Bandwidth, [Series<Bandwidth>; 3]); 2] = [
+/// Limits of one direction.
+type OfNic = fn(&Nic) -> &Bandwidth;
+
+const INTERFACE: [(OfNic, [Series<Bandwidth>; 3]); 2] = [
     (
         |nic| &nic.receive_limit,
         [

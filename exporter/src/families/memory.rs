@@ -173,7 +173,7 @@ mod tests {
     fn used_memory_by_ceilometers_rule() {
         let used = |available, usable, unused| {
             let (available_kib, usable_kib, unused_kib) = (available, usable, unused);
-            used(&Memory { available_kib, usable_kib, unused_kib, ..Memory::default() })
+            used(&Memory { unused_kib, available_kib, usable_kib, ..Memory::default() })
         };
         assert_eq!(used(Some(100), Some(60), Some(10)), Some(Value::Whole(40 << 10)));
         assert_eq!(used(Some(100), None, Some(10)), Some(Value::Whole(90 << 10)));

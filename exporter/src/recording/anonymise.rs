@@ -34,6 +34,8 @@ const KINDS: [&str; 21] = [
 ];
 /// Attributes that are called `name` and name a kind: `<driver name="qemu">`.
 const NAMED_KINDS: [&str; 6] = ["driver", "feature", "timer", "backend", "source-mode", "alias"];
+/// What names of interfaces begin with that programs number.
+const TAPS: [&str; 3] = ["tap", "vnet", "macvtap"];
 /// Digits of a UUID that a tap's name ends in.
 const PREFIX: usize = 11;
 
@@ -91,8 +93,10 @@ impl Pseudonyms {
         let is_kind = match place.attribute {
             Some("name") => NAMED_KINDS.contains(&place.element) && !place.of_nova,
             Some(attribute) => KINDS.contains(&attribute),
-            None => place.element == "type",
+            None => place.element == "type" || place.element.starts_with("on_"),
         };
+        // What an operator calls a device begins with this; other aliases are libvirt's.
+        let is_kind = is_kind && !value.starts_with("ua-");
         if is_root_name {
             self.guest_name(value)
         } else if is_kind {
@@ -114,13 +118,17 @@ impl Pseudonyms {
 
     /// A name that a program made, as another of the same shape.
     fn text(&mut self, value: &str) -> String {
-        if is_figure(value) || is_disk(value) {
-            return value.to_owned();
-        }
         if is_uuid(value) {
             let begin = self.number("prefix", value.get(..PREFIX).unwrap_or(value));
             let number = self.number("uuid", value);
             return format!("{begin:08x}-0000-4000-8000-{number:012x}");
+        }
+        if is_figure(value) || is_disk(value) {
+            return value.to_owned();
+        }
+        let tap = TAPS.iter().find(|kind| value.strip_prefix(**kind).is_some_and(is_number));
+        if let Some(kind) = tap {
+            return self.numbered("tap", kind, value);
         }
         if let Ok(address) = value.parse::<IpAddr>() {
             let number = self.number("address", value);
@@ -170,10 +178,15 @@ fn is_size(place: &Place<'_>) -> bool {
 
 /// Numbers, and lists of processors.
 fn is_figure(text: &str) -> bool {
+    let hex = text.strip_prefix("0x");
+    let is_hex = hex.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let is_list = text.bytes().all(|byte| byte.is_ascii_digit() || b".,^-".contains(&byte));
     let words = ["yes", "no", "on", "off"];
-    words.contains(&text)
-        || text.bytes().all(|byte| byte.is_ascii_digit() || b".,^-".contains(&byte))
-            && text.parse::<IpAddr>().is_err()
+    is_hex || words.contains(&text) || is_list && text.parse::<IpAddr>().is_err()
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_disk(text: &str) -> bool {

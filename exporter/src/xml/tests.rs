@@ -182,9 +182,8 @@ fn what_a_guest_may_use() {
 
 #[test]
 fn a_thousand_disks() {
-    let disks: String = (0..1000)
-        .map(|n| format!("<disk type='file'><source file='/{n}'/><target dev='vd{n}'/></disk>"))
-        .collect();
+    let disk = |n| format!("<disk type='file'><source file='/{n}'/><target dev='vd{n}'/></disk>");
+    let disks = (0..1000).map(disk).collect::<Vec<String>>().concat();
     let found =
         description(&format!("<domain><devices>{disks}{disks}</devices></domain>")).unwrap();
     assert_eq!(found.disks.len(), 1000);
