@@ -106,7 +106,7 @@ impl Collector {
         }
         let began = Instant::now();
         let (found, (traffic, step)) =
-            tokio::join!(self.collect(&mut state, deadline), self.traffic(deadline));
+            tokio::join!(self.collect(&mut state, (began, deadline)), self.traffic(deadline));
         self.attempted.store(true, Ordering::Release);
         let scrape = Scrape {
             steps: found.steps.iter().cloned().chain(step).collect(),
@@ -116,8 +116,10 @@ impl Collector {
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { traffic, ..found.snapshot(arrived, scrape) });
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            (Instant::now(), Arc::clone(&snapshot));
+        // Its figures are taken to be as old as its beginning.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (began, Arc::clone(&snapshot));
+        drop(last);
         // Only with the result: a scrape that was cancelled half-way has none to share.
         state.began = Some(began);
         Ok(snapshot)
@@ -139,9 +141,9 @@ impl Collector {
     }
 
     /// Who is there, and then side by side who they are and what their monitors say.
-    async fn collect(&self, state: &mut State, deadline: Instant) -> Found {
+    async fn collect(&self, state: &mut State, (began, deadline): (Instant, Instant)) -> Found {
         let (taken, last) = self.last();
-        let past = Past::new(&last, taken.elapsed(), self.max_age);
+        let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
         if let Err(error) = self.ask(state, roster::Job::Read(parts)) {
             tracing::warn!(error, "libvirt is not asked");
@@ -221,7 +223,8 @@ impl Collector {
                 return Err(format!("{STUCK_MAX} threads are stuck in libvirt already"));
             }
             let started = roster::start(&self.source, Arc::clone(&self.counts));
-            state.roster = Some(started.map_err(|error| format!("no thread can be started: {error}"))?);
+            state.roster =
+                Some(started.map_err(|error| format!("no thread can be started: {error}"))?);
         }
         let asked = state.roster.as_ref().is_some_and(|worker| worker.ask(job));
         asked.then_some(()).ok_or_else(|| "a new libvirt thread ended at once".to_owned())
@@ -236,7 +239,11 @@ impl Collector {
 
 impl State {
     /// The next part of what is read of the roster; none where it does not come in time, and its thread is given up.
-    async fn part(&mut self, received: &mut mpsc::Receiver<Part>, deadline: Instant) -> Option<Part> {
+    async fn part(
+        &mut self,
+        received: &mut mpsc::Receiver<Part>,
+        deadline: Instant,
+    ) -> Option<Part> {
         match timeout_at(deadline, received.recv()).await {
             Ok(Some(part)) => return Some(part),
             // The thread is dead.

@@ -51,11 +51,7 @@ impl<'a> Past<'a> {
 }
 
 /// Who the guests are. Without `identities`, because the scrape's time is over, what was known before is taken.
-pub(super) fn identify(
-    guests: &mut [Guest],
-    identities: Option<Vec<Identity>>,
-    past: &Past<'_>,
-) {
+pub(super) fn identify(guests: &mut [Guest], identities: Option<Vec<Identity>>, past: &Past<'_>) {
     if let Some(identities) = identities {
         for (guest, identity) in guests.iter_mut().zip(identities) {
             guest.description = identity.description;
@@ -153,3 +149,6 @@ pub(super) fn other_disks(guests: &[Guest], past: &Past<'_>) -> Vec<usize> {
     };
     (0..guests.len()).filter(|idx| guests.get(*idx).is_some_and(changed)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,3 +227,6 @@ fn shares(guests: &[Guest], connections: usize) -> Vec<Open> {
     let open = |(number, (share, uuids))| Open { share, uuids, number, asked: None };
     shares.map(open).collect()
 }
+
+#[cfg(test)]
+mod tests;
