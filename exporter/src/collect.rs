@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::libvirt::CallCounts;
+use crate::selection::Collectors;
 use crate::snapshot::{Guest, Host, Scrape, Snapshot, Step, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::worker::roster::{self, Identity, PARTS_MAX, Part};
@@ -56,8 +57,8 @@ struct State {
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
     monitors: Monitors,
-    /// When the newest collection began.
-    began: Option<Instant>,
+    /// When the newest collection began, and what it was for.
+    began: Option<(Instant, Collectors)>,
 }
 
 impl Collector {
@@ -90,8 +91,12 @@ impl Collector {
         self.attempted.load(Ordering::Acquire)
     }
 
-    /// What libvirtd says now, or as much of it as came before `deadline`.
-    pub(crate) async fn snapshot(&self, deadline: Instant) -> Result<Arc<Snapshot>, Crowded> {
+    /// What libvirtd says now for these collectors, or as much of it as came before `deadline`.
+    pub(crate) async fn snapshot(
+        &self,
+        deadline: Instant,
+        wanted: Collectors,
+    ) -> Result<Arc<Snapshot>, Crowded> {
         let arrived = Instant::now();
         let _place = Place::take(&self.waiting)?;
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
@@ -101,12 +106,14 @@ impl Collector {
             let found = self.unanswered(&Past::new(&last, taken.elapsed(), self.max_age));
             return Ok(Arc::new(found.snapshot(arrived, scrape)));
         };
-        if state.began.is_some_and(|began| began >= arrived) {
+        if state.began.is_some_and(|(began, had)| began >= arrived && had.covers(wanted)) {
             return Ok(self.last().1);
         }
         let began = Instant::now();
-        let (found, (traffic, step)) =
-            tokio::join!(self.collect(&mut state, (began, deadline)), self.traffic(deadline));
+        let (found, (traffic, step)) = tokio::join!(
+            self.collect(&mut state, wanted, (began, deadline)),
+            self.traffic(deadline)
+        );
         self.attempted.store(true, Ordering::Release);
         let scrape = Scrape {
             steps: found.steps.iter().cloned().chain(step).collect(),
@@ -121,7 +128,7 @@ impl Collector {
         *last = (began, Arc::clone(&snapshot));
         drop(last);
         // Only with the result: a scrape that was cancelled half-way has none to share.
-        state.began = Some(began);
+        state.began = Some((began, wanted));
         Ok(snapshot)
     }
 
@@ -141,7 +148,12 @@ impl Collector {
     }
 
     /// Who is there, and then side by side who they are and what their monitors say.
-    async fn collect(&self, state: &mut State, (began, deadline): (Instant, Instant)) -> Found {
+    async fn collect(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+        (began, deadline): (Instant, Instant),
+    ) -> Found {
         let (taken, last) = self.last();
         let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
@@ -160,7 +172,7 @@ impl Collector {
         };
         let started = Instant::now();
         let details = async {
-            let details = state.monitors.read(&guests, deadline).await;
+            let details = state.monitors.read(&guests, wanted, deadline).await;
             (details, started.elapsed())
         };
         let identities = timeout_at(deadline, received.recv());

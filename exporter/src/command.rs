@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::collect::Collector;
 use crate::config::{Command, Config, Repeat, TrafficCommand};
+use crate::selection::Collectors;
 use crate::snapshot::{Guest, Snapshot, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::traffic::guest_of;
@@ -54,7 +55,7 @@ pub async fn run(config: &Config, command: Command) -> Result<(), CommandError> 
 /// What libvirt and, where it is asked for, the firewall say now.
 async fn snapshot(collector: &Collector, config: &Config) -> Result<Arc<Snapshot>, CommandError> {
     let deadline = Instant::now() + config.scrape_timeout;
-    collector.snapshot(deadline).await.map_err(CommandError::of)
+    collector.snapshot(deadline, Collectors::by_default()).await.map_err(CommandError::of)
 }
 
 /// The guests, or why there are none.

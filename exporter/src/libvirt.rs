@@ -15,18 +15,29 @@ use virt::enumutil::Enum;
 use virt::error::ErrorNumber;
 use virt::sys;
 
+use crate::selection::{CollectorName, Collectors};
 use crate::snapshot::{Calls, Guest, Host};
-use crate::stats;
+use crate::stats::Record;
 
 /// Groups that libvirtd answers from what it knows itself: no job on the guest, no monitor. CPU_TOTAL is not among them:
 /// for the time spent in halt polling libvirt 9 asks QEMU's monitor, and one hung guest would then take away the answer
 /// of all.
 const BASIC: u32 = sys::VIR_DOMAIN_STATS_STATE | sys::VIR_DOMAIN_STATS_INTERFACE;
-/// Groups for which libvirtd asks the guest's monitor.
-const DETAIL: u32 = sys::VIR_DOMAIN_STATS_CPU_TOTAL
-    | sys::VIR_DOMAIN_STATS_BALLOON
-    | sys::VIR_DOMAIN_STATS_VCPU
-    | sys::VIR_DOMAIN_STATS_BLOCK;
+/// Groups that are read beside the guest's monitor, and the collectors that they are read for.
+const DETAIL: [(CollectorName, u32); 9] = [
+    (CollectorName::Cpu, sys::VIR_DOMAIN_STATS_CPU_TOTAL),
+    (CollectorName::Vcpu, sys::VIR_DOMAIN_STATS_VCPU),
+    (CollectorName::Memory, sys::VIR_DOMAIN_STATS_BALLOON),
+    (CollectorName::Block, sys::VIR_DOMAIN_STATS_BLOCK),
+    (CollectorName::Perf, sys::VIR_DOMAIN_STATS_PERF),
+    (CollectorName::Monitor, sys::VIR_DOMAIN_STATS_CPU_TOTAL | sys::VIR_DOMAIN_STATS_MEMORY),
+    (CollectorName::Iothread, sys::VIR_DOMAIN_STATS_IOTHREAD),
+    (CollectorName::Dirtyrate, sys::VIR_DOMAIN_STATS_DIRTYRATE),
+    (CollectorName::Kvm, sys::VIR_DOMAIN_STATS_VCPU | sys::VIR_DOMAIN_STATS_VM),
+];
+/// What is read with any of them: the seconds of allocated vCPUs and memory are counted from these, and whether libvirtd
+/// passed a busy guest over shows in its process's memory.
+const ALWAYS: u32 = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU;
 /// The same for guests that do not run: for BLOCK libvirtd would open their image files itself, and dead storage would
 /// hang it.
 const DETAIL_INACTIVE: u32 = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU;
@@ -160,6 +171,11 @@ impl Connection {
 
     /// Every guest with its state and interfaces.
     pub(crate) fn basic(&self) -> Result<Vec<Guest>, LibvirtError> {
+        Ok(guests(self.basic_records()?))
+    }
+
+    /// The same as libvirt's own fields.
+    pub(crate) fn basic_records(&self) -> Result<Vec<Record>, LibvirtError> {
         self.stats(BASIC, 0, 0)
     }
 
@@ -169,19 +185,24 @@ impl Connection {
     }
 
     /// What `detail_active` tells, of these guests only (virDomainListGetStats). Those that are gone are passed over.
-    pub(crate) fn detail_of(&mut self, uuids: &[String]) -> Result<Vec<Guest>, LibvirtError> {
+    pub(crate) fn detail_of(
+        &mut self,
+        uuids: &[String],
+        wanted: Collectors,
+    ) -> Result<Vec<Guest>, LibvirtError> {
+        let groups = detail_groups(wanted);
         if uuids.iter().any(|uuid| !self.handles.contains_key(uuid)) {
             self.list()?;
         }
         let known = uuids.iter().filter_map(|uuid| self.handles.get(uuid));
         let domains: Vec<&Domain> = known.collect();
         let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
-        match self.counts.count(Call::GuestStats, records::of(&domains, DETAIL, flags)) {
-            Ok(records) => Ok(records.into_iter().map(guest).collect()),
+        match self.counts.count(Call::GuestStats, records::of(&domains, groups, flags)) {
+            Ok(records) => Ok(guests(records)),
             Err(error) if !self.is_alive() => Err(error),
             Err(error) => {
                 tracing::warn!(error = error.to_string(), "asking guest by guest");
-                Ok(self.one_by_one(&domains, DETAIL, flags))
+                Ok(guests(self.one_by_one(&domains, groups, flags)))
             }
         }
     }
@@ -200,15 +221,25 @@ impl Connection {
         Ok(())
     }
 
-    /// Running and paused guests with processor time, memory, vCPUs and disks. A guest whose monitor is busy is not waited
-    /// for: it comes with fewer fields.
-    pub(crate) fn detail_active(&self) -> Result<Vec<Guest>, LibvirtError> {
+    /// Running and paused guests with what these collectors show: processor time, memory, vCPUs, disks. A guest whose monitor
+    /// is busy is not waited for: it comes with fewer fields.
+    pub(crate) fn detail_active(&self, wanted: Collectors) -> Result<Vec<Guest>, LibvirtError> {
+        Ok(guests(self.active_records(wanted)?))
+    }
+
+    /// The same as libvirt's own fields.
+    pub(crate) fn active_records(&self, wanted: Collectors) -> Result<Vec<Record>, LibvirtError> {
         let active = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE;
-        self.stats(DETAIL, active, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
+        self.stats(detail_groups(wanted), active, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
     }
 
     /// Guests that do not run, with their configured memory and vCPUs.
     pub(crate) fn detail_inactive(&self) -> Result<Vec<Guest>, LibvirtError> {
+        Ok(guests(self.inactive_records()?))
+    }
+
+    /// The same as libvirt's own fields.
+    pub(crate) fn inactive_records(&self) -> Result<Vec<Record>, LibvirtError> {
         let inactive = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE;
         self.stats(DETAIL_INACTIVE, inactive, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
     }
@@ -222,10 +253,10 @@ impl Connection {
 
     /// One bulk call; if libvirtd refuses it as a whole because of one guest, a call a guest, so that only the bad one
     /// is missing.
-    fn stats(&self, groups: u32, choice: u32, flags: u32) -> Result<Vec<Guest>, LibvirtError> {
+    fn stats(&self, groups: u32, choice: u32, flags: u32) -> Result<Vec<Record>, LibvirtError> {
         let bulk = records::of_all(&self.connect, groups, choice | flags);
         let error = match self.counts.count(Call::Stats, bulk) {
-            Ok(records) => return Ok(records.into_iter().map(guest).collect()),
+            Ok(records) => return Ok(records),
             Err(error) => error,
         };
         if !self.is_alive() {
@@ -238,20 +269,30 @@ impl Connection {
     }
 
     /// A call a guest, without those that fail.
-    fn one_by_one(&self, domains: &[&Domain], groups: u32, flags: u32) -> Vec<Guest> {
-        let mut guests = Vec::with_capacity(domains.len());
+    fn one_by_one(&self, domains: &[&Domain], groups: u32, flags: u32) -> Vec<Record> {
+        let mut found = Vec::with_capacity(domains.len());
         for domain in domains {
             let records = records::of(&[domain], groups, flags);
             match self.counts.count(Call::GuestStats, records) {
-                Ok(records) => guests.extend(records.into_iter().map(guest)),
+                Ok(records) => found.extend(records),
                 Err(error) => {
                     let name = domain.name().unwrap_or_default();
                     tracing::warn!(domain = name, error = error.to_string(), "guest left out");
                 }
             }
         }
-        guests
+        found
     }
+}
+
+/// libvirt's groups for these collectors.
+fn detail_groups(wanted: Collectors) -> u32 {
+    let groups = DETAIL.iter().filter(|(name, _)| wanted.has(*name));
+    groups.fold(ALWAYS, |all, (_, groups)| all | groups)
+}
+
+fn guests(records: Vec<Record>) -> Vec<Guest> {
+    records.into_iter().map(Guest::from).collect()
 }
 
 /// The URI to open: a libvirt URI as it is, a socket's path as QEMU's system connection over that socket.
@@ -279,13 +320,6 @@ pub(crate) fn is_local(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     let transport = scheme.split_once('+').map(|(_, transport)| transport);
     matches!(transport, None | Some("unix")) && rest.starts_with('/')
-}
-
-fn guest(record: records::Record) -> Guest {
-    let records::Record { name, uuid, id, params } = record;
-    let mut guest = Guest { name, uuid, id, ..Guest::default() };
-    stats::fold(&mut guest, params);
-    guest
 }
 
 /// libvirt packs a version as major * 1,000,000 + minor * 1,000 + release.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::collect::Collector;
 use crate::config::Config;
 use crate::families::Page;
+use crate::selection::Collectors;
 use crate::snapshot::Snapshot;
 use crate::traffic::firewall::Firewall;
 
@@ -60,7 +61,7 @@ pub async fn run(
     let mut background = tokio::task::JoinSet::new();
     background.spawn(async move {
         let deadline = Instant::now() + first.config.scrape_timeout;
-        if let Err(error) = first.collector.snapshot(deadline).await {
+        if let Err(error) = first.collector.snapshot(deadline, Collectors::by_default()).await {
             tracing::warn!(%error, "first collection");
         }
     });
@@ -108,7 +109,7 @@ impl Pages {
 
     async fn metrics(&self, call: Call) -> Answer {
         let deadline = Instant::now() + self.config.scrape_time(call.header(TIMEOUT_HEADER));
-        let snapshot = match self.collector.snapshot(deadline).await {
+        let snapshot = match self.collector.snapshot(deadline, Collectors::by_default()).await {
             Ok(snapshot) => snapshot,
             Err(crowded) => return Refusal::busy(crowded.to_string(), RETRY_AFTER).into(),
         };

@@ -6,14 +6,36 @@ use std::collections::BTreeMap;
 
 use crate::snapshot::{Block, Guest, Interface, Memory, Vcpu};
 
+/// One guest's statistics as libvirt's bulk calls return them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    /// libvirt's name of the guest.
+    pub(crate) name: String,
+    /// Its UUID.
+    pub(crate) uuid: String,
+    /// libvirt's number of this run; `None` while it is shut off.
+    pub(crate) id: Option<u32>,
+    /// Field names and values.
+    pub(crate) params: Vec<(String, Param)>,
+}
+
+impl From<Record> for Guest {
+    fn from(record: Record) -> Self {
+        let Record { name, uuid, id, params } = record;
+        let mut guest = Self { name, uuid, id, ..Self::default() };
+        fold(&mut guest, params);
+        guest
+    }
+}
+
 /// The value of a typed parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Param {
-    /// Any of libvirt's integers that is not negative.
+    /// Any of libvirt's integers that is not negative; booleans are 0 and 1.
     Whole(u64),
     /// A text, as far as it was UTF-8.
     Text(String),
-    /// Negative integers, floating point and booleans: no field read here has them.
+    /// Negative integers and floating point: no field read here has them.
     Other,
 }
 
@@ -24,6 +46,13 @@ impl Param {
             Self::Text(_) | Self::Other => None,
         }
     }
+}
+
+/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
+/// and its process's memory is missing.
+pub(crate) fn is_busy(detail: &Guest) -> bool {
+    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
+    no_counters && detail.memory.rss_kib.is_none()
 }
 
 /// Adds the fields of one record to `guest`. Devices are numbered by libvirt, with holes; a device without a name

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::monitors::Details;
 use crate::snapshot::{Guest, Snapshot};
+use crate::stats::is_busy;
 use crate::worker::roster::Identity;
 
 /// The snapshot before this one.
@@ -125,13 +126,6 @@ fn old(guest: &mut Guest, partial: Option<Guest>, before: Option<(&Guest, f64)>)
         start_time_seconds: guest.start_time_seconds,
         ..figures
     };
-}
-
-/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
-/// and its process's memory is missing.
-fn is_busy(detail: &Guest) -> bool {
-    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
-    no_counters && detail.memory.rss_kib.is_none()
 }
 
 /// Guests whose disks are not those of the last scrape, in the same run of the guest: their XML has changed.

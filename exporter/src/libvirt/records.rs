@@ -15,15 +15,7 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
-use crate::stats::Param;
-
-/// One guest's statistics, copied out of libvirt's memory.
-pub(super) struct Record {
-    pub(super) name: String,
-    pub(super) uuid: String,
-    pub(super) id: Option<u32>,
-    pub(super) params: Vec<(String, Param)>,
-}
+use crate::stats::{Param, Record};
 
 /// Statistics of every guest that `flags` choose (virConnectGetAllDomainStats): one call, whatever their number.
 pub(super) fn of_all(
@@ -120,6 +112,7 @@ fn value(param: &sys::virTypedParameter) -> Param {
             sys::VIR_TYPED_PARAM_UINT => Param::Whole(u64::from(param.value.ui)),
             sys::VIR_TYPED_PARAM_LLONG => whole(param.value.l),
             sys::VIR_TYPED_PARAM_ULLONG => Param::Whole(param.value.ul),
+            sys::VIR_TYPED_PARAM_BOOLEAN => Param::Whole(u64::from(param.value.b != 0)),
             sys::VIR_TYPED_PARAM_STRING => text(param.value.s).map_or(Param::Other, Param::Text),
             _ => Param::Other,
         }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Line, Source, Worker};
 use crate::libvirt::{CallCounts, LibvirtError};
+use crate::selection::Collectors;
 use crate::snapshot::Guest;
 
 /// Some of the host's guests.
@@ -25,6 +26,8 @@ pub(crate) enum Share {
 pub(crate) struct Job {
     /// Which.
     pub(crate) share: Share,
+    /// What the page shows of them, and so what to ask.
+    pub(crate) wanted: Collectors,
     /// The number of the share, for the answer.
     pub(crate) number: usize,
     /// Where the answer goes. Unbounded, as a thread must never wait for a scrape; each job sends once.
@@ -44,8 +47,8 @@ pub(crate) struct Answer {
 pub(crate) fn start(source: &Source, counts: Arc<CallCounts>) -> std::io::Result<Worker<Job>> {
     let mut line = Line::new(source, counts);
     Worker::start(move |queue, status| {
-        while let Ok(Job { share, number, answers }) = queue.recv() {
-            let result = read(&mut line, &share).map_err(|error| error.to_string());
+        while let Ok(Job { share, wanted, number, answers }) = queue.recv() {
+            let result = read(&mut line, &share, wanted).map_err(|error| error.to_string());
             status.is_idle_now();
             // Nobody waits any more where the scrape's deadline has passed.
             answers.send(Answer { number, result }).ok();
@@ -53,10 +56,10 @@ pub(crate) fn start(source: &Source, counts: Arc<CallCounts>) -> std::io::Result
     })
 }
 
-fn read(line: &mut Line, share: &Share) -> Result<Vec<Guest>, LibvirtError> {
+fn read(line: &mut Line, share: &Share, wanted: Collectors) -> Result<Vec<Guest>, LibvirtError> {
     line.ask(|connection| match share {
-        Share::Active => connection.detail_active(),
-        Share::Some(uuids) => connection.detail_of(uuids),
+        Share::Active => connection.detail_active(wanted),
+        Share::Some(uuids) => connection.detail_of(uuids, wanted),
         Share::Inactive => connection.detail_inactive(),
     })
 }

@@ -55,7 +55,7 @@ fn monitors(connections: usize, host: &Arc<Host>) -> Monitors {
     Monitors::new(connections, move || {
         let host = Arc::clone(&host);
         Worker::start(move |queue: &std::sync::mpsc::Receiver<Job>, status| {
-            while let Ok(Job { share, number, answers }) = queue.recv() {
+            while let Ok(Job { share, number, answers, .. }) = queue.recv() {
                 let uuids = match share {
                     Share::Some(uuids) => uuids,
                     Share::Active | Share::Inactive => panic!("more guests than for one call"),
@@ -95,7 +95,7 @@ fn every_guest_is_read_once_by_a_few_threads() {
     let (host, guests) = (Arc::<Host>::default(), guests(100));
     let mut monitors = monitors(4, &host);
     for _ in 0..20 {
-        let details = runtime().block_on(monitors.read(&guests, soon(60)));
+        let details = runtime().block_on(monitors.read(&guests, Collectors::all(), soon(60)));
         assert_eq!(details.found.len(), 100);
         assert_eq!(details.unanswered.len(), 0);
     }
@@ -107,10 +107,10 @@ fn every_guest_is_read_once_by_a_few_threads() {
 fn a_hung_guest_costs_its_neighbours_nothing() {
     let host = Host::with_hung(&[3, 50, 51]);
     let mut monitors = monitors(4, &host);
-    let details = runtime().block_on(monitors.read(&guests(100), soon(60)));
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
     assert_eq!(details.found.len(), 100, "the others were asked for again");
     settled(&mut monitors, 3);
-    let details = runtime().block_on(monitors.read(&guests(100), soon(60)));
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
     assert_eq!(details.found.len(), 100);
     settled(&mut monitors, 3);
     assert!(monitors.given_up_total() >= 3);
@@ -125,19 +125,19 @@ fn the_deadline_is_kept_where_no_other_thread_may_start() {
     let mut monitors = monitors(4, &host);
     for _ in 0..4 {
         let began = Instant::now();
-        let details = runtime().block_on(monitors.read(&guests(100), soon(1)));
+        let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(1)));
         assert!(details.found.len() < 100 && !details.unanswered.is_empty());
         assert!(began.elapsed() < Duration::from_secs(30), "no bound was kept");
         assert!(monitors.stuck() <= STUCK_MAX);
     }
     assert_eq!(monitors.stuck(), STUCK_MAX);
     let began = Instant::now();
-    let details = runtime().block_on(monitors.read(&guests(100), soon(600)));
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(600)));
     assert_eq!(details.unanswered.len(), 100);
     assert!(began.elapsed() < Duration::from_secs(300), "who cannot be asked is not waited for");
     host.recover();
     settled(&mut monitors, 0);
-    let details = runtime().block_on(monitors.read(&guests(100), soon(60)));
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
     assert_eq!(details.found.len(), 100);
 }
 
@@ -147,7 +147,7 @@ fn one_share_that_fails_takes_no_other_with_it() {
         let mut guests = guests(99);
         guests.push(guest(word));
         let mut monitors = monitors(4, &Arc::default());
-        let details = runtime().block_on(monitors.read(&guests, soon(2)));
+        let details = runtime().block_on(monitors.read(&guests, Collectors::all(), soon(2)));
         assert!(details.unanswered.contains(word), "{word}");
         assert_eq!(details.found.len() + details.unanswered.len(), 100);
         assert!(details.unanswered.len() <= SHARE_MAX);
