@@ -127,7 +127,7 @@ impl Collector {
         let began = Instant::now();
         let pools = self.ask_pools(&mut state, wanted);
         let (mut found, (traffic, step), (pools, pool_step)) = tokio::join!(
-            self.collect(&mut state, wanted, deadline),
+            self.collect(&mut state, wanted, (began, deadline)),
             self.traffic(wanted, deadline),
             read_pools(pools, deadline)
         );
@@ -142,8 +142,10 @@ impl Collector {
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            (Instant::now(), Arc::clone(&snapshot));
+        // Its figures are taken to be as old as its beginning.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (began, Arc::clone(&snapshot));
+        drop(last);
         // Only with the result: a scrape that was cancelled half-way has none to share.
         state.began = Some((began, wanted));
         Ok(snapshot)
@@ -200,13 +202,18 @@ impl Collector {
     }
 
     /// Who is there, and then side by side who they are and what their monitors say.
-    async fn collect(&self, state: &mut State, wanted: Collectors, deadline: Instant) -> Found {
+    async fn collect(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+        (began, deadline): (Instant, Instant),
+    ) -> Found {
         if let Some(recording) = &self.recording {
             let Snapshot { host, guests, pools, .. } = recording.snapshot();
             return Found { up: true, host, guests, pools, steps: Vec::new() };
         }
         let (taken, last) = self.last();
-        let past = Past::new(&last, taken.elapsed(), self.max_age);
+        let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
         if let Err(error) = self.ask(state, roster::Job::Read(parts)) {
             tracing::warn!(error, "libvirt is not asked");

@@ -145,3 +145,6 @@ pub(super) fn other_disks(guests: &[Guest], past: &Past<'_>) -> Vec<usize> {
     };
     (0..guests.len()).filter(|idx| guests.get(*idx).is_some_and(changed)).collect()
 }
+
+#[cfg(test)]
+mod tests;

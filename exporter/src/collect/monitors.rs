@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout_at};
 
 use crate::selection::Collectors;
@@ -94,10 +94,11 @@ impl Monitors {
         self.give_up_busy();
         let patience = (deadline.saturating_duration_since(Instant::now()) / 4).min(PATIENCE_MAX);
         let (sender, mut answers) = unbounded_channel();
+        let job = |share, number| Job { share, wanted, number, answers: sender.clone() };
         let mut open = shares(guests, self.connections);
         let mut details = Details::default();
         while !open.is_empty() {
-            self.give_out(&mut open, patience, (wanted, &sender));
+            self.give_out(&mut open, patience, job);
             if self.threads.is_empty() {
                 tracing::warn!("guests' monitors are not asked: too many calls are stuck already");
                 break;
@@ -122,7 +123,7 @@ impl Monitors {
         &mut self,
         open: &mut [Open],
         patience: Duration,
-        (wanted, answers): (Collectors, &UnboundedSender<Answer>),
+        job: impl Fn(Share, usize) -> Job,
     ) {
         let now = Instant::now();
         open.sort_by_key(|left| left.asked);
@@ -131,9 +132,7 @@ impl Monitors {
                 continue;
             }
             let Some(thread) = self.free(patience) else { return };
-            let share = left.share.clone();
-            let job = Job { share, wanted, number: left.number, answers: answers.clone() };
-            if thread.worker.ask(job) {
+            if thread.worker.ask(job(left.share.clone(), left.number)) {
                 (thread.asked, left.asked) = (Some(now), Some(now));
             }
         }
@@ -233,3 +232,6 @@ fn shares(guests: &[Guest], connections: usize) -> Vec<Open> {
     let open = |(number, (share, uuids))| Open { share, uuids, number, asked: None };
     shares.map(open).collect()
 }
+
+#[cfg(test)]
+mod tests;
