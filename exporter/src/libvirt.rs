@@ -70,14 +70,13 @@ enum Call {
     List,
     Lookup,
     Xml,
-    Control,
     Job,
     Places,
     Pool,
 }
 
 impl Call {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Open, "open"),
         (Self::Version, "version"),
         (Self::Node, "node"),
@@ -86,7 +85,6 @@ impl Call {
         (Self::List, "list"),
         (Self::Lookup, "lookup"),
         (Self::Xml, "xml"),
-        (Self::Control, "control"),
         (Self::Job, "job"),
         (Self::Places, "places"),
         (Self::Pool, "pool"),

@@ -18,16 +18,12 @@ const VCPUS_MAX: usize = 4096;
 type NodeFigures = fn(&Connect) -> Result<Vec<(String, u64)>, virt::error::Error>;
 
 impl Connection {
-    /// Sets each running guest's job, where its monitor answered: of a guest that hangs the job is not asked for. It stays
+    /// Sets each running guest's job, where its monitor answered: libvirtd would wait for one that hangs. It stays
     /// unknown where it cannot be read.
     pub(crate) fn jobs(&mut self, guests: &mut [Guest]) -> Result<(), LibvirtError> {
         self.find(guests)?;
         for (domain, guest) in answering(&self.handles, guests) {
-            guest.job = match self.counts.count(Call::Control, records::has_job(domain)) {
-                Ok(false) => Some(Job::default()),
-                Ok(true) => self.counts.count(Call::Job, records::job(domain)).ok().and_then(job),
-                Err(_) => None,
-            };
+            guest.job = self.counts.count(Call::Job, records::job(domain)).ok().and_then(job);
         }
         Ok(())
     }

@@ -49,15 +49,7 @@ pub(super) fn of(domains: &[&Domain], groups: c_uint, flags: c_uint) -> Result<V
     list.records(count)
 }
 
-/// Whether a job runs on the guest (virDomainGetControlInfo): asks neither its monitor nor waits for the job.
-pub(super) fn has_job(domain: &Domain) -> Result<bool, Error> {
-    let mut info = sys::virDomainControlInfo { state: 0, details: 0, stateTime: 0 };
-    // SAFETY: `domain` keeps its pointer alive, and `info` is a valid place to write to.
-    let done = unsafe { sys::virDomainGetControlInfo(domain.as_ptr(), &raw mut info, 0) };
-    if done < 0 { Err(Error::last_error()) } else { Ok(info.state == sys::VIR_DOMAIN_CONTROL_JOB) }
-}
-
-/// A guest's job (virDomainGetJobStats): its type, and its fields.
+/// A guest's job (virDomainGetJobStats): its type, 0 where there is none, and its fields.
 pub(super) fn job(domain: &Domain) -> Result<(c_int, Vec<(String, Param)>), Error> {
     let (mut kind, mut count) = (0, 0);
     let mut list = ParamList { params: ptr::null_mut(), count: 0 };
