@@ -15,3 +15,4 @@ mod libvirtd;
 mod real;
 mod text;
 mod traffic;
+mod whole_page;
