@@ -1,11 +1,13 @@
 //! Which shards this sealer works on: those whose leases it holds, no more than its share of them.
 //! Leases keep sealers from doing the same work twice; nothing that is right or wrong hangs on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
 
 use crate::engine::Engine;
 use crate::limits;
@@ -58,28 +60,30 @@ impl Shares {
         let sealers = self.engine.sealers(&self.sealer).await?;
         let shards: Vec<Shard> = self.engine.shards().collect();
         let share = shards.len().div_ceil(sealers.max(1));
-        let ours = self.held();
-        for (number, shard) in ours.iter().enumerate() {
-            if number < share {
-                self.hold(*shard, time).await?;
-            } else {
-                // First: no work begins on it any more.
-                self.locked().remove(shard);
-                self.engine.release(*shard, &self.sealer).await?;
-            }
+        let mut ours = self.held();
+        let more = ours.split_off(share.min(ours.len()));
+        self.hold_each(&ours, time).await?;
+        for shard in more {
+            // First: no work begins on it any more.
+            self.locked().remove(&shard);
+            self.engine.release(shard, &self.sealer).await?;
         }
         // Sealers that start together do not ask for the same ones.
         let begin = chance() % shards.len().max(1);
-        for shard in shards.iter().cycle().skip(begin).take(shards.len()) {
-            if self.held().len() >= share {
-                break;
-            }
-            if !self.holds(*shard) {
-                self.hold(*shard, time).await?;
-            }
+        let others = shards.iter().cycle().skip(begin).take(shards.len()).copied();
+        let mut others: VecDeque<Shard> = others.filter(|shard| !self.holds(*shard)).collect();
+        while !others.is_empty() && self.held().len() < share {
+            let missing = (share - self.held().len()).min(others.len());
+            let asked: Vec<Shard> = others.drain(..missing).collect();
+            self.hold_each(&asked, time).await?;
         }
         self.metrics.sealing().shards(self.held().len());
         Ok(())
+    }
+
+    /// Asks for some shards at once: each answer takes several rounds of the cluster's.
+    async fn hold_each(&self, shards: &[Shard], time: Duration) -> Result<(), StoreError> {
+        try_join_all(shards.iter().map(|shard| self.hold(*shard, time))).await.map(drop)
     }
 
     async fn hold(&self, shard: Shard, time: Duration) -> Result<(), StoreError> {

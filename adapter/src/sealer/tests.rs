@@ -207,7 +207,10 @@ async fn all_stands(works: &Works, arrived: &[Arrival], now_ms: i64) -> Result<(
     let series = stored(arrived);
     let guest = Guest::Uuid("u1".to_owned());
     let meter = Arc::new(Meter::new(Arc::clone(&works.engine)));
-    prop_assert!(works.engine.late_page(None, None).await.unwrap().is_empty(), "late rows are left");
+    prop_assert!(
+        works.engine.late_page(None, None).await.unwrap().is_empty(),
+        "late rows are left"
+    );
     let samples = series.iter().flat_map(|one| &one.samples);
     let hours: BTreeSet<Hour> = samples.map(|sample| Hour::of(sample.timestamp_ms)).collect();
     for hour in hours {

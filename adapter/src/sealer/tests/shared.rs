@@ -5,7 +5,8 @@ use super::*;
 use crate::store::cassandra::tests::{node, node_alone, settings};
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 
-const LEASE: Duration = Duration::from_secs(3);
+/// Longer than a busy node takes to be asked for all shards.
+const LEASE: Duration = Duration::from_secs(10);
 
 /// Two adapters on a keyspace of their own, on one clock.
 async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {

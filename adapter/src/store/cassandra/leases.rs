@@ -76,9 +76,7 @@ impl Cassandra {
             let first = self.cluster_micros().await?.max(last.map_or(0, |last| last + 1));
             let end = first + i64::from(count.max(1)) - 1;
             let decided = match last {
-                Some(last) => {
-                    decide(shared, &statements.next_turn, (end, THE_PART, last)).await?
-                }
+                Some(last) => decide(shared, &statements.next_turn, (end, THE_PART, last)).await?,
                 None => decide(shared, &statements.first_turn, (THE_PART, end)).await?,
             };
             if decided.is_made {

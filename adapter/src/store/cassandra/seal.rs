@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::minutes::{self, MinuteValues};
 use super::stage::{Stage, batches};
-use super::write::{Ages, LateKey, late_key, guest_shard};
+use super::write::{Ages, LateKey, guest_shard, late_key};
 use crate::model::time::{Day, Month};
 use crate::store::StoreError;
 use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Projection, Sealed};

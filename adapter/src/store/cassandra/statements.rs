@@ -207,9 +207,7 @@ fn reading(table: &str) -> (&'static str, i32) {
         "metric_series" | "postings" | "metrics" | "row_keys" => {
             ("reading the index", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
-        "leases" | "sealers" | "turns" => {
-            ("reading who seals", limits::CASSANDRA_INDEX_PAGE_ROWS)
-        }
+        "leases" | "sealers" | "turns" => ("reading who seals", limits::CASSANDRA_INDEX_PAGE_ROWS),
         "markers" | "late" | "sealing" => {
             ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }

@@ -11,7 +11,9 @@ use crate::model::time::{DAY_MS, Month};
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
 use crate::store::inventory;
-use crate::store::rows::{HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Projection, Sealed};
+use crate::store::rows::{
+    HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Projection, Sealed,
+};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
