@@ -16,6 +16,8 @@ pub struct SealingMetrics {
     unjoined_hours: Counter,
     failures: Counter,
     late_rows: Counter,
+    leases_lost: Counter,
+    shards: Gauge,
     late_windows: Gauge,
     lag: Gauge,
     unsealed_from: Known,
@@ -34,6 +36,9 @@ impl SealingMetrics {
         let late_windows = Gauge::default();
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
         registry.register("late_windows", help, late_windows.clone());
+        let shards = Gauge::default();
+        let help = "Shards of a cluster that this adapter seals, at the last look; 0 where the store is its own";
+        registry.register("seal_shards", help, shards.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -62,6 +67,11 @@ impl SealingMetrics {
                 "late_rows",
                 "Head rows that came after their window may have been sealed",
             ),
+            leases_lost: counter(
+                "seal_leases_lost",
+                "Shards that another adapter took because this one was silent for too long",
+            ),
+            shards,
             late_windows,
             lag,
             unsealed_from,
@@ -84,6 +94,16 @@ impl SealingMetrics {
     /// So many hours of workers' guests belong to none that exporters know.
     pub fn unjoined(&self, hours: usize) {
         self.unjoined_hours.inc_by(hours as u64);
+    }
+
+    /// So many shards are ours.
+    pub fn shards(&self, shards: usize) {
+        self.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    }
+
+    /// A shard is another sealer's, and was ours.
+    pub fn lease_lost(&self) {
+        self.leases_lost.inc();
     }
 
     /// A group could not be sealed.
