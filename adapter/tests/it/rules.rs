@@ -136,8 +136,12 @@ fn other_exporters_names_are_made_of_what_the_exporter_has() {
             let record = rule.record.unwrap_or_else(|| panic!("{file} has an alert"));
             assert!(reference.labels(&record).is_none(), "{record} is the exporter's own name");
             let labels = promql::check(&reference, &recorded, &rule.expr, &record);
-            assert!(recorded.insert(record.clone(), labels).is_none(), "{record} is recorded twice");
-            let tried = exprs.iter().any(|test| test.expr == record && !test.exp_samples.is_empty());
+            assert!(
+                recorded.insert(record.clone(), labels).is_none(),
+                "{record} is recorded twice"
+            );
+            let tried =
+                exprs.iter().any(|test| test.expr == record && !test.exp_samples.is_empty());
             assert!(tried, "{record} is never computed in a test");
         }
     }
@@ -204,7 +208,8 @@ fn both_generations_of_promtool_pass_them() {
         };
         let files = |folder: &str, end: &str| -> Vec<String> {
             let ours = SUBJECTS.iter().map(|subject| format!("rules/{folder}{subject}{end}"));
-            let others = COMPATIBLE.iter().map(|name| format!("rules/compatible/{folder}{name}{end}"));
+            let others =
+                COMPATIBLE.iter().map(|name| format!("rules/compatible/{folder}{name}{end}"));
             ours.chain(others).collect()
         };
         let (rules, tests) = (files("", ".yml"), files("tests/", "_test.yml"));
