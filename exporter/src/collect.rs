@@ -44,6 +44,8 @@ pub(crate) struct Collector {
     source: Source,
     /// What is shown instead of a libvirtd, if anything.
     recording: Option<Recording>,
+    /// What a scrape gets that asks for nothing less. Only such a snapshot is kept for the next.
+    whole: Collectors,
     /// Oldest figures that are shown of a guest that does not answer.
     max_age: Duration,
     /// Whose accounting rules are read, if any's.
@@ -90,6 +92,7 @@ impl Collector {
         Ok(Self {
             recording,
             source,
+            whole: config.collected(),
             max_age: config.scrape_max_age,
             firewall,
             counts,
@@ -142,6 +145,9 @@ impl Collector {
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
+        if !wanted.covers(self.whole) {
+            return Ok(snapshot);
+        }
         // Its figures are taken to be as old as its beginning.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (began, Arc::clone(&snapshot));
@@ -230,11 +236,14 @@ impl Collector {
         };
         let started = Instant::now();
         let details = async {
+            if !wanted.needs_monitors() {
+                return None;
+            }
             let details = state.monitors.read(&guests, wanted, deadline).await;
-            (details, started.elapsed())
+            Some((details, started.elapsed()))
         };
         let identities = timeout_at(deadline, received.recv());
-        let (identities, (details, elapsed)) = tokio::join!(identities, details);
+        let (identities, details) = tokio::join!(identities, details);
         let identities = match identities {
             Ok(Some(Part::Identities { identities, steps: more })) => {
                 steps.extend(more);
@@ -246,9 +255,13 @@ impl Collector {
             }
         };
         merge::identify(&mut guests, identities, &past);
-        steps.push(detail_step(&details, elapsed));
-        merge::add_details(&mut guests, details, &past);
-        let reread = self.reread(state, &mut guests, (&past, deadline)).await;
+        if let Some((details, elapsed)) = details {
+            steps.push(detail_step(&details, elapsed));
+            merge::add_details(&mut guests, details, &past);
+        }
+        // Where disks were not asked for, it is not known that they changed.
+        let reread = !wanted.has(CollectorName::Block)
+            || self.reread(state, &mut guests, (&past, deadline)).await;
         if let Some(step) = steps.iter_mut().find(|step| step.collector == "metadata") {
             step.success &= reread;
         }

@@ -316,6 +316,14 @@ fn selected(exporter: &Exporter) {
     }
     let flags = some.iter().filter(|(series, _)| series.starts_with("libvirt_domain_timed_out"));
     assert!(flags.clone().count() == 2 && flags.clone().all(|(_, flag)| *flag == 0.0));
+    // What libvirtd knows by itself is had without the monitors, and nobody is flagged for it.
+    let calls = |page: &Samples| {
+        value(page, "kanyun_exporter_libvirt_calls_total", &["call=\"stats\""]).unwrap()
+    };
+    let [first, second] = [page("collect[]=interface"), page("collect[]=interface")];
+    assert_eq!(calls(&second) - calls(&first), 1.0);
+    assert_eq!(names(&second, "receive_bytes"), 2);
+    assert!(second.iter().all(|(series, flag)| !series.contains("timed_out") || *flag == 0.0));
     let less = page("exclude[]=block");
     assert_eq!(names(&less, "block_stats_read"), 0);
     assert!(names(&less, "memory_stats") > 10);
