@@ -192,6 +192,13 @@ pub const SEAL_GROUPS_PER_COMMIT: usize = 32;
 pub const SEAL_COMMIT_BYTES: usize = 8 << 20;
 /// Windows of one group that are sealed together because something came late to them.
 pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
+/// How long a shard of a cluster is a sealer's unless it says again that it is there: so long sealing
+/// waits where an adapter died.
+pub const SEAL_LEASE: Duration = Duration::from_secs(30);
+/// Parts of its time after which a lease is renewed.
+pub const SEAL_LEASE_RENEWALS: u32 = 3;
+/// Groups of which a sealer asks at once whether they are sealed.
+pub const SEAL_MARKERS_AT_ONCE: usize = 16;
 /// How often the sealer looks for something to do.
 pub const SEAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Late rows of one group's window that one seal takes away; more keep it late for the next.
