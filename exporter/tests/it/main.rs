@@ -15,3 +15,5 @@ mod libvirtd;
 mod real;
 mod text;
 mod traffic;
+mod trouble;
+mod turnover;
