@@ -16,4 +16,6 @@ mod libvirtd;
 mod real;
 mod text;
 mod traffic;
+mod trouble;
+mod turnover;
 mod whole_page;
