@@ -28,9 +28,10 @@ use monitors::{Details, Monitors};
 /// Threads that may be stuck in asking who is there, which libvirtd answers by itself: it hangs as a whole then, and to
 /// ask once more will not help. Beyond it scrapes are answered without asking.
 const STUCK_MAX: usize = 4;
-/// Longest time for reading the firewall's rules, and never more than half of what a scrape has: scrapes wait for one
-/// another, and a helper that hangs must not cost the next one its answer from libvirt. Ten thousand rules take a second.
-const TRAFFIC_TIME_MAX: Duration = Duration::from_secs(3);
+/// Longest time for reading the firewall's rules, or storage pools, and never more than half of what a scrape has: scrapes
+/// wait for one another, and a helper or a pool that hangs must not cost the next one its answer from libvirt. Ten thousand
+/// rules take a second.
+const BESIDE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Scrapes that may wait for one another.
 const WAITING_MAX: usize = 32;
 
@@ -168,7 +169,7 @@ impl Collector {
             return (None, None);
         };
         let began = Instant::now();
-        let time = (deadline.saturating_duration_since(began) / 2).min(TRAFFIC_TIME_MAX);
+        let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
         let (traffic, success) = firewall.traffic(began + time).await;
         let duration_seconds = began.elapsed().as_secs_f64();
         (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
@@ -382,7 +383,8 @@ async fn read_pools(
 ) -> (Option<Vec<Pool>>, Option<Step>) {
     let Some(asked) = asked else { return (None, None) };
     let began = Instant::now();
-    let answer = timeout_at(deadline, asked).await.ok().and_then(Result::ok);
+    let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
+    let answer = timeout_at(began + time, asked).await.ok().and_then(Result::ok);
     let (pools, success) = match answer {
         Some(Ok((pools, all))) => (Some(pools), all),
         Some(Err(error)) => {
