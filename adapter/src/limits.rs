@@ -80,7 +80,7 @@ pub const POINTS_MAX: usize = 100_000;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
-/// down. It is what the sealer's grace will be by default.
+/// down. The sealer's grace is as long by default.
 pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 /// A client must have taken its answer within this time.
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);

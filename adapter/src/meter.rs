@@ -112,12 +112,24 @@ impl Meter {
         family: Family,
         hours: (Hour, Hour),
     ) -> Result<Vec<Row>, QueryError> {
-        let stored = self.engine.ledger(family.name(), &guest.to_string(), hours).await;
-        let mut rows: Vec<Row> =
-            stored.map_err(QueryError::from)?.into_iter().flat_map(billed).collect();
-        rows.sort_by(|left, right| {
-            left.minute_ms.cmp(&right.minute_ms).then_with(|| left.column.cmp(&right.column))
-        });
+        let mut stored = self.engine.ledger(family.name(), &guest.to_string(), hours).await?;
+        stored.sort_by_key(|row| row.hour);
+        let minutes =
+            |row: &LedgerRow| row.columns.iter().map(|of| of.minutes.len()).sum::<usize>();
+        let mut rows = Vec::with_capacity(stored.iter().map(minutes).sum());
+        for of_hour in stored {
+            // Hours are in order, and an hour holds its devices one after another.
+            let begin = rows.len();
+            let several = of_hour.columns.len() > 1;
+            rows.extend(billed(of_hour));
+            if let Some(of_hour) = rows.get_mut(begin..).filter(|_| several) {
+                of_hour.sort_by(|left: &Row, right| {
+                    left.minute_ms
+                        .cmp(&right.minute_ms)
+                        .then_with(|| left.column.cmp(&right.column))
+                });
+            }
+        }
         Ok(rows)
     }
 }
