@@ -71,7 +71,7 @@ impl Collector {
             roster: None,
             given_up: Vec::new(),
             given_up_total: 0,
-            monitors: Monitors::new(usize::from(config.libvirt_connections), start),
+            monitors: Monitors::new(usize::from(config.connections()), start),
             began: None,
         };
         Self {

@@ -1,11 +1,15 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
+mod inherited;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serve::settings::ServiceFlags;
+
+pub use inherited::InheritedFlags;
 
 /// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
 const DURATION_MAX: Duration = Duration::from_hours(1);
@@ -57,8 +61,12 @@ pub struct Config {
 
     /// Connections by which guests' monitors are read side by side
     #[arg(long = "libvirt.connections", value_name = "NUMBER", default_value = "4")]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub libvirt_connections: u8,
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(inherited::CONNECTIONS_MAX)))]
+    libvirt_connections: u8,
+
+    /// Flags that other exporters have.
+    #[command(flatten)]
+    pub inherited: InheritedFlags,
 
     /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
     #[arg(long = "collector.traffic", help_heading = "External traffic")]
@@ -200,6 +208,11 @@ pub fn today(args: Vec<OsString>) -> Vec<OsString> {
 }
 
 impl Config {
+    /// Connections by which guests' monitors are read side by side.
+    pub fn connections(&self) -> u8 {
+        self.inherited.connections().unwrap_or(self.libvirt_connections)
+    }
+
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
     /// least half of it, should the offset be longer); without the header, or with nonsense in it, --scrape.timeout.
     pub fn scrape_time(&self, header: Option<&str>) -> Duration {
@@ -379,6 +392,29 @@ mod tests {
         }
         assert!(config(&["--scrape.max-age=-1s"]).is_err());
         assert!(config(&["--libvirt.connections=0"]).is_err());
+    }
+
+    #[test]
+    fn command_lines_of_other_exporters() {
+        // What Kolla, Debian's package and the charms start.
+        for args in [
+            &["--libvirt.uri=/var/run/libvirt/libvirt-sock-ro", "--web.listen-address=:9177"][..],
+            &["--libvirt.uri", "/x", "--libvirt.driver", "qemu:///system", "--log.level=info"],
+            &["--libvirt.uri=qemu:///system", "--web.telemetry-path=/metrics"],
+            &["--web.config.file=/x", "--log.format=json", "--web.health-path=/health"],
+        ] {
+            assert_eq!(config(args).unwrap().inherited.remarks(), [""; 0], "{args:?}");
+        }
+        let old = config(&[
+            "--exporter.timeout=3s",
+            "--exporter.max-concurrent-collects=16",
+            "--libvirt.export-nova-metadata",
+        ]);
+        let old = old.unwrap();
+        assert_eq!((old.connections(), old.inherited.remarks().len()), (8, 3));
+        assert_eq!(config(&["--exporter.max-concurrent-collects=2"]).unwrap().connections(), 2);
+        assert_eq!(config(&["--libvirt.connections=3"]).unwrap().connections(), 3);
+        assert!(config(&["--libvirt.driver=qemu:///system?socket=/x"]).is_err());
     }
 
     #[test]

@@ -17,3 +17,4 @@ mod text;
 mod traffic;
 mod trouble;
 mod turnover;
+mod units;
