@@ -85,7 +85,7 @@ impl Collector {
             roster: None,
             given_up: Vec::new(),
             given_up_total: 0,
-            monitors: Monitors::new(usize::from(config.libvirt_connections), start),
+            monitors: Monitors::new(usize::from(config.connections()), start),
             pools: None,
             tally: Tally::default(),
             began: None,

@@ -142,8 +142,13 @@ impl Libvirtd {
 
     /// Starts a tiny guest that does nothing.
     pub(crate) fn idle_guest(&self, number: u32) -> String {
+        self.guest(number, &[])
+    }
+
+    /// The same with options of virsh create.
+    pub(crate) fn guest(&self, number: u32, options: &[&str]) -> String {
         let mut command = script("guest");
-        command.arg(number.to_string()).env("LIBVIRTD", self.folder.path());
+        command.arg(number.to_string()).args(options).env("LIBVIRTD", self.folder.path());
         assert!(command.status().unwrap().success(), "guest failed");
         format!("instance-{number:08x}")
     }

@@ -18,4 +18,5 @@ mod text;
 mod traffic;
 mod trouble;
 mod turnover;
+mod units;
 mod whole_page;
