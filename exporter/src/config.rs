@@ -1,5 +1,6 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
+mod inherited;
 mod selection;
 
 use std::ffi::OsString;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use selection::{CollectorFlags, GuestFlags};
 use serve::settings::ServiceFlags;
+
+pub use inherited::InheritedFlags;
 
 use crate::families::Style;
 pub use crate::families::profile::Profile;
@@ -69,8 +72,12 @@ pub struct Config {
 
     /// Connections by which guests' monitors are read side by side
     #[arg(long = "libvirt.connections", value_name = "NUMBER", default_value = "4")]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
-    pub libvirt_connections: u8,
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(inherited::CONNECTIONS_MAX)))]
+    libvirt_connections: u8,
+
+    /// Flags that other exporters have.
+    #[command(flatten)]
+    pub inherited: InheritedFlags,
 
     /// What is collected.
     #[command(flatten)]
@@ -233,6 +240,11 @@ impl Config {
     pub fn style(&self, collectors: Collectors) -> Style {
         let (labels, guests) = (self.guests.added_labels(), self.guests.filter());
         Style { profile: self.profile, collectors, labels, guests }
+    }
+
+    /// Connections by which guests' monitors are read side by side.
+    pub fn connections(&self) -> u8 {
+        self.inherited.connections().unwrap_or(self.libvirt_connections)
     }
 
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
@@ -447,6 +459,29 @@ mod tests {
         }
         assert!(config(&["--scrape.max-age=-1s"]).is_err());
         assert!(config(&["--libvirt.connections=0"]).is_err());
+    }
+
+    #[test]
+    fn command_lines_of_other_exporters() {
+        // What Kolla, Debian's package and the charms start.
+        for args in [
+            &["--libvirt.uri=/var/run/libvirt/libvirt-sock-ro", "--web.listen-address=:9177"][..],
+            &["--libvirt.uri", "/x", "--libvirt.driver", "qemu:///system", "--log.level=info"],
+            &["--libvirt.uri=qemu:///system", "--web.telemetry-path=/metrics"],
+            &["--web.config.file=/x", "--log.format=json", "--web.health-path=/health"],
+        ] {
+            assert_eq!(config(args).unwrap().inherited.remarks(), [""; 0], "{args:?}");
+        }
+        let old = config(&[
+            "--exporter.timeout=3s",
+            "--exporter.max-concurrent-collects=16",
+            "--libvirt.export-nova-metadata",
+        ]);
+        let old = old.unwrap();
+        assert_eq!((old.connections(), old.inherited.remarks().len()), (8, 3));
+        assert_eq!(config(&["--exporter.max-concurrent-collects=2"]).unwrap().connections(), 2);
+        assert_eq!(config(&["--libvirt.connections=3"]).unwrap().connections(), 3);
+        assert!(config(&["--libvirt.driver=qemu:///system?socket=/x"]).is_err());
     }
 
     #[test]

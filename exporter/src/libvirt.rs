@@ -307,28 +307,42 @@ fn guests(records: Vec<Record>) -> Vec<Guest> {
     records.into_iter().map(Guest::from).collect()
 }
 
-/// The URI to open: a libvirt URI as it is, a socket's path as QEMU's system connection over that socket.
-pub(crate) fn connection_uri(uri: &str) -> String {
-    if !Path::new(uri).is_absolute() {
+/// The URI to open: a libvirt URI as it is, a socket's path as `driver`'s connection over that socket. A host has one
+/// daemon for everything (libvirtd) or one for each driver (virtqemud): where the socket of the one is not there, that of
+/// the other is taken. libvirt itself does so with a URI that names no socket.
+pub(crate) fn connection_uri(uri: &str, driver: &str, exists: impl Fn(&Path) -> bool) -> String {
+    let path = Path::new(uri);
+    if !path.is_absolute() {
         return uri.to_owned();
     }
+    let qemus = match path.file_name().and_then(|name| name.to_str()) {
+        Some("libvirt-sock-ro") => Some("virtqemud-sock-ro"),
+        Some("libvirt-sock") => Some("virtqemud-sock"),
+        _ => None,
+    };
+    let other = qemus.filter(|_| driver.starts_with("qemu:")).map(|name| path.with_file_name(name));
+    let other = other.filter(|other| !exists(path) && exists(other));
+    let path = other.as_deref().and_then(Path::to_str).unwrap_or(uri);
     let mut escaped = String::with_capacity(uri.len());
-    for byte in uri.bytes() {
+    for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
             escaped.extend(['%', hex(byte >> 4), hex(byte & 0xF)]);
         }
     }
-    format!("qemu:///system?socket={escaped}")
+    format!("{driver}?socket={escaped}")
 }
 
 fn hex(digit: u8) -> char {
     char::from_digit(u32::from(digit), 16).map_or('0', |digit| digit.to_ascii_uppercase())
 }
 
-/// Whether the URI names this machine's libvirtd, whose processes /proc shows.
+/// Whether the URI, or the path of a socket, names this machine's libvirtd, whose processes /proc shows.
 pub(crate) fn is_local(uri: &str) -> bool {
+    if Path::new(uri).is_absolute() {
+        return true;
+    }
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     let transport = scheme.split_once('+').map(|(_, transport)| transport);
     matches!(transport, None | Some("unix")) && rest.starts_with('/')
@@ -346,14 +360,30 @@ mod tests {
     #[test]
     fn a_socket_path_becomes_a_uri_and_a_uri_stays() {
         let path = "/run/libvirt/libvirt-sock-ro";
-        assert_eq!(connection_uri(path), format!("qemu:///system?socket={path}"));
-        assert_eq!(connection_uri("/a b&c%"), "qemu:///system?socket=/a%20b%26c%25");
-        assert_eq!(connection_uri("qemu+ssh://h/system"), "qemu+ssh://h/system");
+        let opened = |uri: &str| connection_uri(uri, "qemu:///system", |_| true);
+        assert_eq!(opened(path), format!("qemu:///system?socket={path}"));
+        assert_eq!(opened("/a b&c%"), "qemu:///system?socket=/a%20b%26c%25");
+        assert_eq!(opened("qemu+ssh://h/system"), "qemu+ssh://h/system");
+        assert_eq!(connection_uri("/x", "xen:///", |_| true), "xen:///?socket=/x");
+    }
+
+    #[test]
+    fn the_socket_of_a_modular_daemon_is_found() {
+        let there = |name: &'static str| move |path: &Path| path == Path::new("/r").join(name);
+        let opened = |uri: &str, name| connection_uri(uri, "qemu:///system", there(name));
+        let modular = "qemu:///system?socket=/r/virtqemud-sock-ro";
+        assert_eq!(opened("/r/libvirt-sock-ro", "virtqemud-sock-ro"), modular);
+        let one_for_all = "qemu:///system?socket=/r/libvirt-sock-ro";
+        assert_eq!(opened("/r/libvirt-sock-ro", "libvirt-sock-ro"), one_for_all);
+        assert_eq!(opened("/r/libvirt-sock-ro", "neither"), one_for_all);
+        assert_eq!(opened("/r/other", "virtqemud-sock-ro"), "qemu:///system?socket=/r/other");
+        let xen = connection_uri("/r/libvirt-sock-ro", "xen:///", there("virtqemud-sock-ro"));
+        assert_eq!(xen, "xen:///?socket=/r/libvirt-sock-ro");
     }
 
     #[test]
     fn only_this_machine_is_local() {
-        for uri in ["qemu:///system", "qemu+unix:///system", "qemu:///system?socket=/x"] {
+        for uri in ["qemu:///system", "qemu+unix:///system", "qemu:///system?socket=/x", "/x"] {
             assert!(is_local(uri), "{uri}");
         }
         for uri in ["qemu+ssh://h/system", "qemu://h/system", "qemu+tcp:///system", "qemu"] {

@@ -58,6 +58,9 @@ pub async fn run(
         libvirt = config.libvirt_uri,
         "kanyun-exporter is listening"
     );
+    for remark in config.inherited.remarks() {
+        tracing::warn!("{remark}");
+    }
     let (pages, own_metrics) = Pages::new(config, revision)?;
     let pages = Arc::new(pages);
     // The first scrape need not pay for connecting, and readiness does not wait for a scrape.
@@ -70,7 +73,7 @@ pub async fn run(
         }
     });
     let service = Service {
-        routes: routes(&pages),
+        routes: routes(&pages, revision),
         readiness: readiness(&pages),
         own_metrics,
         limits: Limits::default(),
@@ -131,18 +134,27 @@ impl Pages {
     }
 }
 
-fn routes(pages: &Arc<Pages>) -> Routes {
+fn routes(pages: &Arc<Pages>, revision: &str) -> Routes {
     let path = pages.config.telemetry_path.clone();
     let landing = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Kanyun exporter</title></head><body>\n\
          <h1>Kanyun exporter</h1>\n<p>The guests of this host: <a href=\"{0}\">{0}</a></p>\n\
-         </body></html>\n",
-        escape(&path)
+         <p>Serves: <a href=\"/-/healthy\">/-/healthy</a>. Has asked libvirt: \
+         <a href=\"/-/ready\">/-/ready</a>.</p>\n<p>Version {1} ({2})</p>\n</body></html>\n",
+        escape(&path),
+        env!("CARGO_PKG_VERSION"),
+        escape(revision)
     );
+    let health = pages.config.inherited.health_path.clone();
     let pages = Arc::clone(pages);
-    // Routes live as long as the process; the path is leaked once.
+    // Routes live as long as the process; the paths are leaked once.
     let path: &'static str = path.leak();
-    Routes::new()
+    let health: Option<&'static str> =
+        health.filter(|health| *health != path).map(|path| &*path.leak());
+    let routes = health.into_iter().fold(Routes::new(), |routes, health| {
+        routes.get(health, |_call| std::future::ready(Answer::text(StatusCode::OK, "serving\n")))
+    });
+    routes
         .get(path, move |call| {
             let pages = Arc::clone(&pages);
             async move { pages.metrics(call).await }

@@ -21,6 +21,8 @@ use crate::snapshot::Step;
 pub(crate) struct Source {
     /// A libvirt URI or a socket's path.
     pub(crate) uri: String,
+    /// The URI of the driver behind a socket's path.
+    pub(crate) driver: String,
     /// Where libvirt keeps guests' pid files.
     pub(crate) run_directory: PathBuf,
 }
@@ -28,8 +30,11 @@ pub(crate) struct Source {
 impl Source {
     /// The one that the flags name.
     pub(crate) fn of(config: &Config) -> Self {
-        let uri = config.libvirt_uri.clone();
-        Self { uri, run_directory: config.run_directory.clone() }
+        Self {
+            uri: config.libvirt_uri.clone(),
+            driver: config.inherited.driver.clone(),
+            run_directory: config.run_directory.clone(),
+        }
     }
 }
 
@@ -113,14 +118,14 @@ impl Drop for EndMark {
 /// A connection that is opened when it is needed, and anew where it broke since the last scrape, so that a restart of
 /// libvirtd is not seen as an outage.
 struct Line {
-    uri: String,
+    source: Source,
     counts: Arc<CallCounts>,
     connection: Option<Connection>,
 }
 
 impl Line {
     fn new(source: &Source, counts: Arc<CallCounts>) -> Self {
-        Self { uri: connection_uri(&source.uri), counts, connection: None }
+        Self { source: source.clone(), counts, connection: None }
     }
 
     /// Asks, and once more by a new connection where the old one is broken.
@@ -137,7 +142,9 @@ impl Line {
                 answered => return answered,
             }
         }
-        let connection = Connection::open(&self.uri, Arc::clone(&self.counts))?;
+        // Each time anew: which daemon's socket is there may change while this runs.
+        let uri = connection_uri(&self.source.uri, &self.source.driver, |path| path.exists());
+        let connection = Connection::open(&uri, Arc::clone(&self.counts))?;
         question(self.connection.insert(connection))
     }
 }

@@ -71,24 +71,45 @@ pub(super) fn identify(guests: &mut [Guest], identities: Option<Vec<Identity>>, 
 
 /// Adds what the monitors said. A running guest whose monitor did not answer is flagged, and shown with its last figures.
 pub(super) fn add_details(guests: &mut [Guest], mut details: Details, past: &Past<'_>) {
-    let mut known = None;
+    let known = past.by_uuid();
     for guest in guests {
+        let before = known.get(guest.uuid.as_str()).filter(|before| before.id == guest.id);
         let detail = details.found.remove(&guest.uuid).filter(|detail| detail.id == guest.id);
+        let unanswered = details.unanswered.contains(&guest.uuid);
         match detail {
-            Some(detail) if !guest.is_active() || !is_busy(&detail) => complete(guest, detail),
-            None if !details.unanswered.contains(&guest.uuid) => {
-                // It ended, or was started anew, after libvirtd had listed it: what was said of it then is all there is.
-                guest.age_seconds = None;
-            }
-            partial => {
-                let known = known.get_or_insert_with(|| past.by_uuid());
-                let before = known.get(guest.uuid.as_str());
-                let before = before.filter(|before| before.id == guest.id);
+            Some(detail) if !guest.is_active() => complete(guest, detail),
+            // libvirt's own job that ends a guest makes it look busy, too.
+            Some(detail) if is_ending(&detail, before.copied()) => guest.age_seconds = None,
+            Some(detail) if !is_busy(&detail) => complete(guest, detail),
+            Some(detail) => {
                 let before = before.and_then(|before| Some((*before, past.age(before)?)));
-                old(guest, partial, before);
+                old(guest, Some(detail), before);
             }
+            None if unanswered => {
+                let before = before.and_then(|before| Some((*before, past.age(before)?)));
+                old(guest, None, before);
+            }
+            // It ended, or was started anew, after libvirtd had listed it: what was said of it then is all there is.
+            None => guest.age_seconds = None,
         }
     }
+}
+
+/// Whether the guest's process was ending while libvirtd looked at it: of a process that is gone libvirt reports times and
+/// memory of 0, which would make counters go back.
+fn is_ending(detail: &Guest, before: Option<&Guest>) -> bool {
+    let lost =
+        |now: Option<u64>, then: Option<u64>| now == Some(0) && then.is_some_and(|then| then > 0);
+    if detail.memory.rss_kib == Some(0) {
+        return true;
+    }
+    let Some(before) = before else { return false };
+    let (now, then) = (&detail.cpu, &before.cpu);
+    let mut vcpus = detail.vcpus.each.iter().zip(&before.vcpus.each);
+    lost(now.time_ns, then.time_ns)
+        || lost(now.user_ns, then.user_ns)
+        || lost(now.system_ns, then.system_ns)
+        || vcpus.any(|(now, then)| now.number == then.number && lost(now.time_ns, then.time_ns))
 }
 
 fn complete(guest: &mut Guest, detail: Guest) {

@@ -90,7 +90,7 @@ impl Reader {
     fn new(source: &Source, counts: Arc<CallCounts>) -> Self {
         let line = Line::new(source, counts);
         Self {
-            local: is_local(&line.uri),
+            local: is_local(&source.uri),
             line,
             described: HashMap::new(),
             start_times: StartTimes::new(source.run_directory.clone()),

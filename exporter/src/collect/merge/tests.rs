@@ -101,6 +101,22 @@ fn a_guest_that_ended_meanwhile_is_not_blamed() {
 }
 
 #[test]
+fn a_process_that_is_gone_has_no_figures() {
+    let mut gone = read(1, 200);
+    gone.cpu.time_ns = Some(0);
+    let mut without_memory = read(1, 200);
+    without_memory.memory.rss_kib = Some(0);
+    for detail in [gone, without_memory, busy(1, 0)] {
+        let guest = merged(&before(0.0), 15, listed(1), found(detail));
+        assert_eq!((guest.cpu.time_ns, bytes(&guest), guest.timed_out), (None, None, false));
+    }
+    let mut new = read(1, 200);
+    new.cpu.time_ns = Some(0);
+    let guest = merged(&Snapshot::default(), 15, listed(1), found(new));
+    assert_eq!(guest.cpu.time_ns, Some(0), "it may have run for less than libvirt's clock ticks");
+}
+
+#[test]
 fn a_guest_that_does_not_run_has_no_monitor() {
     let off = Guest { id: None, state: Some(5), ..listed(1) };
     let guest = merged(&before(0.0), 15, off.clone(), found(off));
