@@ -11,7 +11,7 @@ pub enum Reason {
     Malformed,
     /// A record of something else than cpu, mem, nic and blk.
     UnknownRecord,
-    /// A name that is missing, too long, or no address where one belongs.
+    /// A name that is missing, too long, has control characters, or is no address where one belongs.
     Name,
     /// A value that is no finite number.
     NotANumber,
