@@ -178,7 +178,7 @@ pub const ZEROMQ_LINGER: Duration = Duration::from_secs(2);
 
 /// Bytes of an answer that `kanyun` takes: more than the longest report has.
 pub const CLIENT_ANSWER_BYTES_MAX: u64 = 64 << 20;
-/// How long `kanyun` tries to connect.
+/// How long `kanyun` tries to connect, and then waits for the first bytes of ZeroMQ.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
 /// How long `kanyun` waits for an answer: longer than a report may take.
 pub const CLIENT_ANSWER: Duration = Duration::from_secs(130);
