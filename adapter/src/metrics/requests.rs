@@ -91,7 +91,11 @@ impl RequestMetrics {
                 RequestOutcome::Malformed,
                 RequestOutcome::Cut,
             ];
-            for outcome in outcomes {
+            // Nothing is cut at HTTP's door, which answers 413.
+            let possible = |outcome: &RequestOutcome| {
+                (door, *outcome) != (RequestDoor::Http, RequestOutcome::Cut)
+            };
+            for outcome in outcomes.into_iter().filter(possible) {
                 drop(metrics.requests.get_or_create(&Request { door, outcome }));
             }
         }

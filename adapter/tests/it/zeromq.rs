@@ -4,6 +4,7 @@
 mod client;
 mod command_line;
 mod crowd;
+mod endless;
 mod transcripts;
 mod zmtp_1;
 
