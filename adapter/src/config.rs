@@ -65,6 +65,11 @@ pub struct Flags {
     #[arg(long = "seal.late-pause", value_name = "TIME", default_value = "1m", value_parser = late_pause, help_heading = "Store")]
     pub late_pause: Duration,
 
+    /// How long the sealing of a part of the guests waits where the adapter that did it is silent;
+    /// whole seconds, for adapters that share a cluster
+    #[arg(long = "seal.lease", value_name = "TIME", default_value = "30s", value_parser = seal_lease, help_heading = "Store")]
+    pub seal_lease: Duration,
+
     /// Folder for temporary files of large reads, on a disk and not in memory; by default the
     /// local store's own folder, or the system's for temporary files
     #[arg(long = "read.spill-path", value_name = "FOLDER", help_heading = "Store")]
@@ -316,6 +321,15 @@ fn late_pause(text: &str) -> Result<Duration, String> {
         return Err("must be from 10ms to 1d".to_owned());
     }
     Ok(pause)
+}
+
+fn seal_lease(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = Duration::from_secs(3)..=Duration::from_secs(3600);
+    if lease.subsec_nanos() != 0 || !range.contains(&lease) {
+        return Err("must be whole seconds, from 3s to 1h".to_owned());
+    }
+    Ok(lease)
 }
 
 fn row_key_label(text: &str) -> Result<String, String> {

@@ -13,6 +13,7 @@ pub mod pack;
 mod places;
 mod seal;
 mod select;
+mod shards;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,7 +36,7 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, Hour, TimeRange, Week};
 use crate::store::inventory::Inventory;
-use crate::store::rows::{Kept, SealMark};
+use crate::store::rows::{Kept, SealMark, Shard};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
@@ -380,11 +381,13 @@ fn before(now_ms: i64, kept: Duration) -> i64 {
 
 /// Up to where a store is sealed. One that no sealer has seen begins with the oldest head, or now.
 async fn sealed_until(store: &Store, layouts: &Layouts, clock: &Clock) -> Result<Hour, StoreError> {
-    if let Some(until) = store.seal_mark(SealMark::Sealed).await? {
+    if let Some(until) = store.sealed_until().await? {
         return Ok(until);
     }
     let oldest = store.oldest_head().await?.unwrap_or_else(|| Hour::of(clock.now_ms()));
     let first = layouts.window(oldest).first;
-    store.set_seal_mark(SealMark::Sealed, first).await?;
-    Ok(first)
+    for shard in (0..store.shards()).map(Shard) {
+        store.begin_seal_mark(shard, first).await?;
+    }
+    Ok(store.sealed_until().await?.unwrap_or(first))
 }

@@ -80,7 +80,7 @@ pub const POINTS_MAX: usize = 100_000;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
-/// down. It is what the sealer's grace will be by default.
+/// down. The sealer's grace is as long by default.
 pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 /// A client must have taken its answer within this time.
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
@@ -192,6 +192,13 @@ pub const SEAL_GROUPS_PER_COMMIT: usize = 32;
 pub const SEAL_COMMIT_BYTES: usize = 8 << 20;
 /// Windows of one group that are sealed together because something came late to them.
 pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
+/// How long a shard of a cluster is a sealer's unless it says again that it is there: so long sealing
+/// waits where an adapter died.
+pub const SEAL_LEASE: Duration = Duration::from_secs(30);
+/// Parts of its time after which a lease is renewed.
+pub const SEAL_LEASE_RENEWALS: u32 = 3;
+/// Groups of which a sealer asks at once whether they are sealed.
+pub const SEAL_MARKERS_AT_ONCE: usize = 16;
 /// How often the sealer looks for something to do.
 pub const SEAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Late rows of one group's window that one seal takes away; more keep it late for the next.

@@ -1,7 +1,8 @@
 //! The sealer: takes windows whose grace is over, and windows that something came late to, from the
 //! head to chunks and into the ledger. The order of a seal is the store's contract; what is in a
-//! chunk is the engine's, what a bill is, the meter's.
+//! chunk is the engine's, what a bill is, the meter's, who seals what, `shares`'.
 
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -9,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesOrdered, StreamExt};
+use futures_util::stream::{self, FuturesOrdered, StreamExt, TryStreamExt};
 use serve::clock::Clock;
 
 use crate::engine::Engine;
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
+use crate::ledger::owner::is_of_worker;
 use crate::limits;
 use crate::meter::{Meter, affected_until};
 use crate::metrics::Metrics;
@@ -22,12 +24,14 @@ use crate::model::row_key::Group;
 use crate::model::time::{Hour, Window};
 use crate::query::QueryError;
 use crate::store::StoreError;
-use crate::store::rows::{LateRow, Sealed};
+use crate::store::rows::{LateRow, LedgerRow, Projection, Sealed, Shard};
+use shares::Shares;
 
-/// Seals; one at a time works on a store.
+/// Seals the shards that are its own.
 #[derive(Debug)]
 pub struct Sealer {
     engine: Arc<Engine>,
+    shares: Shares,
     meter: Arc<Meter>,
     clock: Clock,
     metrics: Metrics,
@@ -39,6 +43,8 @@ pub struct Sealer {
 #[derive(Debug)]
 struct Task {
     group: Group,
+    /// Of its projection.
+    turn: i64,
     windows: Vec<(Window, Vec<LateRow>)>,
 }
 
@@ -46,10 +52,10 @@ struct Task {
 /// walk over everything behind it at every look.
 #[derive(Debug, Default)]
 struct Stuck {
-    /// Windows behind the mark that are sealed.
-    complete: BTreeSet<Hour>,
+    /// Windows of shards behind the mark that are sealed.
+    complete: BTreeSet<(Shard, Hour)>,
     /// Those that are not: when they are due again (unix milliseconds), and the pause before that.
-    failed: BTreeMap<Hour, (i64, i64)>,
+    failed: BTreeMap<(Shard, Hour), (i64, i64)>,
 }
 
 /// What sealing one task made.
@@ -59,6 +65,8 @@ struct Done {
     windows: usize,
     samples: usize,
     bytes: usize,
+    /// Hours of workers' guests that no exporter saw.
+    unjoined: usize,
 }
 
 impl Sealer {
@@ -71,11 +79,17 @@ impl Sealer {
         late_pause: Duration,
     ) -> Sealer {
         let meter = Arc::new(Meter::new(Arc::clone(&engine)));
-        Sealer { engine, meter, clock, metrics, late_pause, stuck: Mutex::default() }
+        let shares = Shares::new(Arc::clone(&engine), metrics.clone());
+        Sealer { engine, shares, meter, clock, metrics, late_pause, stuck: Mutex::default() }
     }
 
     /// Works until it is dropped, which it may be at any time: a seal that was cut off is made again.
     pub async fn run(self) {
+        // A pass may take longer than a lease.
+        tokio::join!(self.shares.keep(), self.look_regularly());
+    }
+
+    async fn look_regularly(&self) {
         let mut interval = tokio::time::interval(limits::SEAL_INTERVAL.min(self.late_pause));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -86,30 +100,46 @@ impl Sealer {
         }
     }
 
-    /// Seals everything that is due now. Windows of which a part fails stay due.
+    /// Seals everything of its shards that is due now. Windows of which a part fails stay due.
     pub async fn pass(&self) -> Result<(), QueryError> {
-        let swept = self.sweep().await;
+        if !self.shares.is_kept() {
+            self.shares.look().await?;
+        }
+        self.engine.learn_sealing().await?;
+        let swept = self.sweep_all().await;
         self.report_lag().await?;
         // What came late is sealed also where a window before it cannot be.
-        self.seal_late().await?;
+        let mut waiting = 0;
+        for shard in self.shares.held() {
+            waiting += self.seal_late(shard).await?;
+        }
+        self.metrics.sealing().waiting(waiting);
         swept
     }
 
-    /// Seals the windows that are due, oldest first.
-    async fn sweep(&self) -> Result<(), QueryError> {
-        let mut window = self.engine.first_unsealed().await?;
+    async fn sweep_all(&self) -> Result<(), QueryError> {
+        for shard in self.shares.held() {
+            self.sweep(shard).await?;
+        }
+        Ok(())
+    }
+
+    /// Seals the windows of a shard that are due, oldest first.
+    async fn sweep(&self, shard: Shard) -> Result<(), QueryError> {
+        let mut window = self.engine.first_unsealed_of(shard).await?;
         let mut complete = true;
         while self.engine.is_due(window) {
             self.engine.begin_sealing(window).await?;
-            if self.stuck().is_asked_for(window, self.clock.now_ms()) {
-                let sealed = self.sweep_window(window).await?;
-                self.stuck().note(window, sealed, self.clock.now_ms());
+            let key = (shard, window.first);
+            if self.stuck().is_asked_for(key, self.clock.now_ms()) {
+                let sealed = self.sweep_window(shard, window).await?;
+                self.stuck().note(key, sealed, self.clock.now_ms());
             }
             // A window that failed is tried again later, and those behind it are sealed.
-            complete &= self.stuck().complete.contains(&window.first);
+            complete &= self.stuck().complete.contains(&key);
             if complete {
-                self.engine.finish_sealing(window).await?;
-                self.stuck().complete.remove(&window.first);
+                self.engine.finish_sealing(shard, window).await?;
+                self.stuck().complete.remove(&key);
             }
             window = self.engine.next_window(window);
             self.report_lag().await?;
@@ -117,37 +147,47 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals a window of all groups; says whether none failed.
-    async fn sweep_window(&self, window: Window) -> Result<bool, QueryError> {
+    /// Seals a window of all groups of a shard; says whether none failed.
+    async fn sweep_window(&self, shard: Shard, window: Window) -> Result<bool, QueryError> {
         let mut complete = true;
         let mut last: Option<(String, Group)> = None;
         loop {
-            let page = self.engine.group_page(window, last.as_ref()).await?;
+            let page = self.engine.group_page((window, Some(shard)), last.as_ref()).await?;
             if page.is_empty() {
                 return Ok(complete);
             }
-            let mut due = Vec::new();
-            for (_, group) in &page {
-                if !self.engine.is_sealed(*group, window).await? {
-                    due.push((*group, vec![window]));
-                }
-            }
-            complete &= self.all(due).await?;
+            let due = self.unsealed(&page, window).await?;
+            complete &= self.all(shard, due).await?;
             last = page.into_iter().next_back();
         }
     }
 
-    /// Seals what came late and has waited for its pause.
-    async fn seal_late(&self) -> Result<(), QueryError> {
+    /// Those of some groups whose window has no marker.
+    async fn unsealed(
+        &self,
+        groups: &[(String, Group)],
+        window: Window,
+    ) -> Result<Vec<(Group, Vec<Window>)>, QueryError> {
+        let groups: Vec<Group> = groups.iter().map(|(_, group)| *group).collect();
+        let asked = stream::iter(groups).map(|group| async move {
+            let is_sealed = self.engine.is_sealed(group, window).await?;
+            Ok::<_, QueryError>((!is_sealed).then(|| (group, vec![window])))
+        });
+        let asked: Vec<_> = asked.buffered(limits::SEAL_MARKERS_AT_ONCE).try_collect().await?;
+        Ok(asked.into_iter().flatten().collect())
+    }
+
+    /// Seals what came late to a shard and has waited for its pause; says how many windows wait on.
+    async fn seal_late(&self, shard: Shard) -> Result<usize, QueryError> {
         let now_ms = self.clock.now_ms();
         let pause_ms = i64::try_from(self.late_pause.as_millis()).unwrap_or(i64::MAX);
         let (mut last, mut waiting) = (None, 0);
         // A group whose rows fill a page is met again on the next one.
         loop {
-            let page = self.engine.late_page(last).await?;
+            let page = self.engine.late_page(Some(shard), last).await?;
             last = page.last().copied();
             if last.is_none() {
-                break;
+                return Ok(waiting);
             }
             let mut due: BTreeMap<Group, BTreeSet<Window>> = BTreeMap::new();
             for of_window in page.chunk_by(|a, b| a.group == b.group && a.window == b.window) {
@@ -162,10 +202,8 @@ impl Sealer {
                 let parts = windows.chunks(limits::SEAL_LATE_WINDOWS_MAX);
                 parts.map(|part| (group, part.to_vec())).collect::<Vec<_>>()
             });
-            self.all(parts.collect()).await?;
+            self.all(shard, parts.collect()).await?;
         }
-        self.metrics.sealing().waiting(waiting);
-        Ok(())
     }
 
     /// The window of some late rows, where its sealing has begun and the oldest of them has waited.
@@ -176,23 +214,41 @@ impl Sealer {
         (waited && self.engine.is_sealing(window)).then_some((first.group, window))
     }
 
-    /// Seals some windows of groups, several groups in one commit; says whether none failed. A fault
-    /// of the whole store ends it.
+    /// Seals some windows of a shard's groups; says whether none failed. A fault of the whole store
+    /// ends it, and so does the loss of the shard.
+    async fn all(&self, shard: Shard, due: Vec<(Group, Vec<Window>)>) -> Result<bool, QueryError> {
+        let mut complete = true;
+        for due in due.chunks(limits::SEAL_GROUPS_PER_COMMIT) {
+            if !self.shares.holds(shard) {
+                let lost = format!("shard {} is another sealer's now", shard.0);
+                return Err(QueryError::TryAgain(lost));
+            }
+            complete &= self.together(due).await?;
+        }
+        Ok(complete)
+    }
+
+    /// Seals some windows of groups, several groups in one commit; says whether none failed.
     ///
-    /// Two of them may count the same hours of a guest, and what one counted before the other's late
-    /// rows were there must not be written after it. So the late rows of each are read before the
-    /// next one begins, and what they made is written in the order in which they began.
-    async fn all(&self, due: Vec<(Group, Vec<Window>)>) -> Result<bool, QueryError> {
-        let mut due = due.into_iter();
+    /// Two of them, or one here and one at another sealer, may count the same hours of a guest, and
+    /// what one counted before the other's late rows were there must not stand in place of the
+    /// other's. So the late rows of all are read before they get their turns, and what they are
+    /// counted from is read after that.
+    async fn together(&self, due: &[(Group, Vec<Window>)]) -> Result<bool, QueryError> {
+        let mut tasks = Vec::with_capacity(due.len());
+        for (group, windows) in due {
+            tasks.push((*group, self.task(*group, windows.clone()).await));
+        }
+        let first = self.engine.turns(tasks.len()).await?;
+        let mut tasks = (first..).zip(tasks);
         let mut running = FuturesOrdered::new();
-        let (mut complete, mut batch, mut groups) = (true, Done::default(), 0);
+        let (mut complete, mut batch) = (true, Done::default());
         loop {
             while running.len() < limits::SEAL_GROUPS_AT_ONCE {
-                let Some((group, windows)) = due.next() else { break };
-                let task = self.task(group, windows).await;
+                let Some((turn, (group, task))) = tasks.next() else { break };
                 running.push_back(async move {
                     let done = match task {
-                        Ok(task) => self.one(task).await,
+                        Ok(task) => self.one(Task { turn, ..task }).await,
                         Err(error) => Err(error),
                     };
                     (group, done)
@@ -208,9 +264,7 @@ impl Sealer {
                     complete = false;
                 }
             }
-            groups += 1;
-            let is_full = batch.bytes >= limits::SEAL_COMMIT_BYTES;
-            if is_full || groups % limits::SEAL_GROUPS_PER_COMMIT == 0 {
+            if batch.bytes >= limits::SEAL_COMMIT_BYTES {
                 self.commit(std::mem::take(&mut batch)).await?;
             }
         }
@@ -219,7 +273,7 @@ impl Sealer {
     }
 
     async fn task(&self, group: Group, windows: Vec<Window>) -> Result<Task, QueryError> {
-        let mut task = Task { group, windows: Vec::with_capacity(windows.len()) };
+        let mut task = Task { group, turn: 0, windows: Vec::with_capacity(windows.len()) };
         for window in windows {
             task.windows.push((window, self.engine.late_rows(group, window).await?));
         }
@@ -227,9 +281,10 @@ impl Sealer {
     }
 
     async fn commit(&self, done: Done) -> Result<(), QueryError> {
-        let Done { sealed, windows, samples, .. } = done;
+        let Done { sealed, windows, samples, unjoined, .. } = done;
+        self.metrics.sealing().unjoined(unjoined);
         let bytes = sealed.chunks.iter().map(|chunk| chunk.payload.len()).sum();
-        let rows = sealed.ledger.len();
+        let rows = sealed.ledger_rows().count();
         self.engine.seal(sealed).await?;
         self.metrics.sealing().sealed(windows, samples, bytes, rows);
         Ok(())
@@ -239,7 +294,8 @@ impl Sealer {
     async fn one(&self, task: Task) -> Result<Done, QueryError> {
         let mut done = Done::default();
         let mut hours: BTreeSet<Hour> = BTreeSet::new();
-        let mut guests = BTreeSet::new();
+        let mut own: BTreeSet<Hour> = BTreeSet::new();
+        let (mut guests, mut workers) = (BTreeSet::new(), BTreeSet::new());
         let mut at_hand = None;
         // Hours behind this one are counted when their own windows are sealed.
         let until = self.engine.sealing_until();
@@ -263,14 +319,39 @@ impl Sealer {
                 .iter()
                 .filter(|labels| Family::ALL.iter().any(|family| family.is_needing(labels)));
             guests.extend(billed.filter_map(Guest::of));
+            let of_workers = labels.iter().filter(|labels| is_of_worker(labels));
+            workers.extend(of_workers.filter_map(Guest::of));
+            own.extend((window.first.0..=window.last().0).map(Hour));
         }
-        for guest in &guests {
+        let mut rows = Vec::new();
+        for guest in self.affected(guests, &hours).await? {
             for run in runs(&hours) {
-                done.sealed.ledger.extend(self.meter.project(guest, run, at_hand.as_ref()).await?);
+                let counted = self.meter.project(&guest, run, at_hand.as_ref()).await?;
+                if workers.contains(&guest) {
+                    done.unjoined += hours_with_minutes(&counted).intersection(&own).count();
+                }
+                rows.extend(counted);
             }
         }
+        done.sealed.ledger.push(Projection { turn: task.turn, rows });
         done.bytes = done.sealed.bytes();
         Ok(done)
+    }
+
+    /// Guests of a group, and those whose rows their samples can change because they share a name.
+    async fn affected(
+        &self,
+        own: BTreeSet<Guest>,
+        hours: &BTreeSet<Hour>,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let mut affected = own.clone();
+        if let (Some(first), Some(last)) = (hours.first(), hours.last()) {
+            for guest in &own {
+                let relatives = self.meter.relatives(guest, (*first, *last)).await?;
+                affected.extend(relatives.into_keys());
+            }
+        }
+        Ok(affected)
     }
 
     // Held for single steps, none of which can panic half way.
@@ -303,31 +384,38 @@ impl Done {
         self.windows += other.windows;
         self.samples += other.samples;
         self.bytes += other.bytes;
+        self.unjoined += other.unjoined;
     }
 }
 
 impl Stuck {
     /// Whether a window is neither known to be sealed nor waiting for its next try.
-    fn is_asked_for(&self, window: Window, now_ms: i64) -> bool {
-        let waits = self.failed.get(&window.first).is_some_and(|(due_ms, _)| *due_ms > now_ms);
-        !waits && !self.complete.contains(&window.first)
+    fn is_asked_for(&self, window: (Shard, Hour), now_ms: i64) -> bool {
+        let waits = self.failed.get(&window).is_some_and(|(due_ms, _)| *due_ms > now_ms);
+        !waits && !self.complete.contains(&window)
     }
 
     /// Remembers how it went; the pauses between tries double.
-    fn note(&mut self, window: Window, sealed: bool, now_ms: i64) {
-        let before = self.failed.remove(&window.first);
+    fn note(&mut self, window: (Shard, Hour), sealed: bool, now_ms: i64) {
+        let before = self.failed.remove(&window);
         if sealed {
-            self.complete.insert(window.first);
+            self.complete.insert(window);
             return;
         }
         let pause_ms = before.map_or(SEAL_RETRY_MS.0, |(_, pause_ms)| pause_ms * 2);
         let pause_ms = pause_ms.min(SEAL_RETRY_MS.1);
-        self.failed.insert(window.first, (now_ms.saturating_add(pause_ms), pause_ms));
+        self.failed.insert(window, (now_ms.saturating_add(pause_ms), pause_ms));
     }
 }
 
 /// The first and the longest pause before a window that failed is tried again.
 const SEAL_RETRY_MS: (i64, i64) = (10_000, 3_600_000);
+
+/// The hours in which anything is billed.
+fn hours_with_minutes(rows: &[LedgerRow]) -> BTreeSet<Hour> {
+    let is_billed = |row: &&LedgerRow| row.columns.iter().any(|of| !of.minutes.is_empty());
+    rows.iter().filter(is_billed).map(|row| row.hour).collect()
+}
 
 /// Hours that follow each other, as ranges with both ends.
 fn runs(hours: &BTreeSet<Hour>) -> Vec<(Hour, Hour)> {

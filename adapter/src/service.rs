@@ -244,10 +244,7 @@ async fn serve_until_stopped(
         limits: Limits::default(),
     };
     let mut background = Background::start(&engine, &clock, &metrics);
-    // Leases between adapters come with sealing in a cluster.
-    if flags.store != StoreKind::Cassandra {
-        background.seal(flags.late_pause);
-    }
+    background.seal(flags.late_pause);
     let mut ingest = match ingest.zip(workers) {
         Some((door, workers)) => {
             Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
@@ -384,5 +381,6 @@ fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
         index_shards: layout.index_shards,
         retention: all.retention,
         ledger_retention: all.ledger_retention,
+        lease: all.seal_lease,
     }
 }

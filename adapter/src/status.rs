@@ -155,7 +155,7 @@ impl Observer {
         // Rows come sorted: those of one window follow each other.
         let mut counted = BTreeSet::new();
         loop {
-            let page = self.engine.late_page(last).await?;
+            let page = self.engine.late_page(None, last).await?;
             let Some(end) = page.last().copied() else { return Ok((windows, oldest)) };
             last = Some(end);
             for row in page {

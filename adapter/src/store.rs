@@ -20,7 +20,7 @@ use crate::model::time::{Day, Hour, Week};
 use inventory::Inventory;
 use rows::{
     Chunk, HeadKey, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, SealMark,
-    Sealed, Wanted,
+    Sealed, Shard, Wanted,
 };
 
 /// The closed set of stores.
@@ -224,14 +224,19 @@ impl Store {
         each_store!(self, store => store.late(group, windows, rows_max).await)
     }
 
-    /// The first late rows of all groups behind `after`, sorted: who asks again with the last of
-    /// them gets the next.
+    /// The first late rows of a shard's groups, or of all, behind `after`, sorted: who asks again
+    /// with the last of them gets the next.
     pub async fn late_page(
         &self,
+        shard: Option<Shard>,
         after: Option<LateRow>,
         rows: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        each_store!(self, store => store.late_page(after, rows).await)
+        match self {
+            Store::Memory(memory) => memory.late_page(after, rows).await,
+            Store::Local(local) => local.late_page(after, rows).await,
+            Store::Cassandra(cassandra) => cassandra.late_page(shard, after, rows).await,
+        }
     }
 
     /// A guest's rows of one family in a range of hours, both included, sorted by hour.
@@ -260,7 +265,27 @@ impl Store {
         each_store!(self, store => store.seal_mark(mark).await)
     }
 
-    /// Says how far sealing has come.
+    /// Before which hour all windows of all shards are sealed, but for what came late to them; `None`
+    /// where a shard has no mark yet.
+    pub async fn sealed_until(&self) -> Result<Option<Hour>, StoreError> {
+        match self {
+            Store::Cassandra(cassandra) => cassandra.sealed_until().await,
+            Store::Memory(_) | Store::Local(_) => self.seal_mark(SealMark::Sealed(Shard(0))).await,
+        }
+    }
+
+    /// Says where the sealing of a shard begins, unless somebody said so before.
+    pub async fn begin_seal_mark(&self, shard: Shard, hour: Hour) -> Result<(), StoreError> {
+        match self {
+            Store::Cassandra(cassandra) => cassandra.begin_seal_mark(shard, hour).await,
+            Store::Memory(_) | Store::Local(_) => {
+                self.set_seal_mark(SealMark::Sealed(shard), hour).await
+            }
+        }
+    }
+
+    /// Says how far sealing has come. Where several processes seal, a mark never goes back: a lesser
+    /// hour than the store's is left unsaid.
     pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
         each_store!(self, store => store.set_seal_mark(mark, hour).await)
     }
@@ -270,15 +295,78 @@ impl Store {
         each_store!(self, store => store.oldest_head().await)
     }
 
-    /// The first row keys of a week behind `after`, sorted: who asks again with the last of them
-    /// gets the next.
+    /// The first row keys of a week, and of a shard's groups or of all, behind `after`, sorted: who
+    /// asks again with the last of them gets the next.
     pub async fn row_key_page(
         &self,
-        week: Week,
+        (week, shard): (Week, Option<Shard>),
         after: Option<&(String, Group)>,
         rows: usize,
     ) -> Result<Vec<(String, Group)>, StoreError> {
-        each_store!(self, store => store.row_key_page(week, after, rows).await)
+        match self {
+            Store::Memory(memory) => memory.row_key_page(week, after, rows).await,
+            Store::Local(local) => local.row_key_page(week, after, rows).await,
+            Store::Cassandra(cassandra) => cassandra.row_key_page((week, shard), after, rows).await,
+        }
+    }
+
+    /// Whether other processes may work on the same data.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Store::Cassandra(_))
+    }
+
+    /// Into how many shards the groups are divided.
+    pub fn shards(&self) -> u16 {
+        match self {
+            Store::Memory(_) | Store::Local(_) => 1,
+            Store::Cassandra(cassandra) => cassandra.shard_count(),
+        }
+    }
+
+    /// How long a shard is a sealer's before it must be taken anew; `None` where there is only one
+    /// sealer, whose they all are.
+    pub fn lease_time(&self) -> Option<Duration> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => None,
+            Store::Cassandra(cassandra) => Some(cassandra.lease_time()),
+        }
+    }
+
+    /// Takes a shard, or keeps it, for [`Store::lease_time`] from now on; whether it is this
+    /// sealer's. Shares out the work, and no more: that seals do not harm each other rests on
+    /// [`Store::turns`].
+    pub async fn hold(&self, shard: Shard, sealer: &str) -> Result<bool, StoreError> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => Ok(true),
+            Store::Cassandra(cassandra) => cassandra.hold(shard, sealer).await,
+        }
+    }
+
+    /// Gives a shard back, if it is this sealer's.
+    pub async fn release(&self, shard: Shard, sealer: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => Ok(()),
+            Store::Cassandra(cassandra) => cassandra.release(shard, sealer).await,
+        }
+    }
+
+    /// Says that this sealer is at work, and how many are, itself among them.
+    pub async fn sealers(&self, sealer: &str) -> Result<usize, StoreError> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => Ok(1),
+            Store::Cassandra(cassandra) => cassandra.sealers(sealer).await,
+        }
+    }
+
+    /// The first of so many numbers that follow each other, greater than all that any process was
+    /// given before. Who draws one and reads the samples then sees all that was durable when lesser
+    /// ones were drawn: so the projection with the greatest turn holds what the others hold.
+    pub async fn turns(&self, count: u32) -> Result<i64, StoreError> {
+        match self {
+            // Their seals are written in order.
+            Store::Memory(_) | Store::Local(_) => Ok(0),
+            Store::Cassandra(cassandra) => cassandra.turns(count).await,
+        }
     }
 
     /// Drops what need not be kept, by whole days of arrival (heads), weeks (index) and months

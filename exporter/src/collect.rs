@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc};
+use serve::clock::Clock;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::libvirt::CallCounts;
-use crate::selection::Collectors;
-use crate::snapshot::{Guest, Host, Scrape, Snapshot, Step, Traffic};
+use crate::recording::{Recording, RecordingError};
+use crate::selection::{CollectorName, Collectors};
+use crate::snapshot::{Guest, Host, Pool, Scrape, Snapshot, Step, Traffic};
+use crate::tally::{self, Tally};
 use crate::traffic::firewall::Firewall;
 use crate::worker::roster::{self, Identity, PARTS_MAX, Part};
-use crate::worker::{Source, Status, Worker, monitor};
+use crate::worker::{Source, Status, Worker, monitor, pools};
 
 use merge::Past;
 use monitors::{Details, Monitors};
@@ -39,6 +42,8 @@ pub(crate) struct Crowded;
 /// Collects snapshots.
 pub(crate) struct Collector {
     source: Source,
+    /// What is shown instead of a libvirtd, if anything.
+    recording: Option<Recording>,
     /// Oldest figures that are shown of a guest that does not answer.
     max_age: Duration,
     /// Whose accounting rules are read, if any's.
@@ -49,6 +54,7 @@ pub(crate) struct Collector {
     last: StdMutex<(Instant, Arc<Snapshot>)>,
     waiting: AtomicUsize,
     attempted: AtomicBool,
+    clock: Clock,
 }
 
 struct State {
@@ -57,13 +63,18 @@ struct State {
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
     monitors: Monitors,
+    /// Reads storage pools. It is never given up: while it hangs, pools are not asked for.
+    pools: Option<Worker<pools::Job>>,
+    tally: Tally,
     /// When the newest collection began, and what it was for.
     began: Option<(Instant, Collectors)>,
 }
 
 impl Collector {
     /// Collects as `config` says; no thread is started and nothing is connected before the first scrape.
-    pub(crate) fn new(config: &Config, firewall: Option<Firewall>) -> Self {
+    pub(crate) fn new(config: &Config, firewall: Option<Firewall>) -> Result<Self, RecordingError> {
+        let recording = config.replay.as_deref().map(Recording::read).transpose()?;
+        let recorded_at = recording.as_ref().map(Recording::recorded_at_ms);
         let (source, counts) = (Source::of(config), Arc::<CallCounts>::default());
         let (monitored, counted) = (source.clone(), Arc::clone(&counts));
         let start = move || monitor::start(&monitored, Arc::clone(&counted));
@@ -72,9 +83,12 @@ impl Collector {
             given_up: Vec::new(),
             given_up_total: 0,
             monitors: Monitors::new(usize::from(config.connections()), start),
+            pools: None,
+            tally: Tally::default(),
             began: None,
         };
-        Self {
+        Ok(Self {
+            recording,
             source,
             max_age: config.scrape_max_age,
             firewall,
@@ -83,7 +97,8 @@ impl Collector {
             last: StdMutex::new((Instant::now(), Arc::default())),
             waiting: AtomicUsize::new(0),
             attempted: AtomicBool::new(false),
-        }
+            clock: recorded_at.map_or_else(Clock::system, Clock::fixed),
+        })
     }
 
     /// Whether libvirtd was asked at least once, successfully or not.
@@ -110,19 +125,23 @@ impl Collector {
             return Ok(self.last().1);
         }
         let began = Instant::now();
-        let (found, (traffic, step)) = tokio::join!(
+        let pools = self.ask_pools(&mut state, wanted);
+        let (mut found, (traffic, step), (pools, pool_step)) = tokio::join!(
             self.collect(&mut state, wanted, (began, deadline)),
-            self.traffic(deadline)
+            self.traffic(wanted, deadline),
+            read_pools(pools, deadline)
         );
+        let pools = found.pools.take().or(pools);
+        self.count(&mut state.tally, &mut found);
         self.attempted.store(true, Ordering::Release);
         let scrape = Scrape {
-            steps: found.steps.iter().cloned().chain(step).collect(),
+            steps: found.steps.iter().cloned().chain(pool_step).chain(step).collect(),
             calls: self.counts.read(),
             given_up_threads: state.stuck(),
             given_up_threads_total: state.given_up_total + state.monitors.given_up_total(),
             ..Scrape::default()
         };
-        let snapshot = Arc::new(Snapshot { traffic, ..found.snapshot(arrived, scrape) });
+        let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
         // Its figures are taken to be as old as its beginning.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (began, Arc::clone(&snapshot));
@@ -133,13 +152,48 @@ impl Collector {
     }
 
     /// What the accounting rules counted, beside libvirt: neither waits for the other.
-    async fn traffic(&self, deadline: Instant) -> (Option<Traffic>, Option<Step>) {
-        let Some(firewall) = &self.firewall else { return (None, None) };
+    async fn traffic(
+        &self,
+        wanted: Collectors,
+        deadline: Instant,
+    ) -> (Option<Traffic>, Option<Step>) {
+        let wanted = wanted.has(CollectorName::Traffic);
+        let Some(firewall) = self.firewall.as_ref().filter(|_| wanted) else {
+            return (None, None);
+        };
         let began = Instant::now();
         let time = (deadline.saturating_duration_since(began) / 2).min(TRAFFIC_TIME_MAX);
         let (traffic, success) = firewall.traffic(began + time).await;
         let duration_seconds = began.elapsed().as_secs_f64();
         (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
+    }
+
+    /// What follows from the time: allocations, and how old the balloon drivers' figures are.
+    fn count(&self, tally: &mut Tally, found: &mut Found) {
+        let Some(guests) = found.guests.as_mut().filter(|_| found.up) else { return };
+        let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
+        tally::ages(now_ms, guests);
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^53")]
+        tally.look(Instant::now().into_std(), now_ms as f64 / 1e3, guests);
+    }
+
+    /// Asks for the storage pools. Where the thread has not come back from the last time, no answer will come.
+    fn ask_pools(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+    ) -> Option<oneshot::Receiver<pools::Answer>> {
+        if !wanted.has(CollectorName::Pool) || self.recording.is_some() {
+            return None;
+        }
+        if state.pools.as_ref().is_none_or(|worker| !worker.is_alive()) {
+            state.pools = pools::start(&self.source, Arc::clone(&self.counts)).ok();
+        }
+        let (answer, receiver) = oneshot::channel();
+        if let Some(worker) = &state.pools {
+            worker.ask(pools::Job(answer));
+        }
+        Some(receiver)
     }
 
     fn last(&self) -> (Instant, Arc<Snapshot>) {
@@ -154,6 +208,10 @@ impl Collector {
         wanted: Collectors,
         (began, deadline): (Instant, Instant),
     ) -> Found {
+        if let Some(recording) = &self.recording {
+            let Snapshot { host, guests, pools, .. } = recording.snapshot();
+            return Found { up: true, host, guests, pools, steps: Vec::new() };
+        }
         let (taken, last) = self.last();
         let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
@@ -168,7 +226,7 @@ impl Collector {
                 return Found { steps, guests: past.fresh_guests(), ..Found::default() };
             }
             Some(Part::Identities { steps, .. }) => return Found { steps, ..Found::default() },
-            Some(Part::Guests { host, guests, steps }) => (host, guests, steps),
+            Some(Part::Guests { host, guests, steps }) => (*host, guests, steps),
         };
         let started = Instant::now();
         let details = async {
@@ -194,7 +252,7 @@ impl Collector {
         if let Some(step) = steps.iter_mut().find(|step| step.collector == "metadata") {
             step.success &= reread;
         }
-        Found { up: true, host: Some(host), guests: Some(guests), steps }
+        Found { up: true, host: Some(host), guests: Some(guests), pools: None, steps }
     }
 
     /// Reads the XML of guests whose disks are others than before; false if one could not be read.
@@ -287,16 +345,45 @@ struct Found {
     up: bool,
     host: Option<Host>,
     guests: Option<Vec<Guest>>,
+    /// Those of a recording.
+    pools: Option<Vec<Pool>>,
     steps: Vec<Step>,
 }
 
 impl Found {
     fn snapshot(self, arrived: Instant, scrape: Scrape) -> Snapshot {
         let Self { up, host, guests, .. } = self;
+        // Of an earlier time, their number is not what libvirtd knows now.
+        let count = guests.as_ref().filter(|_| up).map(Vec::len);
+        let domains = count.and_then(|count| u64::try_from(count).ok());
         let duration_seconds = arrived.elapsed().as_secs_f64();
         let scrape = Scrape { duration_seconds, ..scrape };
-        Snapshot { up, host, guests, traffic: None, scrape }
+        Snapshot { up, host, domains, guests, scrape, ..Snapshot::default() }
     }
+}
+
+/// The storage pools, where they were asked for and come in time.
+async fn read_pools(
+    asked: Option<oneshot::Receiver<pools::Answer>>,
+    deadline: Instant,
+) -> (Option<Vec<Pool>>, Option<Step>) {
+    let Some(asked) = asked else { return (None, None) };
+    let began = Instant::now();
+    let answer = timeout_at(deadline, asked).await.ok().and_then(Result::ok);
+    let (pools, success) = match answer {
+        Some(Ok((pools, all))) => (Some(pools), all),
+        Some(Err(error)) => {
+            tracing::warn!(error, "storage pools are missing");
+            (None, false)
+        }
+        None => {
+            tracing::warn!("libvirt did not tell its storage pools in time");
+            (None, false)
+        }
+    };
+    let collector = CollectorName::Pool.name();
+    let duration_seconds = began.elapsed().as_secs_f64();
+    (pools, Some(Step { collector, success, duration_seconds }))
 }
 
 /// Whether every running guest was there to be read, and how long it took. A guest that another job keeps busy is not a

@@ -1,14 +1,19 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
 mod inherited;
+mod selection;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use selection::{CollectorFlags, GuestFlags};
 use serve::settings::ServiceFlags;
 
+use crate::families::Style;
+pub use crate::families::profile::Profile;
+use crate::selection::Collectors;
 pub use inherited::InheritedFlags;
 
 /// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
@@ -35,12 +40,17 @@ pub struct Config {
     #[arg(global = true)]
     pub libvirt_uri: String,
 
+    /// Recording to serve instead of asking libvirt, as `kanyun-exporter record` makes them
+    #[arg(long = "libvirt.replay", value_name = "FILE", global = true)]
+    pub replay: Option<PathBuf>,
+
     /// Folder with the guests' pid files, from which their start times are known
     #[arg(long = "libvirt.run-directory", value_name = "DIR", default_value = "/run/libvirt/qemu")]
+    #[arg(global = true)]
     pub run_directory: PathBuf,
 
-    /// Names of the metrics
-    #[arg(long = "metrics.profile", value_name = "PROFILE", default_value = "inovex")]
+    /// Whose names metrics have: inovex' or Tinkoff's
+    #[arg(long = "metrics.profile", value_name = "inovex|tinkoff", default_value = "inovex")]
     #[arg(value_parser = profile)]
     pub profile: Profile,
 
@@ -68,9 +78,13 @@ pub struct Config {
     #[command(flatten)]
     pub inherited: InheritedFlags,
 
-    /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
-    #[arg(long = "collector.traffic", help_heading = "External traffic")]
-    pub collect_traffic: bool,
+    /// What is collected.
+    #[command(flatten)]
+    pub collectors: CollectorFlags,
+
+    /// What of it is shown.
+    #[command(flatten)]
+    pub guests: GuestFlags,
 
     /// Where external traffic is counted.
     #[command(flatten)]
@@ -120,12 +134,27 @@ pub enum Command {
     Traffic(TrafficCommand),
     /// Shows the guests' figures as Kanyun's families
     Guests(Repeat),
+    /// Writes what libvirt says now to a file, for --libvirt.replay and for reports of faults
+    Record(RecordFlags),
     /// Shows who a guest is: libvirt's name, uuid, nova's name, project
     Guest {
         /// libvirt's name, nova's number or the uuid; what follows an @ is passed over
         #[arg(value_name = "ID")]
         id: String,
     },
+}
+
+/// Where to.
+#[derive(Args, Clone, Debug)]
+#[command(about = None, long_about = None)]
+pub struct RecordFlags {
+    /// File to write, or - for standard output
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Replace names, ids, addresses and paths by others, so that the recording can be given away
+    #[arg(long = "anonymise")]
+    pub anonymise: bool,
 }
 
 /// What can be done about external traffic.
@@ -183,13 +212,6 @@ pub enum Directions {
     Both,
 }
 
-/// Whose metric names are used; the 17 core names are the same in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// Those of inovex/prometheus-libvirt-exporter.
-    Inovex,
-}
-
 /// The command line in today's words, where it is one of 2012's: `-n [SECONDS]`, `-vm [SECONDS]`, `-vi ID`,
 /// `-cmd ID IP IFACE`, `listip -a IFACE` (kanyun-legacy.md, Command line).
 pub fn today(args: Vec<OsString>) -> Vec<OsString> {
@@ -213,6 +235,17 @@ impl Config {
         self.inherited.connections().unwrap_or(self.libvirt_connections)
     }
 
+    /// What is collected.
+    pub fn collected(&self) -> Collectors {
+        self.collectors.collectors(self.profile)
+    }
+
+    /// How a page of these collectors is written.
+    pub fn style(&self, collectors: Collectors) -> Style {
+        let (labels, guests) = (self.guests.added_labels(), self.guests.filter());
+        Style { profile: self.profile, collectors, labels, guests }
+    }
+
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
     /// least half of it, should the offset be longer); without the header, or with nonsense in it, --scrape.timeout.
     pub fn scrape_time(&self, header: Option<&str>) -> Duration {
@@ -230,8 +263,8 @@ impl Config {
 fn profile(text: &str) -> Result<Profile, String> {
     match text {
         "inovex" => Ok(Profile::Inovex),
-        "tinkoff" => Err("the tinkoff names are not built yet; use inovex".to_owned()),
-        _ => Err("there is no such profile; use inovex".to_owned()),
+        "tinkoff" => Ok(Profile::Tinkoff),
+        _ => Err("there is no such profile; use inovex or tinkoff".to_owned()),
     }
 }
 
@@ -302,10 +335,43 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_is_not_built_is_not_accepted() {
-        let error = config(&["--metrics.profile=tinkoff"]).unwrap_err();
-        assert!(error.contains("not built yet"), "{error}");
+    fn profiles() {
+        let tinkoff = config(&["--metrics.profile=tinkoff"]).unwrap();
+        assert_eq!(tinkoff.profile, Profile::Tinkoff);
         assert!(config(&["--metrics.profile=other"]).is_err());
+    }
+
+    #[test]
+    fn collectors_are_switched() {
+        use crate::selection::CollectorName::{Cpu, Kvm, Memory, Placement, Traffic};
+        let collected = |args: &[&str]| config(args).unwrap().collected();
+        let defaults = collected(&[]);
+        assert_eq!(defaults, Collectors::by_default());
+        assert_eq!(collected(&["--no-collector.cpu"]), defaults.with(Cpu, false));
+        assert_eq!(collected(&["--collector.cpu=false"]), defaults.with(Cpu, false));
+        assert_eq!(
+            collected(&["--collector.kvm", "--collector.traffic"]),
+            defaults.with(Kvm, true).with(Traffic, true)
+        );
+        assert_eq!(collected(&["--metrics.profile=tinkoff"]), defaults.with(Placement, true));
+        assert_eq!(collected(&["--metrics.profile=tinkoff", "--no-collector.placement"]), defaults);
+        let one = Collectors::NONE.with(Memory, true);
+        assert_eq!(collected(&["--collector.disable-defaults", "--collector.memory"]), one);
+        assert!(config(&["--collector.nothing"]).is_err());
+        assert!(config(&["--collector.cpu=perhaps"]).is_err());
+    }
+
+    #[test]
+    fn guests_and_labels_are_chosen() {
+        use crate::families::labels::AddedLabel::{InstanceId, ProjectId};
+        let chosen = config(&["--labels.add=project_id,instance_id,project_id"]).unwrap();
+        assert_eq!(chosen.guests.added_labels(), [ProjectId, InstanceId]);
+        let error = config(&["--labels.add=project"]).unwrap_err();
+        assert!(error.contains("instance_id"), "{error}");
+        assert!(config(&["--guests.include-name=("]).is_err());
+        let chosen = config(&["--guests.exclude-name=b.*"]).unwrap().guests.filter();
+        let guest = |name: &str| crate::snapshot::Guest { name: name.into(), ..Default::default() };
+        assert!(chosen.shows(&guest("a")) && !chosen.shows(&guest("b1")));
     }
 
     #[test]

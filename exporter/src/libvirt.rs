@@ -1,6 +1,7 @@
 //! A read-only connection to libvirtd: everything that calls libvirt. Together with libvirt/ the only code that names
 //! `virt`. Calls block, and a call that hangs cannot be cancelled, so this is used on threads of its own (worker.rs).
 
+mod particulars;
 mod records;
 
 use std::collections::HashMap;
@@ -69,10 +70,13 @@ enum Call {
     List,
     Lookup,
     Xml,
+    Job,
+    Places,
+    Pool,
 }
 
 impl Call {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Open, "open"),
         (Self::Version, "version"),
         (Self::Node, "node"),
@@ -81,6 +85,9 @@ impl Call {
         (Self::List, "list"),
         (Self::Lookup, "lookup"),
         (Self::Xml, "xml"),
+        (Self::Job, "job"),
+        (Self::Places, "places"),
+        (Self::Pool, "pool"),
     ];
 
     fn name(self) -> &'static str {
@@ -150,13 +157,14 @@ impl Connection {
             hypervisor_running: asked(connect.hyp_version()),
             libvirtd_running: asked(connect.lib_version()),
             libvirt_library: Connect::version().ok().map(version),
+            hostname: counts.count(Call::Version, connect.hostname()).ok(),
             ..Host::default()
         };
         Ok(Self { connect, counts, versions, handles: HashMap::new() })
     }
 
-    /// The host as it is now: its processors change while it runs, as some are taken offline. Its size is left out where
-    /// libvirt does not tell it.
+    /// The host as it is now: its processors change while it runs, as some are taken offline. What libvirt does not tell
+    /// is left out.
     pub(crate) fn host(&self) -> Host {
         let node = self.counts.count(Call::Node, self.connect.node_info());
         let node = node
@@ -164,7 +172,11 @@ impl Connection {
             .ok();
         Host {
             cpus: node.as_ref().map(|node| u64::from(node.cpus)),
-            memory_kib: node.map(|node| node.memory),
+            memory_kib: node.as_ref().map(|node| node.memory),
+            numa_nodes: node.as_ref().map(|node| u64::from(node.nodes)),
+            cpu_model: node.map(|node| node.model).filter(|model| !model.is_empty()),
+            cpu_ns: self.node_figures(records::node_cpu),
+            memory_by_use_kib: self.memory_by_use(),
             ..self.versions.clone()
         }
     }
@@ -190,12 +202,12 @@ impl Connection {
         uuids: &[String],
         wanted: Collectors,
     ) -> Result<Vec<Guest>, LibvirtError> {
-        let groups = detail_groups(wanted);
         if uuids.iter().any(|uuid| !self.handles.contains_key(uuid)) {
             self.list()?;
         }
         let known = uuids.iter().filter_map(|uuid| self.handles.get(uuid));
         let domains: Vec<&Domain> = known.collect();
+        let groups = detail_groups(wanted);
         let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
         match self.counts.count(Call::GuestStats, records::of(&domains, groups, flags)) {
             Ok(records) => Ok(guests(records)),

@@ -1,6 +1,8 @@
 //! What is collected and shown: collectors by their names, and which guests. Pure; knows neither libvirt nor Prometheus
 //! nor flags.
 
+pub mod guests;
+
 use std::ops::BitOr;
 
 /// A part of the page that can be left out, as flags (`--collector.cpu`) and scrapes (`?collect[]=cpu`) name it.

@@ -20,8 +20,9 @@ use tokio::time::Instant;
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::families::Page;
-use crate::selection::Collectors;
+use crate::families::{Page, Style};
+use crate::recording::RecordingError;
+use crate::selection::CollectorName;
 use crate::snapshot::Snapshot;
 use crate::traffic::firewall::Firewall;
 
@@ -36,6 +37,9 @@ pub enum ServiceError {
     /// It could not listen.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What it was to replay is of no use.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     /// It could not end in order.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -57,14 +61,14 @@ pub async fn run(
     for remark in config.inherited.remarks() {
         tracing::warn!("{remark}");
     }
-    let (pages, own_metrics) = Pages::new(config, revision);
+    let (pages, own_metrics) = Pages::new(config, revision)?;
     let pages = Arc::new(pages);
     // The first scrape need not pay for connecting, and readiness does not wait for a scrape.
     let first = Arc::clone(&pages);
     let mut background = tokio::task::JoinSet::new();
     background.spawn(async move {
         let deadline = Instant::now() + first.config.scrape_timeout;
-        if let Err(error) = first.collector.snapshot(deadline, Collectors::by_default()).await {
+        if let Err(error) = first.collector.snapshot(deadline, first.config.collected()).await {
             tracing::warn!(%error, "first collection");
         }
     });
@@ -88,36 +92,44 @@ struct Pages {
 }
 
 /// The snapshot that the registry writes next.
-#[derive(Debug, Default)]
-struct Shown(Mutex<Arc<Snapshot>>);
+#[derive(Debug)]
+struct Shown(Mutex<(Arc<Snapshot>, Style)>);
 
 impl Encode for Shown {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        Page(snapshot).encode(encoder)
+        let (snapshot, style) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Page { snapshot, style }.encode(encoder)
     }
 }
 
 impl Pages {
-    fn new(config: Config, revision: &'static str) -> (Self, OwnMetrics) {
+    fn new(config: Config, revision: &'static str) -> Result<(Self, OwnMetrics), RecordingError> {
         let mut registry = Registry::default();
         let version = env!("CARGO_PKG_VERSION");
         let own = OwnMetrics::register(&mut registry, "kanyun_exporter", version, revision);
-        let shown = Arc::new(Shown::default());
+        let collected = config.collected();
+        let shown = Arc::new(Shown(Mutex::new((Arc::default(), config.style(collected)))));
         registry.register_collector(Box::new(Arc::clone(&shown)));
-        let firewall = config.collect_traffic.then(|| Firewall::new(&config.traffic));
-        let collector = Collector::new(&config, firewall);
-        (Self { config, collector, registry, shown, writing: Mutex::default() }, own)
+        let counts_traffic = collected.has(CollectorName::Traffic);
+        let firewall = counts_traffic.then(|| Firewall::new(&config.traffic));
+        let collector = Collector::new(&config, firewall)?;
+        Ok((Self { config, collector, registry, shown, writing: Mutex::default() }, own))
     }
 
     async fn metrics(&self, call: Call) -> Answer {
         let deadline = Instant::now() + self.config.scrape_time(call.header(TIMEOUT_HEADER));
-        let snapshot = match self.collector.snapshot(deadline, Collectors::by_default()).await {
+        let collected = self.config.collected();
+        let wanted = match collected.asked(call.query().unwrap_or_default()) {
+            Ok(wanted) => wanted,
+            Err(error) => return Refusal::client(StatusCode::BAD_REQUEST, error).into(),
+        };
+        let snapshot = match self.collector.snapshot(deadline, wanted).await {
             Ok(snapshot) => snapshot,
             Err(crowded) => return Refusal::busy(crowded.to_string(), RETRY_AFTER).into(),
         };
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.shown.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        let style = self.config.style(wanted);
+        *self.shown.0.lock().unwrap_or_else(PoisonError::into_inner) = (snapshot, style);
         serve::exposition::page(&self.registry, &call.head)
     }
 }

@@ -143,11 +143,10 @@ impl Committer {
         let head = head_rows(&placements);
         drop(placements);
         let head_rows = head.len();
-        let committing = self.sealing.commit().await;
-        let rows = Rows { index, late: self.late_rows(&head), head };
-        self.metrics.sealing().late(rows.late.len());
-        let result = self.store.append(rows).await;
-        drop(committing);
+        let result = self.store(index, head).await;
+        if !new_series.is_empty() {
+            self.known.generation.fetch_add(1, Ordering::AcqRel);
+        }
         drop(memory);
         match &result {
             Ok(()) => {
@@ -171,20 +170,46 @@ impl Committer {
     }
 }
 
+/// A head row as what is late is judged by: its group, hour and hash.
+type Arrived = (Group, Hour, u64);
+
 impl Committer {
-    /// A late row for each head row whose window may have been sealed.
-    fn late_rows(&self, head: &[HeadRow]) -> Vec<LateRow> {
+    /// Makes rows durable, with a late row for each head row whose window may have been sealed.
+    async fn store(&self, index: Vec<IndexRow>, head: Vec<HeadRow>) -> Result<(), StoreError> {
+        let committing = self.sealing.commit().await;
+        let arrived: Vec<Arrived> =
+            head.iter().map(|row| (row.group, row.hour, row.hash)).collect();
+        let (in_time, late) = self.judge(arrived);
+        self.metrics.sealing().late(late.len());
+        self.store.append(Rows { index, late, head }).await?;
+        drop(committing);
+        if self.store.is_shared() {
+            // Another process may have sealed a window while this one slept in the middle of a
+            // commit. What is in time now was durable before any of them begins.
+            let late = self.judge(in_time).1;
+            if !late.is_empty() {
+                self.metrics.sealing().late(late.len());
+                self.store.append(Rows { late, ..Rows::default() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which rows are in time by now, and a late row for each of the others.
+    fn judge(&self, arrived: Vec<Arrived>) -> (Vec<Arrived>, Vec<LateRow>) {
         let now_ms = self.clock.now_ms();
-        let late = head.iter().filter_map(|row| {
-            let window = self.layouts.window(row.hour);
-            self.sealing.is_late(window, now_ms).then_some(LateRow {
-                group: row.group,
-                window: window.first,
-                arrived_ms: now_ms,
-                hash: row.hash,
-            })
+        let mut late = Vec::new();
+        let mut in_time = arrived;
+        in_time.retain(|(group, hour, hash)| {
+            let window = self.layouts.window(*hour);
+            let is_late = self.sealing.is_late(window, now_ms);
+            if is_late {
+                let (group, window, hash) = (*group, window.first, *hash);
+                late.push(LateRow { group, window, arrived_ms: now_ms, hash });
+            }
+            !is_late
         });
-        late.collect()
+        (in_time, late)
     }
 }
 

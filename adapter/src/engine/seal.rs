@@ -24,7 +24,7 @@ use crate::model::sample::Sample;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, TimeRange, Week, Window};
 use crate::store::StoreError;
-use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, SealMark, Sealed};
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, SealMark, Sealed, Shard};
 
 /// When windows are sealed, and up to where sealing has come: what decides whether a sample is late.
 #[derive(Debug)]
@@ -68,8 +68,13 @@ impl Sealing {
     /// be read when this returns. The time cannot promise that: a machine may be suspended in the
     /// middle of a commit, and a clock set forward.
     async fn begin(&self, until: Hour) {
-        self.until.fetch_max(until.0, Ordering::SeqCst);
+        self.learn(until);
         drop(self.commits.write().await);
+    }
+
+    /// The same without waiting: for a store whose commits judge once more when they are durable.
+    pub(super) fn learn(&self, until: Hour) {
+        self.until.fetch_max(until.0, Ordering::SeqCst);
     }
 }
 
@@ -119,12 +124,6 @@ impl Whole {
 }
 
 impl Engine {
-    /// The oldest window that has not been swept yet.
-    pub async fn first_unsealed(&self) -> Result<Window, StoreError> {
-        let until = self.store.seal_mark(SealMark::Sealed).await?;
-        Ok(self.layouts.window(until.unwrap_or_else(|| Hour::of(self.clock.now_ms()))))
-    }
-
     /// The window after this one.
     pub fn next_window(&self, window: Window) -> Window {
         self.layouts.window(Hour(window.last().0 + 1))
@@ -151,7 +150,11 @@ impl Engine {
         let until = Hour(window.last().0 + 1);
         if until > self.sealing.until() {
             self.store.set_seal_mark(SealMark::Begun, until).await?;
-            self.sealing.begin(until).await;
+            if self.store.is_shared() {
+                self.sealing.learn(until);
+            } else {
+                self.sealing.begin(until).await;
+            }
         }
         Ok(())
     }
@@ -159,11 +162,6 @@ impl Engine {
     /// Whether [`Engine::begin_sealing`] holds for a window.
     pub fn is_sealing(&self, window: Window) -> bool {
         window.first < self.sealing.until()
-    }
-
-    /// Remembers that every window up to this one is sealed.
-    pub async fn finish_sealing(&self, window: Window) -> Result<(), StoreError> {
-        self.store.set_seal_mark(SealMark::Sealed, Hour(window.last().0 + 1)).await
     }
 
     /// Up to which hour sealing has come: windows that begin before it are sealed, or being sealed.
@@ -176,19 +174,25 @@ impl Engine {
         Ok(!self.store.markers(group, (window.first, window.first)).await?.is_empty())
     }
 
-    /// The next groups of a week, behind the last of those before; none at the end.
+    /// The next groups of a window's week and of a shard, or of all, behind the last of those before;
+    /// none at the end.
     pub async fn group_page(
         &self,
-        window: Window,
+        (window, shard): (Window, Option<Shard>),
         after: Option<&(String, Group)>,
     ) -> Result<Vec<(String, Group)>, StoreError> {
         let week = Week::of(window.first.start_ms());
-        self.store.row_key_page(week, after, limits::SEAL_PAGE_ROWS).await
+        self.store.row_key_page((week, shard), after, limits::SEAL_PAGE_ROWS).await
     }
 
-    /// The next late rows of all groups, behind the last of those before; none at the end.
-    pub async fn late_page(&self, after: Option<LateRow>) -> Result<Vec<LateRow>, StoreError> {
-        self.store.late_page(after, limits::SEAL_PAGE_ROWS).await
+    /// The next late rows of a shard's groups, or of all, behind the last of those before; none at the
+    /// end.
+    pub async fn late_page(
+        &self,
+        shard: Option<Shard>,
+        after: Option<LateRow>,
+    ) -> Result<Vec<LateRow>, StoreError> {
+        self.store.late_page(shard, after, limits::SEAL_PAGE_ROWS).await
     }
 
     /// The labels of a group's series in the week of a window.
@@ -303,7 +307,7 @@ impl Engine {
         };
         tracing::debug!(%too_many, "the late rows of a window are taken away in parts");
         let first = LateRow { group, window, arrived_ms: i64::MIN, hash: 0 };
-        let mut rows = self.store.late_page(Some(first), limits::SEAL_LATE_ROWS_MAX).await?;
+        let mut rows = self.store.late_page(None, Some(first), limits::SEAL_LATE_ROWS_MAX).await?;
         rows.retain(|row| row.group == group && row.window == window);
         Ok(rows)
     }

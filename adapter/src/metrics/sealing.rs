@@ -13,8 +13,11 @@ pub struct SealingMetrics {
     samples: Counter,
     bytes: Counter,
     ledger_rows: Counter,
+    unjoined_hours: Counter,
     failures: Counter,
     late_rows: Counter,
+    leases_lost: Counter,
+    shards: Gauge,
     late_windows: Gauge,
     lag: Gauge,
     unsealed_from: Known,
@@ -33,6 +36,9 @@ impl SealingMetrics {
         let late_windows = Gauge::default();
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
         registry.register("late_windows", help, late_windows.clone());
+        let shards = Gauge::default();
+        let help = "Shards of a cluster that this adapter seals, at the last look; 0 where the store is its own";
+        registry.register("seal_shards", help, shards.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -49,6 +55,10 @@ impl SealingMetrics {
                 "ledger_rows",
                 "Hours of a guest and family that were written into the ledger",
             ),
+            unjoined_hours: counter(
+                "worker_unjoined_hours",
+                "Hours of guests that went into the ledger under the name that a 2012 worker gave, as no exporter saw them then",
+            ),
             failures: counter(
                 "seal_failures",
                 "Windows of groups that could not be sealed; they are tried again",
@@ -57,6 +67,11 @@ impl SealingMetrics {
                 "late_rows",
                 "Head rows that came after their window may have been sealed",
             ),
+            leases_lost: counter(
+                "seal_leases_lost",
+                "Shards that another adapter took because this one was silent for too long",
+            ),
+            shards,
             late_windows,
             lag,
             unsealed_from,
@@ -74,6 +89,21 @@ impl SealingMetrics {
         self.samples.inc_by(samples as u64);
         self.bytes.inc_by(bytes as u64);
         self.ledger_rows.inc_by(ledger_rows as u64);
+    }
+
+    /// So many hours of workers' guests belong to none that exporters know.
+    pub fn unjoined(&self, hours: usize) {
+        self.unjoined_hours.inc_by(hours as u64);
+    }
+
+    /// So many shards are ours.
+    pub fn shards(&self, shards: usize) {
+        self.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    }
+
+    /// A shard is another sealer's, and was ours.
+    pub fn lease_lost(&self) {
+        self.leases_lost.inc();
     }
 
     /// A group could not be sealed.

@@ -3,6 +3,8 @@
 //! step each family's rows are the oracle's. `KANYUN_LEDGER_CASES` sets the number of guests.
 
 mod edges;
+mod shared;
+mod sources;
 
 use std::collections::BTreeSet;
 
@@ -31,7 +33,8 @@ use crate::usage::{Asked, Minutes, Slices, Usage};
 const PAUSE: Duration = Duration::from_secs(60);
 const CASES: u32 = 24;
 
-/// An adapter without doors, in memory, on a clock of its own.
+/// An adapter without doors, on a clock of its own.
+#[derive(Debug)]
 struct Works {
     engine: Arc<Engine>,
     usage: Arc<Usage>,
@@ -41,8 +44,10 @@ struct Works {
 
 impl Works {
     async fn new(row_key_labels: &[&str], now_ms: i64) -> Works {
-        let clock = Clock::fixed(now_ms);
-        let store = Store::Memory(Memory::new());
+        Works::on(Store::Memory(Memory::new()), row_key_labels, Clock::fixed(now_ms)).await
+    }
+
+    async fn on(store: Store, row_key_labels: &[&str], clock: Clock) -> Works {
         let engine = Arc::new(engine_by(store, row_key_labels, &clock).await);
         let metrics = Metrics::register(&mut Registry::default());
         let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
@@ -171,7 +176,7 @@ async fn cut_off(works: &Works, sample: Sample, steps: u8) {
     if !works.engine.is_due(window) {
         return;
     }
-    for (_, group) in works.engine.group_page(window, None).await.unwrap() {
+    for (_, group) in works.engine.group_page((window, None), None).await.unwrap() {
         let task = works.sealer.task(group, vec![window]).await.unwrap();
         let mut sealed = works.sealer.one(task).await.unwrap().sealed;
         if steps < 3 {
@@ -203,7 +208,10 @@ async fn all_stands(works: &Works, arrived: &[Arrival], now_ms: i64) -> Result<(
     let series = stored(arrived);
     let guest = Guest::Uuid("u1".to_owned());
     let meter = Arc::new(Meter::new(Arc::clone(&works.engine)));
-    prop_assert!(works.engine.late_page(None).await.unwrap().is_empty(), "late rows are left");
+    prop_assert!(
+        works.engine.late_page(None, None).await.unwrap().is_empty(),
+        "late rows are left"
+    );
     let samples = series.iter().flat_map(|one| &one.samples);
     let hours: BTreeSet<Hour> = samples.map(|sample| Hour::of(sample.timestamp_ms)).collect();
     for hour in hours {

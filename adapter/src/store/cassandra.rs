@@ -5,6 +5,7 @@
 
 mod attempt;
 mod cluster;
+mod leases;
 mod minutes;
 mod read;
 mod schema;
@@ -12,21 +13,20 @@ mod seal;
 mod sealed;
 mod stage;
 mod statements;
+mod transaction;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use scylla::client::session::Session;
-use scylla::value::{CqlValue, Row};
 use serve::clock::Clock;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -63,6 +63,8 @@ pub struct CassandraSettings {
     pub retention: Duration,
     /// How long rows of the ledger are kept, reckoned from their own time.
     pub ledger_retention: Duration,
+    /// How long a shard is a sealer's unless it says again that it is there; whole seconds.
+    pub lease: Duration,
 }
 
 impl CassandraSettings {
@@ -79,6 +81,7 @@ impl CassandraSettings {
             index_shards: 16,
             retention,
             ledger_retention: retention,
+            lease: limits::SEAL_LEASE,
         }
     }
 }
@@ -106,14 +109,10 @@ struct Shared {
     reads: Semaphore,
     /// When the last write failed, and how; none once one has succeeded.
     failed: Mutex<Option<(Instant, String)>>,
-}
-
-impl Shared {
-    /// Which of the shards holds a group.
-    fn group_shard(&self, group: Group) -> i16 {
-        let shard = group.0 % u64::from(self.index_shards);
-        i16::try_from(shard).unwrap_or(0)
-    }
+    /// How long a lease of a shard holds.
+    lease: Duration,
+    /// The last turn that we drew.
+    turn: Mutex<Option<i64>>,
 }
 
 /// The one partition of small tables.
@@ -145,6 +144,8 @@ impl Cassandra {
             seals: Arc::new(Semaphore::new(limits::CASSANDRA_SEALS_IN_FLIGHT_MAX)),
             reads: Semaphore::new(limits::CASSANDRA_READS_IN_FLIGHT_MAX),
             failed: Mutex::new(None),
+            lease: settings.lease,
+            turn: Mutex::new(None),
         };
         Ok(Cassandra { shared: Arc::new(shared) })
     }
@@ -340,33 +341,14 @@ impl Cassandra {
         Ok(rows.map(|(from, settings)| LayoutRow { from: Week(from), settings }).collect())
     }
 
-    /// See [`super::Store::add_layout`]. A lightweight transaction. Where an attempt ended
-    /// without an answer and a later one finds an equal layout, it counts as ours.
+    /// See [`super::Store::add_layout`]. Where an attempt ended without an answer and a later one
+    /// finds an equal layout, it counts as ours.
     pub async fn add_layout(&self, layout: LayoutRow) -> Result<bool, StoreError> {
-        let prepared = &self.shared.statements.add_layout;
-        let deadline = Instant::now() + limits::WRITE_DEADLINE;
         let values = (THE_PART, layout.from.0, layout.settings.as_str());
-        let is_repeated = AtomicBool::new(false);
-        let (answer, was_repeated) = attempt::until(prepared.purpose, deadline, async || {
-            let was_repeated = is_repeated.swap(true, Ordering::Relaxed);
-            let answer = self.shared.session.execute_unpaged(&prepared.statement, values).await;
-            answer.map(|answer| (answer, was_repeated))
-        })
-        .await?;
-        let damaged = |error: &dyn std::error::Error| {
-            StoreError::Damaged(format!("the answer about the layout cannot be read: {error}"))
-        };
-        let rows = answer.into_rows_result().map_err(|error| damaged(&error))?;
-        let row: Row = rows.first_row().map_err(|error| damaged(&error))?;
-        // Both servers say first whether it was applied, and then what is there, in their own way.
-        match row.columns.first() {
-            Some(Some(CqlValue::Boolean(true))) => Ok(true),
-            Some(Some(CqlValue::Boolean(false))) if was_repeated => {
-                Ok(self.layouts().await?.contains(&layout))
-            }
-            Some(Some(CqlValue::Boolean(false))) => Ok(false),
-            other => Err(StoreError::Damaged(format!("the layout was answered with {other:?}"))),
-        }
+        let decided =
+            transaction::decide(&self.shared, &self.shared.statements.add_layout, values).await?;
+        let is_ours = decided.found_text("settings") == Some(&layout.settings);
+        Ok(decided.is_made || decided.is_repeated && is_ours)
     }
 
     /// See [`super::Store::expire`]: rows have their time to live, so there is nothing to do.

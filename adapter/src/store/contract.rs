@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::rows::{
     ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
-    MarkerRow, Placed, PostingsKey, Rows, SealMark, Sealed, Wanted,
+    MarkerRow, Placed, PostingsKey, Projection, Rows, SealMark, Sealed, Shard, Wanted,
 };
 use super::{Store, StoreError};
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -36,11 +36,11 @@ pub(crate) async fn all(subject: &mut impl Subject) {
     index_rows(subject.store(), week).await;
     over_the_bound_is_an_error(subject.store(), week, hour).await;
     layouts(subject.store(), week).await;
-    assert_eq!(subject.store().seal_mark(SealMark::Sealed).await.unwrap(), None);
+    assert_eq!(subject.store().seal_mark(SealMark::Sealed(Shard(0))).await.unwrap(), None);
     sealed_rows(subject.store(), week, hour).await;
     if subject.keeps() {
         subject.reopen().await;
-        let until = subject.store().seal_mark(SealMark::Sealed).await.unwrap();
+        let until = subject.store().seal_mark(SealMark::Sealed(Shard(0))).await.unwrap();
         assert_eq!(until, Some(Hour(hour.0 + 2)), "what is sealed outlives the process");
         let begun = subject.store().seal_mark(SealMark::Begun).await.unwrap();
         assert_eq!(begun, Some(Hour(hour.0 + 7)), "so does what sealing has begun with");
@@ -269,6 +269,7 @@ async fn sealed_rows(store: &Store, week: Week, hour: Hour) {
     late_rows(store, hour).await;
     ledger_rows(store, hour).await;
     seal_marks(store, hour).await;
+    leases(store).await;
     row_key_pages(store, week).await;
 }
 
@@ -350,7 +351,7 @@ async fn late_rows(store: &Store, hour: Hour) {
     assert!(matches!(too_many, Err(StoreError::TooManyRows { rows_max: 3, .. })));
     let (mut pages, mut last) = (Vec::new(), None);
     loop {
-        let page = store.late_page(last, 2).await.unwrap();
+        let page = store.late_page(None, last, 2).await.unwrap();
         assert!(page.len() <= 2);
         pages.extend_from_slice(&page);
         last = page.last().copied();
@@ -366,7 +367,13 @@ async fn late_rows(store: &Store, hour: Hour) {
     assert!(of(u64::MAX, (hour, next)).await.is_empty());
     let cleared = vec![rows[1], rows[3]];
     store.seal(Sealed { late: cleared, ..Sealed::default() }).await.unwrap();
-    assert!(store.late_page(None, 2).await.unwrap().is_empty());
+    assert!(store.late_page(None, None, 2).await.unwrap().is_empty());
+}
+
+/// Seals hours of the ledger in a turn of their own.
+async fn project(store: &Store, rows: Vec<LedgerRow>) {
+    let ledger = vec![Projection { turn: store.turns(1).await.unwrap(), rows }];
+    store.seal(Sealed { ledger, ..Sealed::default() }).await.unwrap();
 }
 
 /// An hour is written whole in place of what was there, and reads back to the bit.
@@ -398,7 +405,7 @@ async fn ledger_rows(store: &Store, hour: Hour) {
         ),
     ];
     for _ in 0..2 {
-        store.seal(Sealed { ledger: rows.clone(), ..Sealed::default() }).await.unwrap();
+        project(store, rows.clone()).await;
     }
     let of = async |family: &str, guest: &str, hours| {
         store.ledger(family, guest, hours, ROWS_MAX).await.unwrap()
@@ -417,19 +424,41 @@ async fn ledger_rows(store: &Store, hour: Hour) {
     assert!(matches!(too_many, Err(StoreError::TooManyRows { rows_max: 1, .. })));
 
     let changed = row("cpu", "u1", hour, vec![column("total", vec![minute(59, 3.0)])]);
-    store.seal(Sealed { ledger: vec![changed.clone()], ..Sealed::default() }).await.unwrap();
+    project(store, vec![changed.clone()]).await;
     assert_eq!(of("cpu", "u1", (hour, hour)).await, [changed]);
-    store.seal(Sealed { ledger: vec![first], ..Sealed::default() }).await.unwrap();
+    project(store, vec![first]).await;
 }
 
+/// Marks are kept; where several processes write them they never go back.
 async fn seal_marks(store: &Store, hour: Hour) {
+    let sealed = SealMark::Sealed(Shard(0));
     for until in [hour, Hour(hour.0 + 2)] {
         let begun = Hour(until.0 + 5);
-        store.set_seal_mark(SealMark::Sealed, until).await.unwrap();
+        store.set_seal_mark(sealed, until).await.unwrap();
         store.set_seal_mark(SealMark::Begun, begun).await.unwrap();
-        assert_eq!(store.seal_mark(SealMark::Sealed).await.unwrap(), Some(until));
-        assert_eq!(store.seal_mark(SealMark::Begun).await.unwrap(), Some(begun));
+        if !store.is_shared() || until > hour {
+            assert_eq!(store.seal_mark(sealed).await.unwrap(), Some(until));
+            assert_eq!(store.seal_mark(SealMark::Begun).await.unwrap(), Some(begun));
+        }
+        let first = store.turns(7).await.unwrap();
+        let next = store.turns(1).await.unwrap();
+        assert!(!store.is_shared() || next >= first + 7, "{first} and seven, then {next}");
     }
+}
+
+/// A shard is one sealer's until it gives it back.
+async fn leases(store: &Store) {
+    let shard = Shard(store.shards() - 1);
+    let hold = async |sealer: &str| store.hold(shard, sealer).await.unwrap();
+    assert!(hold("one").await);
+    assert!(hold("one").await, "it is kept");
+    assert_eq!(hold("two").await, !store.is_shared());
+    assert_eq!(store.sealers("one").await.unwrap(), 1);
+    store.release(shard, "two").await.unwrap();
+    assert!(hold("one").await, "only its sealer gives it back");
+    store.release(shard, "one").await.unwrap();
+    assert!(hold("two").await);
+    store.release(shard, "two").await.unwrap();
 }
 
 /// Pages of row keys are together what the whole list is.
@@ -437,7 +466,7 @@ async fn row_key_pages(store: &Store, week: Week) {
     let all = store.row_keys(week, ROWS_MAX).await.unwrap();
     let mut pages: Vec<(String, Group)> = Vec::new();
     loop {
-        let page = store.row_key_page(week, pages.last(), 1).await.unwrap();
+        let page = store.row_key_page((week, None), pages.last(), 1).await.unwrap();
         assert!(page.len() <= 1);
         if page.is_empty() {
             break;

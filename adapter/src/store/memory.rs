@@ -53,7 +53,7 @@ struct Tables {
 impl Tables {
     fn seal_mark(&mut self, mark: SealMark) -> &mut Option<Hour> {
         match mark {
-            SealMark::Sealed => &mut self.sealed_until,
+            SealMark::Sealed(_) => &mut self.sealed_until,
             SealMark::Begun => &mut self.sealing_until,
         }
     }
@@ -305,7 +305,7 @@ impl Memory {
         for row in sealed.chunks {
             tables.chunks.insert((row.group, row.series, row.window, row.hash), row.payload);
         }
-        for row in sealed.ledger {
+        for row in sealed.ledger.into_iter().flat_map(|projection| projection.rows) {
             tables.ledger.insert((row.family.clone(), row.guest.clone(), row.hour), row);
         }
         tables.markers.extend(sealed.markers);

@@ -124,13 +124,27 @@ pub struct MarkerRow {
     pub window: Hour,
 }
 
+/// A part of the groups: sealers share the work by shards, and each shard has one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u16);
+
 /// How far sealing has come: an hour before which something holds for all windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealMark {
-    /// They are sealed, but for what came late to them.
-    Sealed,
+    /// Those of the shard are sealed, but for what came late to them.
+    Sealed(Shard),
     /// Some may be sealed: what comes to them is late, also after a restart with another clock.
     Begun,
+}
+
+/// Hours of the ledger that were counted together, each guest's at most once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Projection {
+    /// From [`crate::store::Store::turns`]: of two projections of an hour that with the greater turn
+    /// stands, whichever is written last.
+    pub turn: i64,
+    /// The hours.
+    pub rows: Vec<LedgerRow>,
 }
 
 /// What one seal writes.
@@ -138,8 +152,8 @@ pub enum SealMark {
 pub struct Sealed {
     /// Written first.
     pub chunks: Vec<ChunkRow>,
-    /// Written after the chunks.
-    pub ledger: Vec<LedgerRow>,
+    /// Written after the chunks; sorted by turn.
+    pub ledger: Vec<Projection>,
     /// Written after the ledger.
     pub markers: Vec<MarkerRow>,
     /// Taken away last.
@@ -150,17 +164,22 @@ impl Sealed {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
-            && self.ledger.is_empty()
+            && self.ledger_rows().next().is_none()
             && self.markers.is_empty()
             && self.late.is_empty()
     }
 
     /// About how much memory it takes, bytes.
     pub fn bytes(&self) -> usize {
-        let columns = self.ledger.iter().flat_map(|row| &row.columns);
+        let columns = self.ledger_rows().flat_map(|row| &row.columns);
         let minutes: usize = columns.map(|column| 64 + column.minutes.len() * 32).sum();
         let chunks: usize = self.chunks.iter().map(|row| 128 + row.payload.len()).sum();
-        chunks + minutes + self.ledger.len() * 128 + self.late.len() * size_of::<LateRow>()
+        chunks + minutes + self.ledger_rows().count() * 128 + self.late.len() * size_of::<LateRow>()
+    }
+
+    /// The hours of all projections.
+    pub fn ledger_rows(&self) -> impl Iterator<Item = &LedgerRow> {
+        self.ledger.iter().flat_map(|projection| &projection.rows)
     }
 
     /// Adds what another seal writes.

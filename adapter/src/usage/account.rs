@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::printout::{Begin, End, Entry, Line, Missing};
+use super::slices::merged;
 use super::{Minutes, Usage};
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
@@ -28,7 +29,8 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Account {
     usage: Arc<Usage>,
-    guest: Option<Guest>,
+    /// The guest's names, itself first.
+    guests: Vec<Guest>,
     minutes: Minutes,
     begin: Option<Begin>,
     /// What is left to read: a family and hours, both included.
@@ -54,17 +56,23 @@ impl Account {
             }),
             parts: VecDeque::new(),
             end: Some(End::default()),
-            guest,
+            guests: Vec::new(),
         };
-        if let (Some(guest), Some(hours)) = (&account.guest, hours) {
+        if let (Some(guest), Some(hours)) = (&guest, hours) {
+            account.guests = usage.names(guest).await?;
             // Before the rows: an hour that is sealed meanwhile is then said twice and never missed.
-            let missing = usage.meter.missing(guest, hours).await?;
-            let missing = missing.into_iter().map(|(why, hours)| Missing {
-                from: instant::format(hours.0.start_ms()),
-                to: instant::format(hours.1.end_ms() + 1),
-                why,
-            });
-            account.end = Some(End { missing: missing.collect() });
+            let mut end = End::default();
+            for guest in &account.guests {
+                let missing = usage.meter.missing(guest, hours).await?;
+                end.missing.extend(missing.into_iter().map(|(why, hours)| Missing {
+                    from: instant::format(hours.0.start_ms()),
+                    to: instant::format(hours.1.end_ms() + 1),
+                    why,
+                }));
+            }
+            end.missing.sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
+            end.missing.dedup();
+            account.end = Some(end);
             let step = usize::try_from(limits::REPORT_PLAN_HOURS).unwrap_or(usize::MAX);
             for family in families {
                 let firsts = (hours.0.0..=hours.1.0).step_by(step);
@@ -83,9 +91,13 @@ impl Account {
         if let Some(begin) = self.begin.take() {
             return Ok(Some(vec![Line::Begin(begin)]));
         }
-        if let (Some(guest), Some((family, hours))) = (&self.guest, self.parts.pop_front()) {
+        if let Some((family, hours)) = self.parts.pop_front() {
             let _slot = self.usage.slots.acquire().await?;
-            let mut rows = self.usage.meter.stored(guest, family, hours).await?;
+            let mut parts = Vec::with_capacity(self.guests.len());
+            for guest in &self.guests {
+                parts.push(self.usage.meter.stored(guest, family, hours).await?);
+            }
+            let mut rows = merged(family, parts);
             rows.retain(|row| self.minutes.hold(row.minute_ms));
             let lines = rows.iter().map(|row| Line::Row(Entry::new(family, row)));
             return Ok(Some(lines.collect()));

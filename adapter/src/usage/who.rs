@@ -11,6 +11,9 @@ use crate::model::labels::Labels;
 use crate::model::time::{DAY_MS, Hour, TimeRange};
 use crate::query::QueryError;
 
+/// All times.
+const ALWAYS: TimeRange = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
+
 impl Usage {
     /// The guest that a name means among those with samples of these families in a range; an error
     /// of the client's where it fits several.
@@ -35,17 +38,62 @@ impl Usage {
             let present = self.present(fitting, &metrics, range).await?;
             candidates.retain(|labels| Guest::of(labels).is_some_and(|of| present.contains(&of)));
         }
-        match resolve(name, &candidates) {
-            Resolution::Nobody => self.billed_before(name, families, range).await,
-            Resolution::One(guest) => Ok(Some(guest)),
-            Resolution::Several(guests) => {
-                let names: Vec<String> = guests.iter().map(Guest::to_string).collect();
-                Err(QueryError::Client(format!(
-                    "{name:?} fits several guests in this range: {}",
-                    names.join(", ")
-                )))
+        let guests = match resolve(name, &candidates) {
+            Resolution::Nobody => BTreeSet::new(),
+            Resolution::One(guest) => BTreeSet::from([guest]),
+            Resolution::Several(guests) => guests.into_iter().collect(),
+        };
+        let mut known: BTreeSet<Guest> = BTreeSet::new();
+        for guest in guests {
+            known.insert(self.known_as(guest).await?);
+        }
+        if known.len() > 1 {
+            let names: Vec<String> = known.iter().map(Guest::to_string).collect();
+            return Err(QueryError::Client(format!(
+                "{name:?} fits several guests in this range: {}",
+                names.join(", ")
+            )));
+        }
+        match known.pop_first() {
+            None if self.was_named(name, &metrics, range).await? => {
+                Ok(Some(Guest::Uuid(name.to_owned())))
+            }
+            None => self.billed_before(name, families, range).await,
+            guest => Ok(guest),
+        }
+    }
+
+    /// The names under which a guest's hours may be found, itself first. Of all times, whatever is
+    /// asked for: parts of a range add up to the whole.
+    pub(super) async fn names(&self, guest: &Guest) -> Result<Vec<Guest>, QueryError> {
+        let mut names = vec![guest.clone()];
+        if let Some(kept) = self.engine.stored_range(ALWAYS) {
+            names.extend(self.meter.names(guest, kept).await?);
+        }
+        Ok(names)
+    }
+
+    /// The guest with a uuid whom a worker's name means; else the guest itself.
+    async fn known_as(&self, guest: Guest) -> Result<Guest, QueryError> {
+        match self.engine.stored_range(ALWAYS) {
+            Some(kept) => self.meter.known_as(guest, kept).await,
+            None => Ok(guest),
+        }
+    }
+
+    /// Whether a guest that no exporter saw in a range has samples there by another name.
+    async fn was_named(
+        &self,
+        uuid: &str,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<bool, QueryError> {
+        for name in self.names(&Guest::Uuid(uuid.to_owned())).await?.iter().skip(1) {
+            if self.has_samples(name, metrics, range).await? {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 
     /// The guest of this name in the ledger, which is kept longer than samples and their labels.
@@ -120,13 +168,16 @@ impl Usage {
         let _slot = self.slots.acquire().await?;
         let metrics = metrics_of(&Family::ALL);
         let mut devices: BTreeMap<Family, BTreeSet<String>> = BTreeMap::new();
-        for (label, value) in labels_of(&guest) {
-            let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
-            for labels in series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&guest))
-            {
-                for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels)) {
-                    let device = family.device_label().map_or(TOTAL, |label| labels.get(label));
-                    devices.entry(family).or_default().insert(device.to_owned());
+        for guest in self.names(&guest).await? {
+            for (label, value) in labels_of(&guest) {
+                let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
+                let own = series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&guest));
+                for labels in own {
+                    for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels))
+                    {
+                        let device = family.device_label().map_or(TOTAL, |label| labels.get(label));
+                        devices.entry(family).or_default().insert(device.to_owned());
+                    }
                 }
             }
         }
@@ -169,8 +220,18 @@ impl Usage {
             let others = by_domain.get(domain.as_str()).map(Vec::as_slice).unwrap_or_default();
             let contested =
                 others.iter().any(|labels| matches!(Guest::of(labels), Some(Guest::Uuid(_))));
-            if !contested || self.guest(&name, &[family], minutes).await?.as_ref() == Some(&guest) {
+            let known = self.known_as(guest.clone()).await?;
+            if known != guest {
+                listed.insert(known);
+            } else if !contested {
                 listed.insert(guest);
+            } else {
+                match self.guest(&name, &[family], minutes).await {
+                    Ok(meant) => listed.extend(meant.filter(|meant| *meant == guest)),
+                    // The name means several, and nobody can be asked for by it.
+                    Err(QueryError::Client(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(listed)

@@ -100,9 +100,13 @@ pub(crate) fn move_on(senders: &mut [Sender], by_ms: i64) {
 pub(crate) fn service(folder: &Path) -> Command {
     let mut command = command();
     command.arg("--store.path").arg(folder);
-    // Everything late is sealed at once, again and again.
-    command.args(["--seal.window=1h", "--seal.grace=110s", "--seal.late-pause=20ms"]);
+    sealing_at_once(&mut command);
     command
+}
+
+/// Everything late is sealed at once, again and again.
+pub(crate) fn sealing_at_once(command: &mut Command) {
+    command.args(["--seal.window=1h", "--seal.grace=110s", "--seal.late-pause=20ms"]);
 }
 
 impl Sender {
@@ -241,7 +245,7 @@ type Samples = BTreeMap<(String, i64), (u64, bool)>;
 /// Runs all senders against one server until they are cut off. Each acknowledged request calls
 /// `acknowledged` at once, on its sender's thread, with the number of them so far.
 pub(crate) fn run(senders: &mut [Sender], address: SocketAddr, acknowledged: impl Fn(u64) + Sync) {
-    let refused = run_while(senders, address, |count| {
+    let refused = run_while(senders, &[address], |count| {
         acknowledged(count);
         true
     });
@@ -250,7 +254,12 @@ pub(crate) fn run(senders: &mut [Sender], address: SocketAddr, acknowledged: imp
 
 /// Runs all senders until this many requests are acknowledged.
 pub(crate) fn run_for(senders: &mut [Sender], address: SocketAddr, acknowledged: u64) {
-    let refused = run_while(senders, address, |count| count < acknowledged);
+    run_on(senders, &[address], acknowledged);
+}
+
+/// The same, each sender against one of several servers.
+pub(crate) fn run_on(senders: &mut [Sender], addresses: &[SocketAddr], acknowledged: u64) {
+    let refused = run_while(senders, addresses, |count| count < acknowledged);
     assert!(refused.is_empty(), "{refused:?}");
     assert!(senders.iter().all(|sender| !sender.unanswered), "cut off");
 }
@@ -261,7 +270,7 @@ pub(crate) fn run_until_refused(
     address: SocketAddr,
     acknowledged: impl Fn(u64) + Sync,
 ) {
-    for answer in run_while(senders, address, |count| {
+    for answer in run_while(senders, &[address], |count| {
         acknowledged(count);
         true
     }) {
@@ -274,21 +283,21 @@ pub(crate) fn run_until_refused(
 /// gives the answers that were no acknowledgements.
 fn run_while(
     senders: &mut [Sender],
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     goes_on: impl Fn(u64) -> bool + Sync,
 ) -> Vec<Answer> {
     let count = AtomicU64::new(0);
     let counted = || goes_on(count.fetch_add(1, Ordering::SeqCst) + 1);
     let begin = Barrier::new(senders.len());
     std::thread::scope(|scope| {
-        let start = |sender| {
-            let (begin, counted) = (&begin, &counted);
+        let start = |(sender, address): (_, &SocketAddr)| {
+            let (begin, counted, address) = (&begin, &counted, *address);
             scope.spawn(move || {
                 begin.wait();
                 Sender::send(sender, address, counted)
             })
         };
-        let threads: Vec<_> = senders.iter_mut().map(start).collect();
+        let threads: Vec<_> = senders.iter_mut().zip(addresses.iter().cycle()).map(start).collect();
         threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
     })
 }

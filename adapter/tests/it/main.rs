@@ -18,6 +18,7 @@ mod adapter_process;
 mod bill;
 mod bombs;
 mod captures;
+mod cluster;
 mod compliance;
 mod crash;
 mod damage;
@@ -45,6 +46,10 @@ mod rules;
 mod tidy;
 mod traffic;
 mod zeromq;
+
+#[allow(dead_code, reason = "the library's tests use the rest of it")]
+#[path = "../parts/cassandra_node.rs"]
+mod cassandra_node;
 
 #[allow(dead_code, reason = "the exporter's tests use the rest of it")]
 #[path = "../../../exporter/tests/it/libvirtd.rs"]

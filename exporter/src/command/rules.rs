@@ -97,7 +97,7 @@ async fn missing(
     let mut addresses = given(flags)?;
     let there = tables.iter().flat_map(|table| &table.found.rules);
     addresses.extend(there.map(|rule| (rule.guest.clone(), rule.ip)));
-    let collector = Collector::new(config, None);
+    let collector = Collector::new(config, None).map_err(CommandError::of)?;
     let snapshot = snapshot(&collector, config).await?;
     match &snapshot.guests {
         Some(guests) => addresses.extend(plan::addresses_of(guests)),

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Line, Source, Worker};
 use crate::libvirt::{CallCounts, LibvirtError};
-use crate::selection::Collectors;
+use crate::selection::{CollectorName, Collectors};
 use crate::snapshot::Guest;
 
 /// Some of the host's guests.
@@ -26,7 +26,7 @@ pub(crate) enum Share {
 pub(crate) struct Job {
     /// Which.
     pub(crate) share: Share,
-    /// What the page shows of them, and so what to ask.
+    /// What of them the page shows.
     pub(crate) wanted: Collectors,
     /// The number of the share, for the answer.
     pub(crate) number: usize,
@@ -57,9 +57,18 @@ pub(crate) fn start(source: &Source, counts: Arc<CallCounts>) -> std::io::Result
 }
 
 fn read(line: &mut Line, share: &Share, wanted: Collectors) -> Result<Vec<Guest>, LibvirtError> {
-    line.ask(|connection| match share {
-        Share::Active => connection.detail_active(wanted),
-        Share::Some(uuids) => connection.detail_of(uuids, wanted),
-        Share::Inactive => connection.detail_inactive(),
+    line.ask(|connection| {
+        let mut guests = match share {
+            Share::Active => connection.detail_active(wanted)?,
+            Share::Some(uuids) => connection.detail_of(uuids, wanted)?,
+            Share::Inactive => return connection.detail_inactive(),
+        };
+        if wanted.has(CollectorName::Placement) {
+            connection.places(&mut guests)?;
+        }
+        if wanted.has(CollectorName::Job) {
+            connection.jobs(&mut guests)?;
+        }
+        Ok(guests)
     })
 }

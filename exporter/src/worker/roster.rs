@@ -36,7 +36,7 @@ pub(crate) enum Part {
     /// libvirtd cannot be reached.
     Down { error: String, steps: Vec<Step> },
     /// Every guest by name, with its state and interfaces, and with the identity that it had the last time.
-    Guests { host: Host, guests: Vec<Guest>, steps: Vec<Step> },
+    Guests { host: Box<Host>, guests: Vec<Guest>, steps: Vec<Step> },
     /// Who the guests are, in the same order.
     Identities { identities: Vec<Identity>, steps: Vec<Step> },
 }
@@ -116,7 +116,8 @@ impl Reader {
             guest.description = known.and_then(|known| known.description.clone());
         }
         let sent = guests.clone();
-        if parts.blocking_send(Part::Guests { host, guests: sent, steps }).is_err() {
+        if parts.blocking_send(Part::Guests { host: Box::new(host), guests: sent, steps }).is_err()
+        {
             return;
         }
         let mut steps = Vec::new();

@@ -18,3 +18,4 @@ mod traffic;
 mod trouble;
 mod turnover;
 mod units;
+mod whole_page;

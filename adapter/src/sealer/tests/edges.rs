@@ -50,7 +50,7 @@ async fn a_guest_is_not_taken_for_sealed_because_its_namesake_is() {
     };
     let before = bills().await;
     assert_eq!(before, [7_185_000.0; 2]);
-    for (row_key, group) in works.engine.group_page(window, None).await.unwrap() {
+    for (row_key, group) in works.engine.group_page((window, None), None).await.unwrap() {
         let task = works.sealer.task(group, vec![window]).await.unwrap();
         works.engine.seal(works.sealer.one(task).await.unwrap().sealed).await.unwrap();
         assert_eq!(bills().await, before, "when {row_key} was sealed");
@@ -115,7 +115,7 @@ async fn a_kill_in_mid_sweep_and_a_clock_that_is_behind_then_hide_nothing() {
     clock.set(begin + 3 * HOUR_MS);
     let window = engine.window_of(Hour::of(begin));
     engine.begin_sealing(window).await.unwrap();
-    let group = engine.group_page(window, None).await.unwrap()[0].1;
+    let group = engine.group_page((window, None), None).await.unwrap()[0].1;
     let encoded = engine.encode_window(group, window, Vec::new()).await.unwrap().unwrap();
     engine.seal(encoded.sealed).await.unwrap();
     // Killed here: other groups of the window were not sealed yet.
@@ -145,7 +145,7 @@ async fn a_sample_that_comes_between_two_parts_of_a_group() {
         all.iter().cloned().partition(|(_, sample)| in_between.contains(&sample.timestamp_ms));
     send(&works, &rest).await;
     works.clock.set(begin + DAY_MS + HOUR_MS);
-    let group = works.engine.late_page(None).await.unwrap()[0].group;
+    let group = works.engine.late_page(None, None).await.unwrap()[0].group;
     let part = async |hours: [i64; 2]| {
         let windows = hours.map(|hour| works.engine.window_of(Hour::of(begin + hour * HOUR_MS)));
         works.sealer.task(group, windows.to_vec()).await.unwrap()
@@ -199,7 +199,7 @@ async fn what_is_past_its_retention_and_not_sealed_yet_is_billed() {
 /// A window that fails is tried again after pauses that grow, and is not met at every look.
 #[test]
 fn pauses_of_a_window_that_fails_grow() {
-    let window = Window { first: Hour(10), hours: 2 };
+    let window = (Shard(3), Hour(10));
     let mut stuck = Stuck::default();
     let (mut now_ms, mut tries) = (0, 0);
     while now_ms < 6 * HOUR_MS {

@@ -9,8 +9,8 @@ use crate::store::StoreError;
 use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
 
 /// key, day, column1, column2 (the minute's unix second), value, resets, flags, samples; then the
-/// time to live.
-pub(super) type MinuteValues = (Arc<str>, i32, Arc<str>, i64, String, i32, i32, i32, i32);
+/// time to live and the turn.
+pub(super) type MinuteValues = (Arc<str>, i32, Arc<str>, i64, String, i32, i32, i32, i32, i64);
 /// column1, column2, value, resets, flags, samples.
 pub(super) type FoundMinute = (String, i64, String, i32, i32, i32);
 
@@ -22,7 +22,12 @@ const PLAIN_CHARS_MAX: usize = 24;
 
 /// All sixty minutes of every column of an hour: those without a value have an empty one, in place
 /// of what may be there.
-pub(super) fn write(row: &LedgerRow, key: &Arc<str>, ttl: i32, values: &mut Vec<MinuteValues>) {
+pub(super) fn write(
+    row: &LedgerRow,
+    key: &Arc<str>,
+    (ttl, turn): (i32, i64),
+    values: &mut Vec<MinuteValues>,
+) {
     let day = Day::of(row.hour.start_ms()).0;
     let start = row.hour.start_ms() / 1000;
     for column in &row.columns {
@@ -36,7 +41,7 @@ pub(super) fn write(row: &LedgerRow, key: &Arc<str>, ttl: i32, values: &mut Vec<
                 (minute.resets.cast_signed(), minute.flags.into(), minute.samples.cast_signed())
             });
             let (key, name) = (Arc::clone(key), Arc::clone(&name));
-            values.push((key, day, name, column2, value, resets, flags, samples, ttl));
+            values.push((key, day, name, column2, value, resets, flags, samples, ttl, turn));
         }
     }
 }
@@ -112,7 +117,7 @@ mod tests {
     const ALL: (Hour, Hour) = (Hour(i32::MIN), Hour(i32::MAX));
 
     fn found(
-        (_, _, column1, column2, value, resets, flags, samples, _): MinuteValues,
+        (_, _, column1, column2, value, resets, flags, samples, ..): MinuteValues,
     ) -> FoundMinute {
         (column1.to_string(), column2, value, resets, flags, samples)
     }
@@ -146,7 +151,7 @@ mod tests {
     fn an_hour_is_written_whole() {
         let mut values = Vec::new();
         let hour = Hour(490_896);
-        write(&row(hour, vec![minute(0, 1.0), minute(59, 2.0)]), &"u".into(), 5, &mut values);
+        write(&row(hour, vec![minute(0, 1.0), minute(59, 2.0)]), &"u".into(), (5, 9), &mut values);
         assert_eq!(values.len(), 60);
         let texts: Vec<&str> = values.iter().map(|row| row.4.as_str()).collect();
         assert_eq!((texts[0], texts[59]), ("1", "2"));
@@ -180,7 +185,7 @@ mod tests {
             let finite = values.into_iter().filter(|(_, value)| value.is_finite());
             let row = row(Hour(hour), finite.map(|(at, value)| minute(at, value)).collect());
             let mut written = Vec::new();
-            write(&row, &"u".into(), 5, &mut written);
+            write(&row, &"u".into(), (5, 9), &mut written);
             let mut hours = Hours::default();
             for values in written {
                 hours.add("blk_read", ALL, found(values)).unwrap();

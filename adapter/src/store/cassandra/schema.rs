@@ -95,7 +95,7 @@ const fn family(name: &'static str) -> Table {
 }
 
 /// All tables.
-pub(super) const TABLES: [Table; 20] = [
+pub(super) const TABLES: [Table; 23] = [
     Table {
         name: "head",
         columns: &[
@@ -208,7 +208,26 @@ pub(super) const TABLES: [Table; 20] = [
     },
     Table {
         name: "sealing",
-        columns: &[(Partition, "part", "int"), (Value, "sealed_until", "int")],
+        columns: &[
+            (Partition, "part", "int"),
+            (Clustering, "shard", "smallint"),
+            (Value, "sealed_until", "int"),
+        ],
+        life: Life::Always,
+    },
+    Table {
+        name: "leases",
+        columns: &[(Partition, "shard", "smallint"), (Value, "sealer", "text")],
+        life: Life::Always,
+    },
+    Table {
+        name: "sealers",
+        columns: &[(Partition, "part", "int"), (Clustering, "sealer", "text")],
+        life: Life::Always,
+    },
+    Table {
+        name: "turns",
+        columns: &[(Partition, "part", "int"), (Value, "turn", "bigint")],
         life: Life::Always,
     },
     Table {

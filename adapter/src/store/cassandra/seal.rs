@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::Shared;
 use super::minutes::{self, MinuteValues};
 use super::stage::{Stage, batches};
-use super::write::{Ages, LateKey, late_key, text_shard};
+use super::write::{Ages, LateKey, guest_shard, late_key};
 use crate::model::time::{Day, Month};
 use crate::store::StoreError;
-use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Sealed};
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Projection, Sealed};
 
 type ChunkValues = (i64, i32, Bytes, i32, i64, Bytes, i32);
 type MarkerValues = (i64, i32, i32, i32);
@@ -59,26 +59,31 @@ fn late(shared: &Shared, rows: &[LateRow]) -> Vec<Vec<LateKey>> {
 }
 
 /// A guest's days one after the other, because an hour is sixty rows for each device: all of a
-/// large seal at once would not fit into memory.
+/// large seal at once would not fit into memory. Each hour is written in the turn of its projection:
+/// a sealer that slept, and writes what it counted before others did, changes nothing of theirs.
 async fn ledger(
     shared: &Arc<Shared>,
-    mut rows: Vec<LedgerRow>,
+    projections: Vec<Projection>,
     ages: &Ages,
 ) -> Result<(), StoreError> {
+    let in_turn = |Projection { turn, rows }| rows.into_iter().map(move |row| (row, turn));
+    let mut rows: Vec<(LedgerRow, i64)> = projections.into_iter().flat_map(in_turn).collect();
     let day = |row: &LedgerRow| Day::of(row.hour.start_ms());
-    rows.sort_by(|a, b| (&a.family, &a.guest, a.hour).cmp(&(&b.family, &b.guest, b.hour)));
+    rows.sort_by(|(a, _), (b, _)| {
+        (&a.family, &a.guest, a.hour).cmp(&(&b.family, &b.guest, b.hour))
+    });
     let mut stage = Stage::of_seal(shared);
-    let is_of_day = |a: &LedgerRow, b: &LedgerRow| {
+    let is_of_day = |(a, _): &(LedgerRow, i64), (b, _): &(LedgerRow, i64)| {
         a.family == b.family && a.guest == b.guest && day(a) == day(b)
     };
     for of_day in rows.chunk_by(is_of_day) {
-        let Some(first) = of_day.first() else { continue };
+        let Some((first, _)) = of_day.first() else { continue };
         let family = shared.statements.sealed.family(&first.family)?;
         let guest: Arc<str> = first.guest.as_str().into();
         let mut values: Vec<MinuteValues> = Vec::new();
-        for row in of_day {
+        for (row, turn) in of_day {
             let Some(ttl) = ages.ttl_of_ledger(row.hour) else { continue };
-            minutes::write(row, &guest, ttl, &mut values);
+            minutes::write(row, &guest, (ttl, *turn), &mut values);
         }
         let size = |row: &MinuteValues| row.0.len() + row.2.len() + row.4.len();
         stage.write(&family.write, batches(values, |_, _| true, size)).await?;
@@ -87,11 +92,11 @@ async fn ledger(
     stage.finish().await
 }
 
-fn guests(shared: &Shared, rows: &[LedgerRow], ages: &Ages) -> Vec<Vec<GuestValues>> {
-    let values = rows.iter().filter_map(|row| {
+fn guests(shared: &Shared, rows: &[(LedgerRow, i64)], ages: &Ages) -> Vec<Vec<GuestValues>> {
+    let values = rows.iter().filter_map(|(row, _)| {
         let month = Month::of(row.hour.start_ms());
         let ttl = ages.ttl_of_guest(month)?;
-        let shard = text_shard(&row.guest, shared.index_shards);
+        let shard = guest_shard(&row.guest, shared.index_shards);
         Some((row.family.clone(), month.0, shard, row.guest.clone(), ttl))
     });
     let mut values: Vec<GuestValues> = values.collect();

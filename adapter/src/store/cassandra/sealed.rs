@@ -1,5 +1,5 @@
 //! What the sealer left in the cluster, as readers and the sealer itself ask for it: chunks, markers,
-//! late rows, the ledger, and how far sealing has come. Knows no payload.
+//! late rows and the ledger. Knows no payload.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::minutes::{FoundMinute, Hours};
 use super::read::partitions;
 use super::seal;
-use super::write::{late_key, text_shard};
-use super::{Cassandra, attempt, series_id};
+use super::write::{group_shard, late_key};
+use super::{Cassandra, series_id};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Day, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{Chunk, LateRow, LedgerRow, SealMark, Sealed};
+use crate::store::rows::{Chunk, LateRow, LedgerRow, Sealed, Shard};
 
 impl Cassandra {
     /// See [`crate::store::Store::seal`].
@@ -75,7 +75,7 @@ impl Cassandra {
         windows: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        let shard = self.shared.group_shard(group);
+        let shard = group_shard(group, self.shared.index_shards);
         let key = [(shard, group.0.cast_signed(), windows.0.0, windows.1.0)];
         let select = &self.shared.statements.sealed.late;
         let rows = partitions(&self.shared, select, key, rows_max).await?;
@@ -88,21 +88,22 @@ impl Cassandra {
     /// ends with its shard.
     pub async fn late_page(
         &self,
+        shard: Option<Shard>,
         after: Option<LateRow>,
         rows: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
         let (shared, statements) = (&self.shared, &self.shared.statements.sealed);
         let (limit, mut next) = (limit(rows), 0);
         if let Some(row) = after {
-            let (shard, group, window, arrived_ms, hash) = late_key(shared, &row);
-            let key = [(shard, group, window, arrived_ms, hash, limit)];
+            let (of_group, group, window, arrived_ms, hash) = late_key(shared, &row);
+            let key = [(of_group, group, window, arrived_ms, hash, limit)];
             let page = partitions(shared, &statements.late_page_after, key, rows).await?;
             if !page.is_empty() {
                 return Ok(page.into_iter().map(late_row).collect());
             }
-            next = shard + 1;
+            next = of_group + 1;
         }
-        for shard in self.shards().skip_while(|shard| *shard < next) {
+        for shard in self.asked(shard).filter(|shard| *shard >= next) {
             let key = [(shard, limit)];
             let page = partitions(shared, &statements.late_page, key, rows).await?;
             if !page.is_empty() {
@@ -166,22 +167,6 @@ impl Cassandra {
         Ok(guests.into_iter().collect())
     }
 
-    /// See [`crate::store::Store::seal_mark`].
-    pub async fn seal_mark(&self, mark: SealMark) -> Result<Option<Hour>, StoreError> {
-        let select = &self.shared.statements.sealed.sealing;
-        let rows: Vec<(i32,)> = partitions(&self.shared, select, [(part_of(mark),)], 1).await?;
-        Ok(rows.first().map(|(until,)| Hour(*until)))
-    }
-
-    /// See [`crate::store::Store::set_seal_mark`].
-    pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
-        let prepared = &self.shared.statements.sealed.write_sealing;
-        let deadline = tokio::time::Instant::now() + limits::WRITE_DEADLINE;
-        let (session, statement) = (&self.shared.session, &prepared.statement);
-        let write = || session.execute_unpaged(statement, (part_of(mark), hour.0));
-        attempt::until(prepared.purpose, deadline, write).await.map(drop)
-    }
-
     /// See [`crate::store::Store::oldest_head`]: the begin of the first week that has a metric,
     /// which the index knows before the head has a row.
     pub async fn oldest_head(&self) -> Result<Option<Hour>, StoreError> {
@@ -199,22 +184,22 @@ impl Cassandra {
     /// page ends with its shard.
     pub async fn row_key_page(
         &self,
-        week: Week,
+        (week, shard): (Week, Option<Shard>),
         after: Option<&(String, Group)>,
         rows: usize,
     ) -> Result<Vec<(String, Group)>, StoreError> {
         let (shared, statements) = (&self.shared, &self.shared.statements);
         let (limit, mut next) = (limit(rows), 0);
         if let Some((row_key, group)) = after {
-            let shard = text_shard(row_key, shared.index_shards);
-            let key = [(week.0, shard, row_key.clone(), group.0.cast_signed(), limit)];
+            let of_group = group_shard(*group, shared.index_shards);
+            let key = [(week.0, of_group, row_key.clone(), group.0.cast_signed(), limit)];
             let page = partitions(shared, &statements.row_key_page_after, key, rows).await?;
             if !page.is_empty() {
                 return Ok(page.into_iter().map(row_key_row).collect());
             }
-            next = shard + 1;
+            next = of_group + 1;
         }
-        for shard in self.shards().skip_while(|shard| *shard < next) {
+        for shard in self.asked(shard).filter(|shard| *shard >= next) {
             let key = [(week.0, shard, limit)];
             let page = partitions(shared, &statements.row_key_page, key, rows).await?;
             if !page.is_empty() {
@@ -222,6 +207,11 @@ impl Cassandra {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The shards that a page is asked of.
+    fn asked(&self, shard: Option<Shard>) -> impl Iterator<Item = i16> + use<> {
+        self.shards().filter(move |one| shard.is_none_or(|shard| shard.0 == one.cast_unsigned()))
     }
 
     /// The part of a range of hours whose samples have not all expired.
@@ -258,12 +248,4 @@ fn late_row((group, window, arrived_ms, hash): (i64, i32, i64, i64)) -> LateRow 
 
 fn row_key_row((row_key, group): (String, i64)) -> (String, Group) {
     (row_key, Group(group.cast_unsigned()))
-}
-
-/// The partition of a mark in `sealing`.
-fn part_of(mark: SealMark) -> i32 {
-    match mark {
-        SealMark::Sealed => 0,
-        SealMark::Begun => 1,
-    }
 }

@@ -1,6 +1,7 @@
 //! Every CQL statement that is run more than once, prepared when the store opens, with the
 //! purpose that an error names. Knows the tables' columns, not what is in them.
 
+mod leases;
 mod sealed;
 
 use scylla::client::session::Session;
@@ -9,6 +10,7 @@ use scylla::statement::{Consistency, SerialConsistency, Statement};
 
 use super::schema;
 use crate::limits;
+pub(super) use leases::LeaseStatements;
 pub(super) use sealed::SealedStatements;
 
 /// A prepared statement and what it is for.
@@ -53,6 +55,7 @@ pub(super) struct Statements {
     pub(super) week_in_use: Select,
     pub(super) layouts: Select,
     pub(super) sealed: SealedStatements,
+    pub(super) leases: LeaseStatements,
 }
 
 impl Statements {
@@ -69,7 +72,15 @@ impl Statements {
             write_postings: tables.insert("writing the index by label", "postings").await?,
             write_metrics: tables.insert("writing metric names", "metrics").await?,
             write_row_keys: tables.insert("writing row keys", "row_keys").await?,
-            add_layout: tables.add_layout().await?,
+            add_layout: tables
+                .decide(
+                    "writing the layout",
+                    format!(
+                        "INSERT INTO {keyspace}.layout (part, from_week, settings) \
+                         VALUES (?, ?, ?) IF NOT EXISTS"
+                    ),
+                )
+                .await?,
             head: tables.select("head", "samples", "group_id = ? AND hour = ?").await?,
             head_page: tables.select("head", head_row, "group_id = ? AND hour = ? LIMIT ?").await?,
             head_page_after: tables
@@ -117,6 +128,7 @@ impl Statements {
                 .await?,
             layouts: tables.select("layout", "from_week, settings", "part = ?").await?,
             sealed: SealedStatements::prepare(&tables).await?,
+            leases: LeaseStatements::prepare(&tables).await?,
         })
     }
 }
@@ -146,15 +158,23 @@ impl Tables<'_> {
         Ok(Prepared { purpose, statement })
     }
 
-    async fn add_layout(&self) -> Result<Prepared, String> {
+    /// An INSERT as [`Tables::insert`], whose place in the order of writes comes last.
+    async fn insert_in_turn(&self, purpose: &'static str, table: &str) -> Result<Prepared, String> {
         let keyspace = self.keyspace;
+        let columns = schema::columns(table);
+        let (names, markers) = (columns.join(", "), vec!["?"; columns.len()].join(", "));
         let cql = format!(
-            "INSERT INTO {keyspace}.layout (part, from_week, settings) VALUES (?, ?, ?) \
-             IF NOT EXISTS"
+            "INSERT INTO {keyspace}.{table} ({names}) VALUES ({markers}) \
+             USING TTL ? AND TIMESTAMP ?"
         );
+        self.write(purpose, cql).await
+    }
+
+    /// A lightweight transaction.
+    async fn decide(&self, purpose: &'static str, cql: String) -> Result<Prepared, String> {
         let mut statement = prepare(self.session, cql).await?;
         statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
-        Ok(Prepared { purpose: "writing the layout", statement })
+        Ok(Prepared { purpose, statement })
     }
 
     /// A SELECT of one partition.
@@ -167,8 +187,8 @@ impl Tables<'_> {
         let cql = format!("SELECT {columns} FROM {}.{table} WHERE {rows}", self.keyspace);
         let mut statement = prepare(self.session, cql).await?;
         statement.set_is_idempotent(true);
-        if table == "layout" {
-            // Sees what a half-finished INSERT IF NOT EXISTS of another process decided.
+        if matches!(table, "layout" | "turns" | "leases") {
+            // Sees what a half-finished transaction of another process decided.
             statement.set_consistency(Consistency::LocalSerial);
         }
         let (purpose, page_rows) = reading(table);
@@ -187,6 +207,7 @@ fn reading(table: &str) -> (&'static str, i32) {
         "metric_series" | "postings" | "metrics" | "row_keys" => {
             ("reading the index", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
+        "leases" | "sealers" | "turns" => ("reading who seals", limits::CASSANDRA_INDEX_PAGE_ROWS),
         "markers" | "late" | "sealing" => {
             ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }

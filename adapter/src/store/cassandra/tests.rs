@@ -1,7 +1,7 @@
 //! The store against a real node, a keyspace a test.
 
 #[path = "../../../tests/parts/cassandra_node.rs"]
-mod cassandra_node;
+pub(crate) mod cassandra_node;
 mod sealed;
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::Statement;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::*;
 use crate::store::Store;
@@ -22,12 +22,18 @@ const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 /// Held by the test that freezes the node, so that it freezes nobody else.
 static NODE_IS_OURS: RwLock<()> = RwLock::const_new(());
 
-async fn node() -> Option<(&'static Node, RwLockReadGuard<'static, ()>)> {
+pub(crate) async fn node() -> Option<(&'static Node, RwLockReadGuard<'static, ()>)> {
     let node = cassandra_node::shared().await?;
     Some((node, NODE_IS_OURS.read().await))
 }
 
-fn settings(node: &Node, keyspace: &str) -> CassandraSettings {
+/// The node without anybody else, to be frozen.
+pub(crate) async fn node_alone() -> Option<(&'static Node, RwLockWriteGuard<'static, ()>)> {
+    let node = cassandra_node::shared().await?;
+    Some((node, NODE_IS_OURS.write().await))
+}
+
+pub(crate) fn settings(node: &Node, keyspace: &str) -> CassandraSettings {
     CassandraSettings {
         nodes: vec![node.address.clone()],
         create_schema: true,
@@ -107,6 +113,10 @@ async fn keeps_the_contract_and_makes_no_tombstones() {
             assert!(tombstones > 0, "late rows are deleted");
             continue;
         }
+        if ["leases", "sealers"].contains(&table.name) {
+            // A handful of rows that come and go, and that only sealers read.
+            continue;
+        }
         assert!(live > 0 || !is_used, "{} is empty", table.name);
         assert_eq!(tombstones, 0, "{}", table.name);
     }
@@ -123,7 +133,8 @@ async fn keeps_the_contract_and_makes_no_tombstones() {
 #[tokio::test]
 async fn reads_what_the_oracle_holds() {
     let Some((node, _guard)) = node().await else { return };
-    let settings = settings(node, "oracle");
+    let lease = Duration::from_secs(3);
+    let settings = CassandraSettings { lease, ..settings(node, "oracle") };
     let open = async || {
         // The time of the engine's tests, so that no row's time to live has run out.
         let clock = Clock::fixed(1_700_000_000_000);

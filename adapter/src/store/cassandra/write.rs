@@ -12,6 +12,7 @@ use super::Shared;
 use super::schema::{HEAD_EXTRA_DAYS, LEDGER_EXTRA_DAYS, TTL_SECONDS_MAX, WINDOW_EXTRA_DAYS};
 use super::stage::{Stage, batches};
 use crate::limits;
+use crate::model::row_key::Group;
 use crate::model::time::{DAY_MS, Hour, Month, Week};
 use crate::store::StoreError;
 use crate::store::rows::{HeadRow, IndexRow, LateRow, Rows};
@@ -85,7 +86,7 @@ fn after(mut rows: Vec<LateRow>, now_ms: i64) -> Vec<LateRow> {
 /// A late row is its key.
 pub(super) fn late_key(shared: &Shared, row: &LateRow) -> LateKey {
     let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
-    (shared.group_shard(row.group), group, row.window.0, row.arrived_ms, hash)
+    (group_shard(row.group, shared.index_shards), group, row.window.0, row.arrived_ms, hash)
 }
 
 /// What times to live are reckoned from.
@@ -179,7 +180,8 @@ impl Index {
             let shard = row.series.shard(shards).cast_signed();
             let id = Bytes::copy_from_slice(&row.series.to_bytes());
             metrics.insert((week, Arc::clone(&metric), ttl));
-            row_keys.insert((week, text_shard(&row.row_key, shards), row.row_key, group, ttl));
+            let of_group = group_shard(row.group, shards);
+            row_keys.insert((week, of_group, row.row_key, group, ttl));
             metric_series.push((week, Arc::clone(&metric), shard, id.clone(), group, ttl));
             for (label, value) in row.postings {
                 let metric = Arc::clone(&metric);
@@ -217,8 +219,13 @@ impl Index {
     }
 }
 
-/// Which of `shards` partitions holds a row key or a guest.
-pub(super) fn text_shard(text: &str, shards: u16) -> i16 {
+/// Which of `shards` holds a group: its row key, its late rows, and the lease to seal it.
+pub(super) fn group_shard(group: Group, shards: u16) -> i16 {
+    i16::try_from(group.0 % u64::from(shards.max(1))).unwrap_or(0)
+}
+
+/// Which of `shards` partitions holds a guest.
+pub(super) fn guest_shard(text: &str, shards: u16) -> i16 {
     let shard = xxh3_64(text.as_bytes()) % u64::from(shards.max(1));
     i16::try_from(shard).unwrap_or(0)
 }
@@ -226,7 +233,6 @@ pub(super) fn text_shard(text: &str, shards: u16) -> i16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::row_key::Group;
 
     const DAY: i64 = 86_400;
 

@@ -265,7 +265,7 @@ impl Committer {
             let key = Key::of_table(Table::Chunks).group(row.group).series(row.series);
             batch.insert(&keyspace, key.hour(row.window).hash(row.hash).0, &row.payload[..]);
         }
-        for row in &sealed.ledger {
+        for row in sealed.ledger_rows() {
             let keyspace = self.keyspaces.ledger_for(Month::of(row.hour.start_ms()))?;
             let guest = Key::of_table(Table::LedgerGuests).text(&row.family).text(&row.guest);
             batch.insert(&keyspace, guest.0, Vec::new());

@@ -340,7 +340,7 @@ impl Keyspaces {
 /// The tag of a mark in `meta`.
 pub(super) fn seal_tag(mark: SealMark) -> u8 {
     match mark {
-        SealMark::Sealed => META_SEALED_UNTIL,
+        SealMark::Sealed(_) => META_SEALED_UNTIL,
         SealMark::Begun => META_SEALING_UNTIL,
     }
 }

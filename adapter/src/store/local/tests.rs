@@ -11,7 +11,9 @@ use crate::model::time::{DAY_MS, Month};
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
 use crate::store::inventory;
-use crate::store::rows::{HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Sealed};
+use crate::store::rows::{
+    HeadRow, IndexRow, Kept, LateRow, LedgerRow, MarkerRow, Projection, Sealed,
+};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -140,7 +142,8 @@ async fn chunks_index_and_ledger_go_by_sample_time_and_what_sealing_reads_stays(
             hour: Hour::of(unix_ms),
             columns: Vec::new(),
         };
-        let sealed = Sealed { markers: vec![marker], ledger: vec![ledger], ..Sealed::default() };
+        let ledger = vec![Projection { turn: 0, rows: vec![ledger] }];
+        let sealed = Sealed { markers: vec![marker], ledger, ..Sealed::default() };
         store.seal(sealed).await.unwrap();
         let index = IndexRow {
             week: Week::of(unix_ms),

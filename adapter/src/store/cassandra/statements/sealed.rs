@@ -13,7 +13,8 @@ pub(in crate::store::cassandra) struct SealedStatements {
     pub(in crate::store::cassandra) write_late: Prepared,
     pub(in crate::store::cassandra) delete_late: Prepared,
     pub(in crate::store::cassandra) write_guests: Prepared,
-    pub(in crate::store::cassandra) write_sealing: Prepared,
+    pub(in crate::store::cassandra) first_sealing: Prepared,
+    pub(in crate::store::cassandra) next_sealing: Prepared,
     pub(in crate::store::cassandra) chunks: Select,
     pub(in crate::store::cassandra) markers: Select,
     pub(in crate::store::cassandra) late: Select,
@@ -54,10 +55,22 @@ impl SealedStatements {
                 )
                 .await?,
             write_guests: tables.insert("writing the ledger's guests", "guests").await?,
-            write_sealing: tables
-                .write(
+            first_sealing: tables
+                .decide(
+                    "writing where sealing begins",
+                    format!(
+                        "INSERT INTO {keyspace}.sealing (part, shard, sealed_until) \
+                         VALUES (?, ?, ?) IF NOT EXISTS"
+                    ),
+                )
+                .await?,
+            next_sealing: tables
+                .decide(
                     "writing how far sealing has come",
-                    format!("INSERT INTO {keyspace}.sealing (part, sealed_until) VALUES (?, ?)"),
+                    format!(
+                        "UPDATE {keyspace}.sealing SET sealed_until = ? \
+                         WHERE part = ? AND shard = ? IF sealed_until < ?"
+                    ),
                 )
                 .await?,
             chunks: tables
@@ -88,7 +101,7 @@ impl SealedStatements {
             guests: tables
                 .select("guests", "guest", "family = ? AND month = ? AND shard = ?")
                 .await?,
-            sealing: tables.select("sealing", "sealed_until", "part = ?").await?,
+            sealing: tables.select("sealing", "shard, sealed_until", "part = ?").await?,
             families,
         })
     }
@@ -104,7 +117,7 @@ impl Family {
     async fn prepare(tables: &Tables<'_>, name: &'static str) -> Result<Family, String> {
         let columns = "column1, column2, value, resets, flags, samples";
         Ok(Family {
-            write: tables.insert("writing the ledger", name).await?,
+            write: tables.insert_in_turn("writing the ledger", name).await?,
             select: tables.select(name, columns, "key = ? AND day = ?").await?,
         })
     }

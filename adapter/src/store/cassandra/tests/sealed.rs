@@ -4,9 +4,9 @@ use scylla::value::{CqlValue, Row as CqlRow};
 
 use super::*;
 use crate::model::time::Month;
-use crate::store::rows::SealMark;
 use crate::store::rows::{
-    ChunkRow, LateRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Sealed,
+    ChunkRow, LateRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Projection, SealMark,
+    Sealed, Shard,
 };
 
 const HOUR: Hour = Hour(490_896);
@@ -35,7 +35,12 @@ fn documented() -> (Rows, Sealed) {
     let late = LateRow { group, window: HOUR, arrived_ms, hash: 2_098_269_749_304_562_903 };
     let rows = Rows { late: vec![late], ..Rows::default() };
     let markers = vec![MarkerRow { group, window: HOUR }];
-    (rows, Sealed { chunks: vec![chunk], ledger: vec![ledger], markers, late: Vec::new() })
+    let ledger = vec![projection(1_767_233_700_000_000, vec![ledger])];
+    (rows, Sealed { chunks: vec![chunk], ledger, markers, late: Vec::new() })
+}
+
+fn projection(turn: i64, rows: Vec<LedgerRow>) -> Projection {
+    Projection { turn, rows }
 }
 
 /// Rows as the page shows them; long blobs cut.
@@ -71,7 +76,7 @@ async fn an_operator_sees_what_the_page_draws() {
     let (rows, sealed) = documented();
     store.append(rows).await.unwrap();
     store.seal(sealed).await.unwrap();
-    store.set_seal_mark(SealMark::Sealed, Hour(HOUR.0 + 2)).await.unwrap();
+    store.set_seal_mark(SealMark::Sealed(Shard(3)), Hour(HOUR.0 + 2)).await.unwrap();
 
     let session = operator(node).await;
     let page = include_str!("../../../../../docs/storage.md");
@@ -81,7 +86,7 @@ async fn an_operator_sees_what_the_page_draws() {
         ("shard, group_id, window, arrived_ms, hash FROM drawn.late", 1),
         ("key, day, column1, column2, value, resets, flags, samples FROM drawn.cpu", 60),
         ("family, month, shard, guest FROM drawn.guests", 1),
-        ("part, sealed_until FROM drawn.sealing", 1),
+        ("part, shard, sealed_until FROM drawn.sealing", 1),
     ] {
         let shown = shown(&session, &format!("SELECT {select}")).await;
         assert_eq!(shown.len(), rows, "{select}");
@@ -185,21 +190,23 @@ async fn pages_go_over_all_shards() {
     let mut expected = late.clone();
     expected.sort_unstable();
     for rows in [7, 300, 10_000] {
-        let found = pages(rows, async |last| store.late_page(last, rows).await.unwrap()).await;
-        assert_eq!(found, expected, "pages of {rows}");
         let found =
-            pages(rows, async |last| store.row_key_page(week, last.as_ref(), rows).await.unwrap())
-                .await;
+            pages(rows, async |last| store.late_page(None, last, rows).await.unwrap()).await;
+        assert_eq!(found, expected, "pages of {rows}");
+        let found = pages(rows, async |last| {
+            store.row_key_page((week, None), last.as_ref(), rows).await.unwrap()
+        })
+        .await;
         assert_eq!(found, store.row_keys(week, 1_000).await.unwrap(), "pages of {rows}");
     }
     // A group is met in one piece, in the order of its windows, from before its first row on.
     let first = LateRow { group: groups(17), window, arrived_ms: i64::MIN, hash: 0 };
-    let of_group = store.late_page(Some(first), 4).await.unwrap();
+    let of_group = store.late_page(None, Some(first), 4).await.unwrap();
     assert!(of_group.iter().all(|row| row.group == first.group), "{of_group:?}");
     assert_eq!(of_group.len(), 4);
 
     store.seal(Sealed { late, ..Sealed::default() }).await.unwrap();
-    assert!(store.late_page(None, 10).await.unwrap().is_empty());
+    assert!(store.late_page(None, None, 10).await.unwrap().is_empty());
 }
 
 fn hour_of(guest: &str, hour: Hour, columns: usize) -> LedgerRow {
@@ -270,7 +277,8 @@ async fn a_month_of_the_ledger_comes_back_whole() {
         let hours = (0..hours).map(|n| Hour(first.0 + n));
         let ledger: Vec<LedgerRow> = hours.map(|hour| hour_of(guest, hour, disks)).collect();
         let start = Instant::now();
-        store.seal(Sealed { ledger: ledger.clone(), ..Sealed::default() }).await.unwrap();
+        let projected = vec![projection(1, ledger.clone())];
+        store.seal(Sealed { ledger: projected, ..Sealed::default() }).await.unwrap();
         let minutes = ledger.len() * disks * 60;
         println!("{guest}: {minutes} minutes sealed in {:?}", start.elapsed());
         let range = (first, ledger[ledger.len() - 1].hour);

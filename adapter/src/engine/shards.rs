@@ -1,0 +1,75 @@
+//! How several processes share the sealing of one store: shards of the groups, each with one sealer
+//! at a time, and turns that put what they count in order. Knows no lease's form.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::model::time::{Hour, Window};
+use crate::store::StoreError;
+use crate::store::rows::{SealMark, Shard};
+
+impl Engine {
+    /// All shards.
+    pub fn shards(&self) -> impl Iterator<Item = Shard> + use<> {
+        (0..self.store.shards()).map(Shard)
+    }
+
+    /// How long a shard is a sealer's once it took it; `None` where there is only one sealer.
+    pub fn lease_time(&self) -> Option<Duration> {
+        self.store.lease_time()
+    }
+
+    /// Takes or keeps a shard; whether it is this sealer's.
+    pub async fn hold(&self, shard: Shard, sealer: &str) -> Result<bool, StoreError> {
+        self.store.hold(shard, sealer).await
+    }
+
+    /// Gives a shard back.
+    pub async fn release(&self, shard: Shard, sealer: &str) -> Result<(), StoreError> {
+        self.store.release(shard, sealer).await
+    }
+
+    /// Says that this sealer is at work, and how many are.
+    pub async fn sealers(&self, sealer: &str) -> Result<usize, StoreError> {
+        self.store.sealers(sealer).await
+    }
+
+    /// Turns for some projections: to be drawn when the late rows of all of them have been read, and
+    /// before anything that they are counted from. From then on this process also knows which
+    /// windows others have begun with, whose hours it must not leave as they are.
+    pub async fn turns(&self, count: usize) -> Result<i64, StoreError> {
+        let first = self.store.turns(u32::try_from(count).unwrap_or(u32::MAX)).await?;
+        self.learn_sealing().await?;
+        Ok(first)
+    }
+
+    /// Learns which windows other processes have begun to seal: what comes to them is late.
+    pub async fn learn_sealing(&self) -> Result<(), StoreError> {
+        if self.store.is_shared()
+            && let Some(begun) = self.store.seal_mark(SealMark::Begun).await?
+        {
+            self.sealing.learn(begun);
+        }
+        Ok(())
+    }
+
+    /// The oldest window that is not sealed yet in every shard.
+    pub async fn first_unsealed(&self) -> Result<Window, StoreError> {
+        Ok(self.window_or_now(self.store.sealed_until().await?))
+    }
+
+    /// The oldest window of a shard that has not been swept yet.
+    pub async fn first_unsealed_of(&self, shard: Shard) -> Result<Window, StoreError> {
+        Ok(self.window_or_now(self.store.seal_mark(SealMark::Sealed(shard)).await?))
+    }
+
+    fn window_or_now(&self, until: Option<Hour>) -> Window {
+        self.layouts.window(until.unwrap_or_else(|| Hour::of(self.clock.now_ms())))
+    }
+
+    /// Remembers that every window of a shard up to this one is sealed.
+    pub async fn finish_sealing(&self, shard: Shard, window: Window) -> Result<(), StoreError> {
+        let until = Hour(window.last().0 + 1);
+        self.store.set_seal_mark(SealMark::Sealed(shard), until).await
+    }
+}

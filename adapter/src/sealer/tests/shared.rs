@@ -1,0 +1,139 @@
+//! Two adapters' sealers on one real cluster: they share the work, one takes over where the other is
+//! silent, and one that slept between its read and its write changes nothing.
+
+use super::*;
+use crate::store::cassandra::tests::{node, node_alone, settings};
+use crate::store::cassandra::{Cassandra, CassandraSettings};
+
+/// Longer than a busy node takes to be asked for all shards.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// Two adapters on a keyspace of their own, on one clock.
+async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
+    let clock = Clock::fixed(now_ms);
+    let settings = CassandraSettings { lease: LEASE, ..settings.clone() };
+    let mut works = Vec::new();
+    for _ in 0..2 {
+        let store = Cassandra::open(settings.clone(), clock.clone()).await.unwrap();
+        works.push(Works::on(Store::Cassandra(Box::new(store)), &["uuid"], clock.clone()).await);
+    }
+    works.try_into().unwrap()
+}
+
+/// Until a condition holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never: {what}");
+}
+
+async fn look(works: &Works) -> usize {
+    works.sealer.shares.look().await.unwrap();
+    works.sealer.shares.held().len()
+}
+
+#[tokio::test]
+async fn shards_are_shared_and_those_of_a_dead_sealer_are_taken() {
+    let Some((node, _guard)) = node().await else { return };
+    let [a, b] = two(&settings(node, "shared"), NOW_MS).await;
+    assert_eq!(look(&a).await, 16, "alone");
+    assert_eq!(look(&b).await, 0, "all are taken");
+    // It hears of the other, and gives half of them back.
+    assert_eq!(look(&a).await, 8);
+    assert_eq!(look(&b).await, 8);
+    let (of_a, of_b) = (a.sealer.shares.held(), b.sealer.shares.held());
+    assert!(of_a.iter().all(|shard| !of_b.contains(shard)));
+    // One is silent: its leases end, and it knows.
+    until("b holds all", async || look(&b).await == 16).await;
+    assert_eq!(a.sealer.shares.held(), []);
+    assert_eq!(look(&a).await, 0);
+    assert_eq!(look(&b).await, 8, "it is back");
+}
+
+/// What a sealer read and counted, and has not written yet.
+async fn half_way(works: &Works, window: Window) -> Vec<Sealed> {
+    works.engine.begin_sealing(window).await.unwrap();
+    let mut sealed = Vec::new();
+    for (_, group) in works.engine.group_page((window, None), None).await.unwrap() {
+        let task = works.sealer.task(group, vec![window]).await.unwrap();
+        let turn = works.engine.turns(1).await.unwrap();
+        sealed.push(works.sealer.one(Task { turn, ..task }).await.unwrap().sealed);
+    }
+    sealed
+}
+
+#[tokio::test]
+async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
+    let Some((node, _guard)) = node().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let [a, b] = two(&settings(node, "slept"), begin).await;
+    let all = scrapes(begin, begin + 2 * HOUR_MS);
+    let missing = begin + 600_000..begin + 1_200_000;
+    let (late, in_time): (Vec<Arrival>, Vec<Arrival>) =
+        all.iter().cloned().partition(|(_, sample)| missing.contains(&sample.timestamp_ms));
+    for (number, part) in in_time.chunks(60).enumerate() {
+        a.clock.set(part.last().unwrap().1.timestamp_ms);
+        send([&a, &b][number % 2], part).await;
+    }
+    a.clock.set(begin + 3 * HOUR_MS);
+    let window = a.engine.window_of(Hour::of(begin));
+    // The first one counts without what comes late, and sleeps past its lease.
+    let slept = half_way(&a, window).await;
+    send(&b, &late).await;
+    b.clock.set(begin + 3 * HOUR_MS + 2 * 60_000);
+    until("b has sealed it", async || {
+        b.pass().await;
+        b.engine.first_unsealed().await.unwrap().first > window.first
+    })
+    .await;
+    for works in [&a, &b] {
+        check(works, &all).await.unwrap();
+        all_stands(works, &all, begin + 2 * HOUR_MS).await.unwrap();
+    }
+    for sealed in slept {
+        a.engine.seal(sealed).await.unwrap();
+    }
+    for works in [&a, &b] {
+        check(works, &all).await.unwrap();
+        all_stands(works, &all, begin + 2 * HOUR_MS).await.unwrap();
+        let range = TimeRange { start_ms: begin, end_ms: begin + DAY_MS };
+        let count = |samples: &[Sample]| (samples.len(), 0);
+        assert_eq!(works.engine.select(range, &[], &count).await.unwrap()[0].1, all.len());
+    }
+}
+
+/// An adapter that slept in the middle of a commit, past the grace of its window.
+#[tokio::test]
+async fn a_commit_that_slept_past_the_grace_is_late() {
+    let Some((node, _guard)) = node_alone().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let [a, b] = two(&settings(node, "slept_commit"), begin).await;
+    let all = scrapes(begin, begin + HOUR_MS);
+    let (first, second) = all.split_at(120);
+    a.clock.set(begin + HOUR_MS);
+    send(&a, first).await;
+    // Index and everything else is known; the node answers only after the clock has moved.
+    node.pause().await;
+    let sent = async { send(&a, second).await };
+    let sleeps = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        a.clock.set(begin + 3 * HOUR_MS);
+        node.resume();
+    };
+    tokio::join!(sent, sleeps);
+    let late = b.engine.late_page(None, None).await.unwrap();
+    assert!(!late.is_empty(), "judged once more when it was durable");
+    until("all is sealed", async || {
+        b.pass().await;
+        b.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
+    })
+    .await;
+    b.clock.set(begin + 4 * HOUR_MS);
+    b.pass().await;
+    check(&b, &all).await.unwrap();
+    all_stands(&a, &all, begin + HOUR_MS).await.unwrap();
+}
