@@ -28,9 +28,10 @@ use monitors::{Details, Monitors};
 /// Threads that may be stuck in asking who is there, which libvirtd answers by itself: it hangs as a whole then, and to
 /// ask once more will not help. Beyond it scrapes are answered without asking.
 const STUCK_MAX: usize = 4;
-/// Longest time for reading the firewall's rules, and never more than half of what a scrape has: scrapes wait for one
-/// another, and a helper that hangs must not cost the next one its answer from libvirt. Ten thousand rules take a second.
-const TRAFFIC_TIME_MAX: Duration = Duration::from_secs(3);
+/// Longest time for reading the firewall's rules, or storage pools, and never more than half of what a scrape has: scrapes
+/// wait for one another, and a helper or a pool that hangs must not cost the next one its answer from libvirt. Ten thousand
+/// rules take a second.
+const BESIDE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Scrapes that may wait for one another.
 const WAITING_MAX: usize = 32;
 
@@ -44,6 +45,8 @@ pub(crate) struct Collector {
     source: Source,
     /// What is shown instead of a libvirtd, if anything.
     recording: Option<Recording>,
+    /// What a scrape gets that asks for nothing less. Only such a snapshot is kept for the next.
+    whole: Collectors,
     /// Oldest figures that are shown of a guest that does not answer.
     max_age: Duration,
     /// Whose accounting rules are read, if any's.
@@ -90,6 +93,7 @@ impl Collector {
         Ok(Self {
             recording,
             source,
+            whole: config.collected(),
             max_age: config.scrape_max_age,
             firewall,
             counts,
@@ -142,6 +146,9 @@ impl Collector {
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
+        if !wanted.covers(self.whole) {
+            return Ok(snapshot);
+        }
         // Its figures are taken to be as old as its beginning.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (began, Arc::clone(&snapshot));
@@ -162,7 +169,7 @@ impl Collector {
             return (None, None);
         };
         let began = Instant::now();
-        let time = (deadline.saturating_duration_since(began) / 2).min(TRAFFIC_TIME_MAX);
+        let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
         let (traffic, success) = firewall.traffic(began + time).await;
         let duration_seconds = began.elapsed().as_secs_f64();
         (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
@@ -230,11 +237,14 @@ impl Collector {
         };
         let started = Instant::now();
         let details = async {
+            if !wanted.needs_monitors() {
+                return None;
+            }
             let details = state.monitors.read(&guests, wanted, deadline).await;
-            (details, started.elapsed())
+            Some((details, started.elapsed()))
         };
         let identities = timeout_at(deadline, received.recv());
-        let (identities, (details, elapsed)) = tokio::join!(identities, details);
+        let (identities, details) = tokio::join!(identities, details);
         let identities = match identities {
             Ok(Some(Part::Identities { identities, steps: more })) => {
                 steps.extend(more);
@@ -246,9 +256,13 @@ impl Collector {
             }
         };
         merge::identify(&mut guests, identities, &past);
-        steps.push(detail_step(&details, elapsed));
-        merge::add_details(&mut guests, details, &past);
-        let reread = self.reread(state, &mut guests, (&past, deadline)).await;
+        if let Some((details, elapsed)) = details {
+            steps.push(detail_step(&details, elapsed));
+            merge::add_details(&mut guests, details, &past);
+        }
+        // Where disks were not asked for, it is not known that they changed.
+        let reread = !wanted.has(CollectorName::Block)
+            || self.reread(state, &mut guests, (&past, deadline)).await;
         if let Some(step) = steps.iter_mut().find(|step| step.collector == "metadata") {
             step.success &= reread;
         }
@@ -369,7 +383,8 @@ async fn read_pools(
 ) -> (Option<Vec<Pool>>, Option<Step>) {
     let Some(asked) = asked else { return (None, None) };
     let began = Instant::now();
-    let answer = timeout_at(deadline, asked).await.ok().and_then(Result::ok);
+    let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
+    let answer = timeout_at(began + time, asked).await.ok().and_then(Result::ok);
     let (pools, success) = match answer {
         Some(Ok((pools, all))) => (Some(pools), all),
         Some(Err(error)) => {

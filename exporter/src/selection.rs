@@ -132,6 +132,19 @@ impl Collectors {
         self.0 & Self::bit(name) != 0
     }
 
+    /// Whether guests' monitors have to be asked for any of them.
+    pub fn needs_monitors(self) -> bool {
+        let without = [
+            CollectorName::Interface,
+            CollectorName::Metadata,
+            CollectorName::Limits,
+            CollectorName::Pool,
+            CollectorName::Node,
+            CollectorName::Traffic,
+        ];
+        !without.into_iter().collect::<Self>().covers(self)
+    }
+
     /// Whether all of `others` are among them.
     pub fn covers(self, others: Self) -> bool {
         self.0 & others.0 == others.0
@@ -207,6 +220,15 @@ mod tests {
         assert_eq!(CollectorName::named("CPU"), None);
         assert!(Collectors::all().covers(Collectors::by_default()));
         assert!(!Collectors::by_default().covers(Collectors::all()));
+    }
+
+    #[test]
+    fn some_are_had_without_asking_monitors() {
+        let some = |names: &[CollectorName]| names.iter().copied().collect::<Collectors>();
+        assert!(!some(&[CollectorName::Interface, CollectorName::Pool]).needs_monitors());
+        assert!(!Collectors::NONE.needs_monitors());
+        assert!(some(&[CollectorName::Interface, CollectorName::Cpu]).needs_monitors());
+        assert!(some(&[CollectorName::Allocation]).needs_monitors());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use virt::connect::Connect;
 use virt::domain::Domain;
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::{Call, Connection, LibvirtError, records};
@@ -56,6 +58,9 @@ impl Connection {
     pub(crate) fn pools(&self) -> Result<(Vec<Pool>, bool), LibvirtError> {
         let active = sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE;
         let found = self.connect.list_all_storage_pools(active);
+        if found.as_ref().is_err_and(has_no_pools) {
+            return Ok((Vec::new(), true));
+        }
         let (mut pools, mut all) = (Vec::new(), true);
         for pool in self.counts.count(Call::Pool, found)? {
             let name = self.counts.count(Call::Pool, pool.name());
@@ -91,6 +96,12 @@ impl Connection {
         found.retain(|(kind, _)| kind != "total");
         found
     }
+}
+
+/// Whether nobody manages pools here: the driver cannot, or the daemon that would is not there.
+fn has_no_pools(error: &virt::error::Error) -> bool {
+    let numbers = [ErrorNumber::NoSupport, ErrorNumber::NoConnect, ErrorNumber::SystemError];
+    numbers.into_iter().any(|number| error.code() == Enum::Known(number))
 }
 
 fn job((kind, params): (i32, Vec<(String, Param)>)) -> Option<Job> {

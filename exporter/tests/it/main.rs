@@ -9,6 +9,7 @@
 )]
 
 mod exporter_process;
+mod fields;
 mod fixture;
 mod golden;
 mod libvirtd;
