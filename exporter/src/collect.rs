@@ -245,15 +245,13 @@ impl Collector {
         };
         let identities = timeout_at(deadline, received.recv());
         let (identities, details) = tokio::join!(identities, details);
-        let identities = match identities {
-            Ok(Some(Part::Identities { identities, steps: more })) => {
-                steps.extend(more);
-                Some(identities)
-            }
-            _ => {
-                state.give_up_roster("the guests' XML");
-                None
-            }
+        let identities = if let Ok(Some(Part::Identities { identities, steps: more })) = identities
+        {
+            steps.extend(more);
+            Some(identities)
+        } else {
+            state.give_up_roster("the guests' XML");
+            None
         };
         merge::identify(&mut guests, identities, &past);
         if let Some((details, elapsed)) = details {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::channel;
 use tokio::time::{Instant, timeout_at};
 
 use crate::selection::Collectors;
@@ -93,7 +93,8 @@ impl Monitors {
         // Those of a scrape that was cancelled, as its client went away, may be stuck.
         self.give_up_busy();
         let patience = (deadline.saturating_duration_since(Instant::now()) / 4).min(PATIENCE_MAX);
-        let (sender, mut answers) = unbounded_channel();
+        // Room for an answer of every thread that may be asked, so that none waits for this one.
+        let (sender, mut answers) = channel(self.connections + STUCK_MAX);
         let job = |share, number| Job { share, wanted, number, answers: sender.clone() };
         let mut open = shares(guests, self.connections);
         let mut details = Details::default();

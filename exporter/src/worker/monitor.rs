@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::{Line, Source, Worker};
 use crate::libvirt::{CallCounts, LibvirtError};
@@ -30,8 +30,8 @@ pub(crate) struct Job {
     pub(crate) wanted: Collectors,
     /// The number of the share, for the answer.
     pub(crate) number: usize,
-    /// Where the answer goes. Unbounded, as a thread must never wait for a scrape; each job sends once.
-    pub(crate) answers: UnboundedSender<Answer>,
+    /// Where the answer goes.
+    pub(crate) answers: Sender<Answer>,
 }
 
 /// The figures of a share.
@@ -51,7 +51,7 @@ pub(crate) fn start(source: &Source, counts: Arc<CallCounts>) -> std::io::Result
             let result = read(&mut line, &share, wanted).map_err(|error| error.to_string());
             status.is_idle_now();
             // Nobody waits any more where the scrape's deadline has passed.
-            answers.send(Answer { number, result }).ok();
+            answers.blocking_send(Answer { number, result }).ok();
         }
     })
 }
