@@ -15,7 +15,7 @@ use crate::worker::Source;
 
 /// What libvirtd says now. Blocks, for as long as libvirtd does.
 pub(crate) fn record(source: &Source) -> Result<Recording, LibvirtError> {
-    let uri = connection_uri(&source.uri, &source.driver, |path| path.exists());
+    let uri = connection_uri(&source.uri, &source.driver, std::path::Path::exists);
     let mut connection = Connection::open(&uri, Arc::<CallCounts>::default())?;
     let now_ms = u64::try_from(Clock::system().now_ms()).unwrap_or(0);
     let host = connection.host();
