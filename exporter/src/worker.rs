@@ -36,6 +36,11 @@ impl Source {
             run_directory: config.run_directory.clone(),
         }
     }
+
+    /// The URI to open now.
+    pub(crate) fn connection_uri(&self) -> String {
+        connection_uri(&self.uri, &self.driver, |path| path.exists())
+    }
 }
 
 /// A running thread that takes jobs, one at a time.
@@ -143,8 +148,7 @@ impl Line {
             }
         }
         // Each time anew: which daemon's socket is there may change while this runs.
-        let uri = connection_uri(&self.source.uri, &self.source.driver, |path| path.exists());
-        let connection = Connection::open(&uri, Arc::clone(&self.counts))?;
+        let connection = Connection::open(&self.source.connection_uri(), Arc::clone(&self.counts))?;
         question(self.connection.insert(connection))
     }
 }
