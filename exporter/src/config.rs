@@ -11,10 +11,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use selection::{CollectorFlags, GuestFlags};
 use serve::settings::ServiceFlags;
 
+pub use inherited::InheritedFlags;
+
 use crate::families::Style;
 pub use crate::families::profile::Profile;
 use crate::selection::Collectors;
-pub use inherited::InheritedFlags;
 
 /// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
 const DURATION_MAX: Duration = Duration::from_hours(1);
@@ -230,11 +231,6 @@ pub fn today(args: Vec<OsString>) -> Vec<OsString> {
 }
 
 impl Config {
-    /// Connections by which guests' monitors are read side by side.
-    pub fn connections(&self) -> u8 {
-        self.inherited.connections().unwrap_or(self.libvirt_connections)
-    }
-
     /// What is collected.
     pub fn collected(&self) -> Collectors {
         self.collectors.collectors(self.profile)
@@ -244,6 +240,11 @@ impl Config {
     pub fn style(&self, collectors: Collectors) -> Style {
         let (labels, guests) = (self.guests.added_labels(), self.guests.filter());
         Style { profile: self.profile, collectors, labels, guests }
+    }
+
+    /// Connections by which guests' monitors are read side by side.
+    pub fn connections(&self) -> u8 {
+        self.inherited.connections().unwrap_or(self.libvirt_connections)
     }
 
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at

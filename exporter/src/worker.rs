@@ -5,7 +5,7 @@ pub(crate) mod monitor;
 pub(crate) mod pools;
 pub(crate) mod roster;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -39,7 +39,7 @@ impl Source {
 
     /// The URI to open now.
     pub(crate) fn connection_uri(&self) -> String {
-        connection_uri(&self.uri, &self.driver, |path| path.exists())
+        connection_uri(&self.uri, &self.driver, Path::exists)
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::{Meter, any_of, labels_of, matchers, metrics_of};
 use crate::engine::Place;
 use crate::ledger::guest::Guest;
 use crate::ledger::owner::{self, Sightings, is_of_worker, sighted};
 use crate::ledger::{Family, Series};
+use crate::limits;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::time::{Hour, TimeRange, Week};
@@ -33,12 +35,34 @@ pub(super) fn names_in(guest: &Guest, series: &[Series]) -> BTreeSet<Name> {
     names.filter(|(domain, _)| !domain.is_empty()).collect()
 }
 
-/// What is known of some weeks: those with series of workers, and those without at a generation of
-/// the index.
+/// What is known of some weeks: those with series of workers, and those that had none when they were
+/// looked at.
 #[derive(Debug, Default)]
 pub(super) struct WorkerWeeks {
     with: BTreeSet<Week>,
-    without: BTreeMap<Week, u64>,
+    without: BTreeMap<Week, Look>,
+}
+
+/// When the index was looked at.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// At this generation, where nobody else writes.
+    Generation(u64),
+    /// At this time, where others do.
+    At(Instant),
+}
+
+impl Look {
+    /// Whether it is worth as much as a look at `now`.
+    fn holds(self, now: Look) -> bool {
+        match (self, now) {
+            (Look::Generation(then), Look::Generation(now)) => then == now,
+            (Look::At(then), Look::At(now)) => {
+                now.duration_since(then) < limits::WORKERS_UNSEEN_TIME
+            }
+            (Look::Generation(_), Look::At(_)) | (Look::At(_), Look::Generation(_)) => false,
+        }
+    }
 }
 
 impl Meter {
@@ -131,15 +155,14 @@ impl Meter {
     /// clouds of today, nothing of all this is looked up.
     async fn has_workers(&self, range: TimeRange) -> Result<bool, QueryError> {
         let generation = self.engine.index_generation();
-        let unknown = {
-            let known = self.worker_weeks();
+        let now = generation.map_or_else(|| Look::At(Instant::now()), Look::Generation);
+        let unknown: Vec<Week> = {
+            let mut known = self.worker_weeks();
             if range.weeks().any(|week| known.with.contains(&week)) {
                 return Ok(true);
             }
-            let is_without = |week: &Week| {
-                generation.is_some() && known.without.get(week) == generation.as_ref()
-            };
-            range.weeks().filter(|week| !is_without(week)).collect::<Vec<_>>()
+            known.without.retain(|_, look| look.holds(now));
+            range.weeks().filter(|week| !known.without.contains_key(week)).collect()
         };
         if unknown.is_empty() {
             return Ok(false);
@@ -147,11 +170,8 @@ impl Meter {
         let with = self.engine.weeks_with(unknown.clone(), &owner::worker_metrics()).await?;
         let mut known = self.worker_weeks();
         known.with.extend(&with);
-        known.without.retain(|_, of| Some(*of) == generation);
-        if let Some(generation) = generation {
-            let without = unknown.into_iter().filter(|week| !with.contains(week));
-            known.without.extend(without.map(|week| (week, generation)));
-        }
+        let without = unknown.into_iter().filter(|week| !with.contains(week));
+        known.without.extend(without.map(|week| (week, now)));
         Ok(!with.is_empty())
     }
 

@@ -32,8 +32,8 @@ fn guests_that_come_and_go() {
     if let Some(reason) = libvirtd::missing() {
         return libvirtd::skip(&reason);
     }
-    let scrapes =
-        std::env::var("KANYUN_SCRAPES").ok().map_or(SCRAPES, |text| text.parse().unwrap());
+    let scrapes = std::env::var_os("KANYUN_SCRAPES")
+        .map_or(SCRAPES, |text| text.to_str().unwrap().parse().unwrap());
     let libvirtd = Libvirtd::start();
     let exporter = Exporter::start(&libvirtd);
     let staying = STAYING.map(|number| libvirtd.idle_guest(number));
