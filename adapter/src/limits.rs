@@ -266,6 +266,10 @@ pub const CASSANDRA_ATTEMPT: Duration = Duration::from_secs(6);
 pub const CASSANDRA_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often nodes are looked at, and their clocks asked.
+pub const CASSANDRA_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Seconds by which the cluster's clock may differ from ours (DESIGN.md, "The engine").
+pub const CLUSTER_CLOCK_DIFFERENCE_MAX: f64 = 60.0;
 /// Connecting to the cluster and reading its topology at the start.
 pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
 /// One statement that changes the schema, until all nodes agree.

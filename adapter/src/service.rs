@@ -16,6 +16,7 @@ use serve::own_metrics::OwnMetrics;
 use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
+use serve::tls_client::TlsClient;
 
 use background::Background;
 
@@ -177,7 +178,7 @@ async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<En
         ledger: flags.ledger_retention,
         grace: flags.seal_grace,
     };
-    let store = open(flags, &layout, clock.clone()).await?;
+    let store = open(flags, &layout, (clock.clone(), metrics)).await?;
     let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
     Ok(Arc::new(engine))
 }
@@ -350,7 +351,11 @@ fn room(flags: &Flags, metrics: Metrics) -> Result<Room, Failure> {
     Ok(room)
 }
 
-async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Failure> {
+async fn open(
+    flags: &Flags,
+    layout: &Layout,
+    (clock, metrics): (Clock, &Metrics),
+) -> Result<Store, Failure> {
     Ok(match flags.store {
         StoreKind::Memory => {
             tracing::warn!("--store=memory forgets everything when the process ends");
@@ -363,14 +368,19 @@ async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Fai
             Store::Local(open.await.map_err(std::io::Error::other)??)
         }
         StoreKind::Cassandra => {
-            let settings = cassandra_settings(flags, layout);
+            let settings = cassandra_settings(flags, layout, metrics);
             Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
         }
     })
 }
 
-fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
+fn cassandra_settings(all: &Flags, layout: &Layout, metrics: &Metrics) -> CassandraSettings {
     let flags = &all.cassandra;
+    let tls = flags.tls.then(|| TlsClient {
+        ca_file: flags.tls_ca_file.clone(),
+        identity: flags.tls_cert_file.clone().zip(flags.tls_key_file.clone()),
+        server_name: flags.tls_server_name.clone(),
+    });
     CassandraSettings {
         nodes: flags.nodes.clone(),
         datacenter: flags.datacenter.clone(),
@@ -382,5 +392,10 @@ fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
         retention: all.retention,
         ledger_retention: all.ledger_retention,
         lease: all.seal_lease,
+        tls,
+        consistency: flags.consistency.into(),
+        attempt: flags.timeout,
+        connect: flags.connect_timeout,
+        metrics: metrics.cluster().clone(),
     }
 }

@@ -6,6 +6,7 @@ pub mod cassandra;
 pub mod inventory;
 pub mod local;
 pub mod memory;
+pub mod observed;
 pub mod rows;
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Cassandra {
         let deadline = Instant::now() + limits::WRITE_DEADLINE;
         let values = (THE_PART, sealer, self.lease_ttl());
         let write = || session.execute_unpaged(&announce.statement, values);
-        until(announce.purpose, deadline, write).await?;
+        until((announce.purpose, &shared.metrics), deadline, write).await?;
         let sealers: Vec<(String,)> =
             partitions(shared, &statements.sealers, [(THE_PART,)], limits::QUERY_ROWS_MAX).await?;
         Ok(sealers.len().max(1))
@@ -108,7 +108,7 @@ impl Cassandra {
         let deadline = Instant::now() + limits::READ_DEADLINE;
         let session = &self.shared.session;
         let ask = || session.execute_unpaged(&prepared.statement, ());
-        let answer = until(prepared.purpose, deadline, ask).await?;
+        let answer = until((prepared.purpose, &self.shared.metrics), deadline, ask).await?;
         let damaged = |error: &dyn std::error::Error| {
             StoreError::Damaged(format!("the cluster's clock cannot be read: {error}"))
         };

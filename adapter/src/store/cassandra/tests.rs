@@ -1,5 +1,6 @@
 //! The store against a real node, a keyspace a test.
 
+mod access;
 #[path = "../../../tests/parts/cassandra_node.rs"]
 pub(crate) mod cassandra_node;
 mod sealed;
@@ -352,6 +353,7 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
     let error = failed.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("writing samples in Cassandra"), "{error}");
+    assert!(error.to_string().contains(&node.address), "{error}");
     assert!(took <= limits::WRITE_DEADLINE + Duration::from_secs(1), "{took:?}");
     assert!(
         took >= limits::WRITE_DEADLINE.saturating_sub(Duration::from_secs(3)),
