@@ -104,6 +104,44 @@ pub enum Command {
     Status(AskFlags),
     /// Prints a guest's rows as they stand in the ledger, in the words of Kanyun's column families
     Ledger(LedgerFlags),
+    /// Copies everything from the local store into a cluster, or back; the flags of both stores go
+    /// before the word copy. No adapter may work on either meanwhile
+    Copy(CopyFlags),
+}
+
+/// From where to where.
+#[derive(Clone, Debug, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct CopyFlags {
+    /// Store that is read
+    #[arg(long = "from", value_enum)]
+    pub from: CopyKind,
+
+    /// Store that is written: a new one, or one of the same layout
+    #[arg(long = "to", value_enum)]
+    pub to: CopyKind,
+
+    /// File that says how far a copy is: one that was cut off goes on from there
+    #[arg(long = "progress", value_name = "FILE", default_value = "kanyun-copy.json")]
+    pub progress: PathBuf,
+}
+
+/// A store that keeps what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CopyKind {
+    /// On this machine's disk, in --store.path
+    Local,
+    /// In a Cassandra or ScyllaDB cluster
+    Cassandra,
+}
+
+impl From<CopyKind> for StoreKind {
+    fn from(kind: CopyKind) -> StoreKind {
+        match kind {
+            CopyKind::Local => StoreKind::Local,
+            CopyKind::Cassandra => StoreKind::Cassandra,
+        }
+    }
 }
 
 /// Whom to ask.
@@ -208,6 +246,11 @@ pub struct CassandraFlags {
     /// How long connecting at the start may take
     #[arg(long = "cassandra.connect-timeout", value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub connect_timeout: Duration,
+
+    /// How long samples stay in the head after their arrival, whether they were sealed or not; where
+    /// sealing is behind by half of it, writes are refused
+    #[arg(long = "cassandra.head-ttl", value_name = "TIME", default_value = "7d", value_parser = head_ttl)]
+    pub head_ttl: Duration,
 
     /// Speak TLS with the nodes
     #[arg(long = "cassandra.tls")]
@@ -386,6 +429,16 @@ fn seal_lease(text: &str) -> Result<Duration, String> {
         return Err("must be whole seconds, from 3s to 1h".to_owned());
     }
     Ok(lease)
+}
+
+fn head_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(Duration::from_secs(3 * 86_400)..=RETENTION_MAX).contains(&ttl) {
+        return Err(
+            "must be from 3d, so that there is time to repair what stops sealing".to_owned()
+        );
+    }
+    Ok(ttl)
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

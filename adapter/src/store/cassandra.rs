@@ -67,6 +67,8 @@ pub struct CassandraSettings {
     pub retention: Duration,
     /// How long rows of the ledger are kept, reckoned from their own time.
     pub ledger_retention: Duration,
+    /// How long rows of the head are kept after their arrival.
+    pub head_ttl: Duration,
     /// How long a shard is a sealer's unless it says again that it is there; whole seconds.
     pub lease: Duration,
     /// TLS, where the cluster asks for it.
@@ -108,6 +110,7 @@ impl CassandraSettings {
             index_shards: 16,
             retention,
             ledger_retention: retention,
+            head_ttl: limits::CASSANDRA_HEAD_TTL,
             lease: limits::SEAL_LEASE,
             tls: None,
             consistency: Agreement::default(),
@@ -130,6 +133,7 @@ struct Shared {
     clock: Clock,
     retention_ms: i64,
     ledger_ms: i64,
+    head_ms: i64,
     index_shards: u16,
     /// As in the settings.
     datacenter: Option<String>,
@@ -175,6 +179,7 @@ impl Cassandra {
             clock,
             retention_ms,
             ledger_ms,
+            head_ms: i64::try_from(settings.head_ttl.as_millis()).unwrap_or(i64::MAX),
             index_shards: settings.index_shards,
             datacenter: settings.datacenter,
             writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),

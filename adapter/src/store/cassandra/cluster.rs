@@ -185,11 +185,12 @@ impl Cluster<'_> {
     async fn create_tables(&self) -> Result<(), OpenError> {
         let found = self.columns().await?;
         let (samples, ledger) = (self.settings.retention, self.settings.ledger_retention);
+        let kept = Kept { samples, ledger, head: self.settings.head_ttl };
         for table in &TABLES {
             if found.iter().any(|one| one.table == table.name) {
                 continue;
             }
-            self.change(table.create(&self.keyspace, Kept { samples, ledger })).await?;
+            self.change(table.create(&self.keyspace, kept)).await?;
             tracing::info!(table = table.name, "created the table");
         }
         Ok(())
