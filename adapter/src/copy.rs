@@ -77,7 +77,7 @@ impl Copy {
     /// Brings layouts and marks over, and reads how far an earlier run came.
     pub async fn begin(plan: Plan, clock: Clock) -> Result<Copy, CopyError> {
         let Plan { from, to, layout, keeping, progress, title } = plan;
-        let progress = Progress::open(progress, title)?;
+        let progress = Progress::open(progress, &title)?;
         let now = Week::of(clock.now_ms());
         let rows = from.layouts().await.map_err(of_from)?;
         if rows.is_empty() {
@@ -131,12 +131,11 @@ impl Copy {
 /// Sealing of the copy begins where that of the source is. Gives up to where the copy was swept by
 /// an adapter that worked on it before.
 async fn marks(from: &Store, to: &Store, now_ms: i64) -> Result<Hour, CopyError> {
-    let sealed = match from.sealed_until().await.map_err(of_from)? {
-        Some(until) => until,
-        None => {
-            let oldest = from.oldest_head().await.map_err(of_from)?;
-            oldest.unwrap_or_else(|| Hour::of(now_ms))
-        }
+    let sealed = if let Some(until) = from.sealed_until().await.map_err(of_from)? {
+        until
+    } else {
+        let oldest = from.oldest_head().await.map_err(of_from)?;
+        oldest.unwrap_or_else(|| Hour::of(now_ms))
     };
     for shard in (0..to.shards()).map(Shard) {
         to.begin_seal_mark(shard, sealed).await.map_err(of_to)?;

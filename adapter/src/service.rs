@@ -129,11 +129,11 @@ fn run_command(command: &Command, flags: &Flags) -> ExitCode {
         match command {
             Command::Copy(copy) => {
                 let clock = Clock::system();
-                let plan = copy_plan(flags, copy, &clock).await;
+                let plan = Box::pin(copy_plan(flags, copy, &clock)).await;
                 let plan = plan.map_err(|failure| CommandError::Failed(failure.to_string()))?;
-                command::copy(plan, clock).await
+                Box::pin(command::copy(plan, clock)).await
             }
-            _ => command::run(flags, command, async || open_to_ask(flags).await).await,
+            _ => Box::pin(command::run(flags, command, async || open_to_ask(flags).await)).await,
         }
     });
     runtime.shutdown_timeout(EXIT_DEADLINE);
@@ -247,7 +247,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             tracing::info!("all settings are valid");
             return Ok(());
         }
-        serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?).await
+        Box::pin(serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?)).await
     });
     // A read that is stuck on a broken disk must not keep the process from ending.
     runtime.shutdown_timeout(EXIT_DEADLINE);
@@ -418,7 +418,7 @@ async fn open(
         }
         StoreKind::Cassandra => {
             let settings = cassandra_settings(flags, layout, metrics);
-            Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
+            Store::Cassandra(Box::new(Box::pin(Cassandra::open(settings, clock)).await?))
         }
     })
 }

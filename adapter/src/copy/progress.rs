@@ -73,7 +73,7 @@ struct Written {
 
 impl Progress {
     /// Reads the file, or begins.
-    pub(super) fn open(file: PathBuf, title: String) -> Result<Progress, CopyError> {
+    pub(super) fn open(file: PathBuf, title: &str) -> Result<Progress, CopyError> {
         let wrong = |why: &dyn std::fmt::Display| {
             CopyError::Progress(format!("--progress={}: {why}", file.display()))
         };
@@ -82,7 +82,7 @@ impl Progress {
                 serde_json::from_slice::<Written>(&bytes).map_err(|error| wrong(&error))?
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Written { title: title.clone(), ..Written::default() }
+                Written { title: title.to_owned(), ..Written::default() }
             }
             Err(error) => return Err(wrong(&error)),
         };

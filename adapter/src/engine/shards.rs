@@ -37,13 +37,13 @@ impl Engine {
         let Some(sealed) = self.store.seal_mark(SealMark::Sealed(shard)).await? else {
             return Ok(None);
         };
-        let checked = match self.store.seal_mark(SealMark::Checked(shard)).await? {
-            Some(checked) => checked,
-            None => {
-                // What was sealed before is not known to be short of anything.
-                self.store.set_seal_mark(SealMark::Checked(shard), sealed).await?;
-                sealed
-            }
+        let mark = SealMark::Checked(shard);
+        let checked = if let Some(checked) = self.store.seal_mark(mark).await? {
+            checked
+        } else {
+            // What was sealed before is not known to be short of anything.
+            self.store.set_seal_mark(mark, sealed).await?;
+            sealed
         };
         let window = self.layouts.window(checked);
         let half_ms = i64::try_from(ttl.as_millis() / 2).unwrap_or(i64::MAX);

@@ -35,10 +35,7 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         |node: &&Arc<Node>| datacenter.is_none_or(|of| node.datacenter.as_deref() == Some(of));
     let mut nodes = Vec::new();
     for node in state.get_nodes_info().iter().filter(in_use) {
-        let clock = match node.is_connected() {
-            true => difference(shared, node).await,
-            false => None,
-        };
+        let clock = if node.is_connected() { difference(shared, node).await } else { None };
         let (name, is_connected) = (node.address.to_string(), node.is_connected());
         nodes.push(NodeState { node: name, is_connected, clock });
     }
