@@ -95,6 +95,7 @@ fn each_library_stays_in_its_room() {
             &[
                 "adapter/src/model/",
                 "adapter/src/engine/",
+                "adapter/src/copy/",
                 "adapter/src/store/cassandra/",
                 "adapter/src/store/local/",
             ],
@@ -252,6 +253,19 @@ const ARROWS: &[(&str, &[&str])] = &[
             "crate::service",
             "crate::usage",
             "crate::http",
+        ],
+    ),
+    (
+        "adapter/src/copy",
+        &[
+            "crate::wire",
+            "crate::service",
+            "crate::sealer",
+            "crate::usage",
+            "crate::http",
+            "crate::store::local",
+            "crate::store::cassandra",
+            "crate::store::memory",
         ],
     ),
     ("adapter/src/command", &["crate::wire", "crate::store", "crate::service", "crate::sealer"]),
