@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serve::clock::Clock;
 
-use crate::libvirt::{CallCounts, Connection, LibvirtError, is_local};
+use crate::libvirt::{CallCounts, Connection, Idle, LibvirtError, is_local};
 use crate::recording::{Recording, Takes};
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
@@ -24,7 +24,7 @@ pub(crate) fn record(source: &Source) -> Result<Recording, LibvirtError> {
     details.extend(connection.inactive_records()?);
     let mut guests: Vec<Guest> = basic.iter().map(|record| whole(record, &details)).collect();
     connection.places(&mut guests)?;
-    connection.jobs(&mut guests)?;
+    connection.jobs(&mut guests, &Idle::default())?;
     if is_local(&uri) {
         StartTimes::new(source.run_directory.clone()).fill(&mut guests);
     }
