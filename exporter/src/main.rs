@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use exporter::config::Config;
+use exporter::recording::Recording;
 use serve::server::Server;
 use serve::shutdown::Shutdown;
 
@@ -43,6 +44,10 @@ async fn answer(config: Config, command: exporter::config::Command) -> ExitCode 
 
 async fn serve_until_stopped(config: Config) -> ExitCode {
     if config.service.config_check {
+        let recording = config.replay.as_deref().map(Recording::read).transpose();
+        if let Err(error) = recording {
+            return failed(&error);
+        }
         return match Server::check(&config.service).await {
             Ok(()) => {
                 tracing::info!("all settings are valid");
