@@ -67,7 +67,9 @@ fn run(args: &[OsString], out: &mut impl io::Write) -> Result<(), Failure> {
     let of_2012 = ["api-client", "api_client"].iter().any(|name| program == *name);
     let words: Option<Vec<&str>> = args.iter().skip(1).map(|word| word.to_str()).collect();
     let words = words.ok_or_else(|| Failure::Usage("the arguments are not UTF-8".to_owned()))?;
-    if !of_2012 && words.first().is_none_or(|first| commands::NAMES.contains(first)) {
+    // No form of 2012 begins with two dashes.
+    let of_today = |first: &&str| commands::NAMES.contains(first) || first.starts_with("--");
+    if !of_2012 && words.first().is_none_or(of_today) {
         return match Commands::of(args)? {
             commands::Parsed::Text(text) => Ok(write!(out, "{text}")?),
             commands::Parsed::Commands(commands) => commands.run(out),

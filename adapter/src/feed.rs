@@ -5,7 +5,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,16 +64,16 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn add(&self, refusals: Refusals) {
+    fn merge(&self, refusals: Refusals) {
         self.metrics.refused(&refusals);
         self.unsaid.lock().unwrap_or_else(PoisonError::into_inner).merge(refusals);
     }
 
-    /// A connection from an address that is not allowed.
-    pub fn stranger(&self, address: IpAddr) {
+    /// A connection that is not let in, or that was cut off; `text` tells of it.
+    pub fn add(&self, reason: Reason, text: impl FnOnce() -> String) {
         let mut refusals = Refusals::default();
-        refusals.add(Reason::Source, 1, || format!("a connection from {address}"));
-        self.add(refusals);
+        refusals.add(reason, 1, text);
+        self.merge(refusals);
     }
 
     fn say(&self) {
@@ -135,7 +134,7 @@ impl Feed {
         Feed { engine, metrics, workers, refused, said: Said::default() }
     }
 
-    /// The handle that counts connections from addresses that are not allowed.
+    /// The handle that counts connections that are not let in or cut off.
     pub fn refused(&self) -> Refused {
         self.refused.clone()
     }
@@ -198,7 +197,7 @@ impl Feed {
         let Batch { messages, mut points, mut refusals } = batch;
         self.judge(&mut points, &mut refusals);
         if !refusals.is_empty() {
-            self.refused.add(refusals);
+            self.refused.merge(refusals);
         }
         for part in points.chunks(limits::WORKER_WRITE_SAMPLES_MAX) {
             while let Err((why, pause)) = self.write(part).await {

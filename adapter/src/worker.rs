@@ -15,7 +15,6 @@ use std::sync::Arc;
 use crate::limits;
 use crate::model::labels::METRIC_NAME;
 use crate::model::sample::Sample;
-use body::Items;
 pub use refusals::{Reason, Refusals};
 
 /// The job of all series of workers; the ledger knows them by it (ledger.md, "Families and their
@@ -145,23 +144,34 @@ pub fn decode(frames: &[impl AsRef<[u8]>], refusals: &mut Refusals) -> (Kind, Me
     };
     let text = body::with_numbers_only(text);
     if kind == Kind::Heartbeat {
-        let heartbeat = heartbeat(&text);
-        if heartbeat.is_none() {
-            refusals.add(Reason::Malformed, 1, || format!("heartbeat {}", quoted(&text)));
-        }
-        return (kind, heartbeat.map_or(Message::Ignored, Message::Heartbeat));
+        let message = match heartbeat(&text) {
+            Ok(heartbeat) => Message::Heartbeat(heartbeat),
+            Err(reason) => {
+                refusals.add(reason, 1, || format!("heartbeat {}", quoted(&text)));
+                Message::Ignored
+            }
+        };
+        return (kind, message);
     }
     (kind, Message::Points(figures::decode(kind, &text, refusals)))
 }
 
 /// `[worker_id, unix_time, status]`. The time is the worker's own clock, and nothing depends on it.
-fn heartbeat(text: &str) -> Option<Heartbeat> {
-    let Items { kept, beyond: 0 } = body::items(text, 3)? else { return None };
-    let [worker, _time, status] = kept[..] else { return None };
+fn heartbeat(text: &str) -> Result<Heartbeat, Reason> {
+    let items = body::items(text, 3).filter(|items| items.beyond == 0);
+    let Some([worker, _time, status]) = items.as_ref().map(|items| &items.kept[..]) else {
+        return Err(Reason::Malformed);
+    };
     let worker = body::text(worker).unwrap_or_else(|| worker.get().to_owned());
-    let fits = (1..=limits::WORKER_NAME_BYTES_MAX).contains(&worker.len());
-    let leaving = body::number(status)? == 0.0;
-    fits.then_some(Heartbeat { worker, leaving })
+    let leaving = body::number(status).ok_or(Reason::Malformed)? == 0.0;
+    if is_name(&worker) { Ok(Heartbeat { worker, leaving }) } else { Err(Reason::Name) }
+}
+
+/// Whether a text can be the name of a worker, a guest, a host or a device: it becomes a label, and
+/// a line of a log or a table.
+fn is_name(text: &str) -> bool {
+    let fits = (1..=limits::WORKER_NAME_BYTES_MAX).contains(&text.len());
+    fits && !text.chars().any(char::is_control)
 }
 
 /// The begin of a text from outside, for a log.

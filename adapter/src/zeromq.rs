@@ -7,6 +7,7 @@ pub mod frames;
 mod gate;
 pub mod ingest;
 pub mod request;
+pub mod stream;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,7 +23,8 @@ use zmq::{Context, PollItem, Socket};
 
 use crate::limits;
 use gate::Gate;
-pub use gate::{Admit, BindError, check, everybody};
+pub use gate::{BindError, Porter, check};
+use stream::Bounds;
 
 /// How a door listens.
 #[derive(Clone, Debug)]
@@ -35,8 +37,8 @@ pub struct Terms {
     pub address: String,
     /// What kind of socket clients find.
     pub kind: zmq::SocketType,
-    /// Bytes of one frame; a peer that sends a larger one is cut off.
-    pub frame_bytes_max: usize,
+    /// What one message may have; a peer that sends more is cut off.
+    pub message_max: Bounds,
     /// Messages of one peer that wait to be received; more wait on the peer's side.
     pub received_max: i32,
     /// Messages to one peer that wait to leave.
@@ -91,7 +93,7 @@ impl Bound {
         let waker = Waker::new().map_err(setup)?;
         let socket = socket(terms).map_err(|error| setup(error.into()))?;
         let inside = inside(&socket).map_err(|error| setup(error.into()))?;
-        let gate = Gate::new(terms.name, listener, &inside).map_err(setup)?;
+        let gate = Gate::new(terms, listener, &inside).map_err(setup)?;
         Ok(Bound { gate, wire: Wire { name: terms.name, socket, waker } })
     }
 
@@ -105,12 +107,12 @@ impl Bound {
         self.wire.waker.clone()
     }
 
-    /// Opens the door to whom `admit` lets in, and runs `work` on a thread of its own until it
+    /// Opens the door to whom `porter` lets in, and runs `work` on a thread of its own until it
     /// returns. When a stop is asked for, no connection is taken any more and [`Wire::wait`] tells
     /// `work` to come to an end; those that are open end with it.
     pub fn open(
         self,
-        admit: Admit,
+        porter: Arc<dyn Porter>,
         shutdown: Shutdown,
         work: impl FnOnce(Wire) -> Result<(), zmq::Error> + Send + 'static,
     ) -> std::io::Result<Door> {
@@ -121,7 +123,7 @@ impl Bound {
             // Nobody to tell is left where the process ends anyway.
             tell.send(work(wire).map_err(|error| error.to_string())).ok();
         })?;
-        let gate = tokio::spawn(gate.run(admit, shutdown, waker.clone()));
+        let gate = tokio::spawn(gate.run(porter, shutdown, waker.clone()));
         Ok(Door { name, waker, ended: Some(ended), gate: Some(gate) })
     }
 }
@@ -265,7 +267,8 @@ fn socket(terms: &Terms) -> Result<Socket, zmq::Error> {
     let socket = Context::new().socket(terms.kind)?;
     let linger = i32::try_from(limits::ZEROMQ_LINGER.as_millis()).unwrap_or(i32::MAX);
     socket.set_linger(linger)?;
-    socket.set_maxmsgsize(i64::try_from(terms.frame_bytes_max).unwrap_or(i64::MAX))?;
+    // The gate judges before: this is what libzmq would allocate for a frame at most.
+    socket.set_maxmsgsize(i64::try_from(terms.message_max.bytes).unwrap_or(i64::MAX))?;
     socket.set_rcvhwm(terms.received_max)?;
     socket.set_sndhwm(terms.sent_max)?;
     let handshake = i32::try_from(limits::ZEROMQ_HANDSHAKE.as_millis()).unwrap_or(i32::MAX);

@@ -32,6 +32,9 @@ pub(super) const NAMES: [&str; 9] =
 pub(super) struct Commands {
     #[command(subcommand)]
     command: Command,
+    // Before or behind the command, as one likes.
+    #[command(flatten)]
+    adapter: Adapter,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,15 +49,11 @@ enum Command {
         /// Minutes of a period
         #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         period: u32,
-        #[command(flatten)]
-        adapter: Adapter,
     },
     /// A guest's minutes, one by one
     Data {
         #[command(flatten)]
         asked: Asked,
-        #[command(flatten)]
-        adapter: Adapter,
     },
     /// Who has data of a metric, at all or in a range
     List {
@@ -67,14 +66,9 @@ enum Command {
         /// End; without it now
         #[arg(long, value_name = "TIME", value_parser = instant::parse, allow_negative_numbers = true, requires = "from")]
         to: Option<i64>,
-        #[command(flatten)]
-        adapter: Adapter,
     },
     /// Kanyun's workers of 2012 that report to the adapter
-    Workers {
-        #[command(flatten)]
-        adapter: Adapter,
-    },
+    Workers,
 }
 
 /// Whose minutes.
@@ -100,19 +94,19 @@ struct Asked {
 #[derive(Debug, Args)]
 struct Adapter {
     /// Adapter to ask
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9201")]
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9201")]
     url: String,
     /// User, where the adapter asks for one
-    #[arg(long, value_name = "NAME", requires = "password_file")]
+    #[arg(long, global = true, value_name = "NAME", requires = "password_file")]
     user: Option<String>,
     /// File that holds the user's password
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, global = true, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
     /// PEM file of the certificates to trust; without it those that this machine trusts
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// How to print
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, global = true, value_enum, default_value = "table")]
     format: Format,
 }
 
@@ -132,7 +126,6 @@ struct Workers {
 #[derive(Debug, Deserialize)]
 struct Worker {
     id: String,
-    host: Option<String>,
     last_seen: String,
     status: String,
 }
@@ -158,28 +151,27 @@ impl Commands {
 
     /// Asks and prints.
     pub(super) fn run(self, out: &mut impl Write) -> Result<(), Failure> {
-        let (table, format) = match self.command {
-            Command::Usage { asked, statistic, period, adapter } => {
+        let Commands { command, adapter } = self;
+        let table = match command {
+            Command::Usage { asked, statistic, period } => {
                 let mut args = asked.args();
                 args.insert("statistic".to_owned(), statistic.into());
                 args.insert("period".to_owned(), period.into());
-                (of_points(&adapter.ask("query_usage_report", &args)?)?, adapter.format)
+                of_points(&adapter.ask("query_usage_report", &args)?)?
             }
-            Command::Data { asked, adapter } => {
-                (of_points(&adapter.ask("get_data", &asked.args())?)?, adapter.format)
-            }
-            Command::List { metric, from, to, adapter } => {
+            Command::Data { asked } => of_points(&adapter.ask("get_data", &asked.args())?)?,
+            Command::List { metric, from, to } => {
                 let mut args = Map::new();
                 args.insert("metric".to_owned(), metric.name().into());
                 if let Some(from) = from {
                     args.insert("timestamp_from".to_owned(), instant::format(from).into());
                     args.insert("timestamp_to".to_owned(), to.map(instant::format).into());
                 }
-                (of_ids(adapter.ask("list_instance", &args)?)?, adapter.format)
+                of_ids(adapter.ask("list_instance", &args)?)?
             }
-            Command::Workers { adapter } => (adapter.workers()?, adapter.format),
+            Command::Workers => adapter.workers()?,
         };
-        Ok(table.write(out, format)?)
+        Ok(table.write(out, adapter.format)?)
     }
 }
 
@@ -220,11 +212,9 @@ impl Adapter {
             Failure::Failed(format!("the adapter's answer is no list of workers: {error}"))
         })?;
         let rows = found.workers.into_iter();
-        let rows = rows.map(|worker| {
-            let host = worker.host.unwrap_or_default();
-            vec![worker.id.into(), host.into(), worker.last_seen.into(), worker.status.into()]
-        });
-        Ok(Table { columns: &["id", "host", "last_seen", "status"], rows: rows.collect() })
+        let rows = rows
+            .map(|worker| vec![worker.id.into(), worker.last_seen.into(), worker.status.into()]);
+        Ok(Table { columns: &["id", "last_seen", "status"], rows: rows.collect() })
     }
 }
 

@@ -37,8 +37,10 @@ pub enum RequestOutcome {
     Failed,
     /// Sent away unread, because too many waited or the service was stopping.
     Busy,
-    /// No JSON, too large, or not three frames.
+    /// No JSON, too large, not three frames, or no ZeroMQ at all.
     Malformed,
+    /// A message of more bytes or frames than libzmq may hold; its connection was cut.
+    Cut,
 }
 
 impl RequestOutcome {
@@ -68,6 +70,7 @@ impl EncodeLabelValue for RequestOutcome {
             RequestOutcome::Failed => "failed",
             RequestOutcome::Busy => "busy",
             RequestOutcome::Malformed => "malformed",
+            RequestOutcome::Cut => "cut",
         };
         EncodeLabelValue::encode(&text, encoder)
     }
@@ -86,6 +89,7 @@ impl RequestMetrics {
                 RequestOutcome::Failed,
                 RequestOutcome::Busy,
                 RequestOutcome::Malformed,
+                RequestOutcome::Cut,
             ];
             for outcome in outcomes {
                 drop(metrics.requests.get_or_create(&Request { door, outcome }));

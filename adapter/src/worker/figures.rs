@@ -8,7 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::{self, Items};
-use super::{Kind, Of, Point, Reason, Refusals, quoted};
+use super::{Kind, Of, Point, Reason, Refusals, is_name, quoted};
 use crate::limits;
 use crate::model::instant;
 use crate::model::sample::Sample;
@@ -156,7 +156,7 @@ impl Figures<'_> {
         }
         let of = if has_device {
             let device = body::text(device)?;
-            if !fits(&device) {
+            if !is_name(&device) {
                 self.refusals.add(Reason::Name, values.len(), || quoted(record.get()));
                 return Some(());
             }
@@ -223,7 +223,7 @@ fn judged(figure: Figure, raw: &RawValue) -> Result<f64, Reason> {
 fn named(key: &str, is_traffic: bool) -> Option<Guest> {
     let (domain, host) =
         key.rsplit_once('@').map_or((key, None), |(name, host)| (name, Some(host)));
-    if !fits(domain) || !host.is_none_or(fits) {
+    if !is_name(domain) || !host.is_none_or(is_name) {
         return None;
     }
     let is_id = is_traffic && domain.bytes().all(|byte| byte.is_ascii_digit());
@@ -233,8 +233,4 @@ fn named(key: &str, is_traffic: bool) -> Option<Guest> {
         Arc::from(domain)
     };
     Some(Guest { domain, host: Arc::from(host.unwrap_or_default()) })
-}
-
-fn fits(name: &str) -> bool {
-    (1..=limits::WORKER_NAME_BYTES_MAX).contains(&name.len())
 }

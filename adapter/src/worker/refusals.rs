@@ -11,7 +11,7 @@ pub enum Reason {
     Malformed,
     /// A record of something else than cpu, mem, nic and blk.
     UnknownRecord,
-    /// A name that is missing, too long, or no address where one belongs.
+    /// A name that is missing, too long, has control characters, or is no address where one belongs.
     Name,
     /// A value that is no finite number.
     NotANumber,
@@ -30,11 +30,14 @@ pub enum Reason {
     TooMany,
     /// A message from an address that is not allowed.
     Source,
+    /// A message of more bytes or frames than are taken; its connection is cut, and all of it is
+    /// lost.
+    Size,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Malformed,
         Reason::UnknownRecord,
         Reason::Name,
@@ -46,6 +49,7 @@ impl Reason {
         Reason::Ahead,
         Reason::TooMany,
         Reason::Source,
+        Reason::Size,
     ];
 
     /// Its name in metrics.
@@ -62,6 +66,7 @@ impl Reason {
             Reason::Ahead => "ahead",
             Reason::TooMany => "too_many",
             Reason::Source => "source",
+            Reason::Size => "size",
         }
     }
 }

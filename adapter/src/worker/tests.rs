@@ -122,9 +122,34 @@ fn heartbeats() {
     assert_eq!(beat(r#"["worker1", 1332409327, "0"]"#), Some(("worker1".to_owned(), true)));
     assert_eq!(beat("[7, null, 1]"), Some(("7".to_owned(), false)));
     let long = format!(r#"["{}", 1, 1]"#, "x".repeat(limits::WORKER_NAME_BYTES_MAX + 1));
-    for body in [r#"["", 1, 1]"#, r#"["w", 1]"#, r#"["w", 1, 1, 1]"#, "{}", "", "7", &long] {
+    for body in [r#"["w", 1]"#, r#"["w", 1, 1, 1]"#, r#"["w", 1, "on"]"#, "{}", "", "7"] {
         assert_eq!(beat(body), None, "{body}");
         assert!(decoded("0", body).1.starts_with("1 malformed (first: heartbeat"), "{body}");
+    }
+    for body in [r#"["", 1, 1]"#, &long, r#"["w\u001b[2J", 1, 1]"#, r#"["w\n", 1, 0]"#] {
+        assert_eq!(beat(body), None, "{body}");
+        assert!(decoded("0", body).1.starts_with("1 name (first: heartbeat"), "{body}");
+    }
+}
+
+/// They would be lines of their own in a log, and more in a terminal.
+#[test]
+fn names_with_control_characters() {
+    for control in ["\\n", "\\u0000", "\\u001b", "\\u007f", "\\u0085"] {
+        let record = r#"["cpu","total",[1, 2]]"#;
+        let device = format!(r#"["nic","vnet{control}",[1, 2, 3]]"#);
+        let body = format!(
+            r#"{{"i{control}@h": [{record}], "i@h{control}": [{record}], "i": [{device}]}}"#
+        );
+        let (message, refused) = decoded("3", &body);
+        assert_eq!(lines(&message), Vec::<String>::new(), "{control}");
+        // Two guests, and two values of a device.
+        assert!(refused.starts_with("4 name (first: guest"), "{refused}");
+        assert!(!refused.contains(char::is_control), "{refused}");
+        let (message, refused) =
+            decoded("2", &format!(r#"{{"116@h{control}": ["10.0.0.2", 1, 2]}}"#));
+        assert_eq!(lines(&message), Vec::<String>::new(), "{control}");
+        assert!(refused.starts_with("1 name"), "{refused}");
     }
 }
 
@@ -169,6 +194,28 @@ fn bounds() {
     assert!(refused.starts_with("2 too_many (first: guest"), "{refused}");
 }
 
+/// As many guests as there may be, each with cpu, memory, 10 NICs and 10 disks, long names and large
+/// numbers, as Python writes them: the door takes such a message, and not twice as much.
+#[test]
+fn the_largest_host() {
+    let time = 1_332_409_327.25;
+    let device = |what: &str, n: usize| {
+        format!(
+            r#"["{what}", "{what}-0a1b2c3d-{n:02}", [{time}, 9007199254740991, 9007199254740991]]"#
+        )
+    };
+    let mut records = vec![
+        format!(r#"["cpu", "total", [{time}, 99999.999]]"#),
+        format!(r#"["mem", "total", [{time}, 4503599627370496, 4503599627370496]]"#),
+    ];
+    records.extend((0..10).flat_map(|n| [device("nic", n), device("blk", n)]));
+    let guest =
+        |n: usize| format!(r#""instance-{n:08x}@compute-0001.example": [{}]"#, records.join(", "));
+    let bytes: usize = (0..limits::WORKER_GUESTS_MAX).map(|n| guest(n).len() + 2).sum();
+    let most = limits::WORKER_MESSAGE_BYTES_MAX;
+    assert!((most / 2..most).contains(&bytes), "{bytes}");
+}
+
 #[test]
 fn what_python_writes_for_no_number() {
     for (text, read) in [
@@ -211,6 +258,7 @@ fn check_sound(message: &Message) {
         let labels = point.labels();
         assert!(labels.is_sorted_by(|one, two| one.0 < two.0), "{labels:?}");
         assert!(labels.iter().all(|(_, value)| (1..=255).contains(&value.len())), "{labels:?}");
+        assert!(!labels.iter().any(|(_, value)| value.contains(char::is_control)), "{labels:?}");
         let Sample { timestamp_ms, value, start_ms } = point.sample;
         assert!(value.is_finite() && value >= 0.0 && timestamp_ms >= 0 && start_ms.is_none());
     }

@@ -2,17 +2,18 @@
 //! request is answered as soon as its answer is there, in any order, so that a slow report keeps
 //! nobody else waiting. What is answered, `usage` knows.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serve::shutdown::Shutdown;
 use tokio::runtime::Handle;
 
 use super::frames::{self, Back, Request};
-use super::gate::{BindError, everybody};
-use super::{Bound, Door, Messages, Terms, Waker, Wire};
+use super::gate::BindError;
+use super::stream::{Bounds, Fault};
+use super::{Bound, Door, Messages, Porter, Terms, Waker, Wire};
 use crate::legacy::{self, Answer, Envelope};
 use crate::limits;
 use crate::metrics::{RequestDoor, RequestOutcome};
@@ -35,7 +36,10 @@ impl Api {
             flag: FLAG,
             address: address.to_owned(),
             kind: zmq::ROUTER,
-            frame_bytes_max: limits::API_FRAME_BYTES_MAX,
+            message_max: Bounds {
+                frames: limits::API_MESSAGE_FRAMES_MAX,
+                bytes: limits::API_MESSAGE_BYTES_MAX,
+            },
             received_max: limits::API_PEER_REQUESTS_MAX,
             // A ROUTER drops what does not fit: there is room for all answers that can be due.
             sent_max: i32::try_from(limits::API_REQUESTS_MAX).unwrap_or(i32::MAX),
@@ -52,12 +56,47 @@ impl Api {
     /// inside a tokio runtime, where the answers are made.
     pub fn open(self, usage: Arc<Usage>, shutdown: Shutdown) -> std::io::Result<Door> {
         let (runtime, waker) = (Handle::current(), self.bound.waker());
-        self.bound.open(everybody(), shutdown, move |wire| {
+        let porter = Arc::new(Open { usage: Arc::clone(&usage), told: Mutex::default() });
+        self.bound.open(porter, shutdown, move |wire| {
             // Room for all that can be under way: sending never waits.
             let (finished, answers) = mpsc::sync_channel(limits::API_REQUESTS_MAX);
             let desk = Desk { usage, runtime, finished, waker };
             desk.serve(&wire, &answers)
         })
+    }
+}
+
+/// Lets everybody in.
+struct Open {
+    usage: Arc<Usage>,
+    told: Mutex<Told>,
+}
+
+/// What the log knows of those who were cut off.
+#[derive(Default)]
+struct Told {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Porter for Open {
+    fn admits(&self, _: IpAddr) -> bool {
+        true
+    }
+
+    fn cut(&self, address: IpAddr, fault: Fault) {
+        let outcome = match fault {
+            Fault::Frames(_) | Fault::Bytes(_) => RequestOutcome::Cut,
+            Fault::NoZeromq => RequestOutcome::Malformed,
+        };
+        self.usage.requests().count(RequestDoor::Zeromq, outcome);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.since += 1;
+        if told.last.is_none_or(|last| last.elapsed() >= limits::API_LOG_INTERVAL) {
+            let connections = std::mem::take(&mut told.since);
+            told.last = Some(Instant::now());
+            tracing::warn!(connections, %address, %fault, "clients of the API over ZeroMQ were cut off");
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The gate of a door: listens on TCP, lets in whom it may, and no more than fit, and copies bytes
-//! to and from libzmq's socket. libzmq itself bounds no connections, and tells no address of peers
-//! that speak ZMTP 1.0 or 2.0.
+//! to and from libzmq's socket. libzmq itself bounds neither connections nor a message's frames, and
+//! tells no address of peers that speak ZMTP 1.0 or 2.0.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,34 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serve::shutdown::Shutdown;
-use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::net::tcp::ReadHalf;
+use tokio::net::unix::WriteHalf;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::stream::{Bounds, Cut, Fault, Stream};
 use super::{Terms, Waker};
 use crate::limits;
 
-/// Whether a peer of this address may come in; its refusals are counted and told by whoever made it.
-#[derive(Clone)]
-pub struct Admit(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+/// Who stands at a gate: counts and tells whom it refuses, and whom it cuts off.
+pub trait Porter: Send + Sync + 'static {
+    /// Whether a peer of this address may come in. Asked once a connection, with addresses of IPv4
+    /// as such.
+    fn admits(&self, address: IpAddr) -> bool;
 
-impl Admit {
-    /// Who passes `judge`, which is asked once a connection, with addresses of IPv4 as such.
-    pub fn by(judge: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Admit {
-        Admit(Arc::new(judge))
-    }
-}
-
-impl fmt::Debug for Admit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Admit")
-    }
-}
-
-/// Everybody who can connect.
-pub fn everybody() -> Admit {
-    Admit::by(|_| true)
+    /// A peer of this address was cut off, for this.
+    fn cut(&self, address: IpAddr, fault: Fault);
 }
 
 /// Why a door has no address.
@@ -131,17 +121,19 @@ pub(super) struct Gate {
     listener: TcpListener,
     address: SocketAddr,
     inside: PathBuf,
+    bounds: Bounds,
 }
 
 /// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Gate {
-    pub(super) fn new(name: &'static str, listener: TcpListener, inside: &str) -> io::Result<Gate> {
+    /// A gate before the socket that is bound to `inside`.
+    pub(super) fn new(terms: &Terms, listener: TcpListener, inside: &str) -> io::Result<Gate> {
         let address = listener.local_addr()?;
         // The first byte says that the name is in no folder.
         let inside = PathBuf::from(format!("\0{inside}"));
-        Ok(Gate { name, listener, address, inside })
+        Ok(Gate { name: terms.name, listener, address, inside, bounds: terms.message_max })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -150,7 +142,7 @@ impl Gate {
 
     /// Lets connections in until a stop is asked for; then tells the door's thread, and waits until
     /// it has closed those that are open.
-    pub(super) async fn run(self, admit: Admit, mut shutdown: Shutdown, waker: Waker) {
+    pub(super) async fn run(self, porter: Arc<dyn Porter>, mut shutdown: Shutdown, waker: Waker) {
         let slots = Arc::new(Semaphore::new(limits::ZEROMQ_CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -166,12 +158,15 @@ impl Gate {
             };
             match accepted {
                 (Ok((stream, peer)), slot) => {
-                    if !(admit.0)(peer.ip().to_canonical()) {
+                    let address = peer.ip().to_canonical();
+                    if !porter.admits(address) {
                         continue;
                     }
-                    let (name, inside) = (self.name, self.inside.clone());
+                    let (name, inside, bounds) = (self.name, self.inside.clone(), self.bounds);
+                    let porter = Arc::clone(&porter);
                     connections.spawn(async move {
-                        if let Err(error) = carry(stream, &inside).await {
+                        let cut = |fault| porter.cut(address, fault);
+                        if let Err(error) = carry(stream, &inside, bounds, cut).await {
                             tracing::debug!(door = name, %peer, %error, "a connection ended");
                         }
                         drop(slot);
@@ -190,9 +185,14 @@ impl Gate {
     }
 }
 
-/// Copies both ways until one side ends. What libzmq has sent is delivered; what a client sends
-/// after libzmq has closed is of no use to anybody.
-async fn carry(mut client: TcpStream, inside: &Path) -> io::Result<()> {
+/// Copies both ways until one side ends, or until a message exceeds its bounds, which is told. What
+/// libzmq has sent is delivered; what a client sends after libzmq has closed is of no use to anybody.
+async fn carry(
+    mut client: TcpStream,
+    inside: &Path,
+    bounds: Bounds,
+    cut: impl Fn(Fault),
+) -> io::Result<()> {
     client.set_nodelay(true)?;
     // A client that lost its power must not hold its place for ever.
     rustix::net::sockopt::set_socket_keepalive(&client, true)?;
@@ -201,14 +201,43 @@ async fn carry(mut client: TcpStream, inside: &Path) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_socket, mut to_socket) = socket.split();
     let inwards = async {
-        copy(&mut from_client, &mut to_socket).await?;
+        let fault = copy_followed(&mut from_client, &mut to_socket, bounds).await?;
         // libzmq takes what it was sent, and then closes its side.
         to_socket.shutdown().await?;
+        if let Some(fault) = fault {
+            cut(fault);
+            tokio::time::sleep(limits::ZEROMQ_LINGER).await;
+            return Ok(());
+        }
         std::future::pending().await
     };
     tokio::select! {
         ended = inwards => ended,
         copied = copy(&mut from_socket, &mut to_client) => copied.map(drop),
+    }
+}
+
+/// Copies what a client sends until it ends, or to the fault that is given.
+async fn copy_followed(
+    client: &mut ReadHalf<'_>,
+    socket: &mut WriteHalf<'_>,
+    bounds: Bounds,
+) -> io::Result<Option<Fault>> {
+    let mut stream = Stream::new(bounds);
+    let mut buffer = vec![0; limits::ZEROMQ_COPY_BYTES];
+    loop {
+        let count = client.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let read = buffer.split_at(count).0;
+        match stream.follow(read) {
+            Ok(()) => socket.write_all(read).await?,
+            Err(Cut { at, fault }) => {
+                socket.write_all(read.split_at(at).0).await?;
+                return Ok(Some(fault));
+            }
+        }
     }
 }
 

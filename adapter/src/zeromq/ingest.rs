@@ -6,6 +6,8 @@
 mod tests;
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serve::shutdown::Shutdown;
@@ -13,11 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::gate::{Admit, BindError};
-use super::{Bound, Door, Messages, Terms, Wire};
-use crate::feed::{Feed, Frames};
+use super::gate::BindError;
+use super::stream::{Bounds, Fault};
+use super::{Bound, Door, Messages, Porter, Terms, Wire};
+use crate::feed::{Feed, Frames, Refused};
 use crate::limits;
 use crate::metrics::FeedMetrics;
+use crate::worker::Reason;
 use crate::worker::sources::{Source, Sources};
 
 /// The flag of the door's address.
@@ -80,7 +84,10 @@ impl Ingest {
             flag: ADDRESS,
             address: address.to_owned(),
             kind: zmq::PULL,
-            frame_bytes_max: limits::WORKER_FRAME_BYTES_MAX,
+            message_max: Bounds {
+                frames: limits::WORKER_MESSAGE_FRAMES_MAX,
+                bytes: limits::WORKER_MESSAGE_BYTES_MAX,
+            },
             received_max: limits::WORKER_PEER_MESSAGES_MAX,
             sent_max: limits::WORKER_PEER_MESSAGES_MAX,
         };
@@ -100,18 +107,36 @@ impl Ingest {
         let Ingest { bound, sources } = self;
         tracing::info!(address = %bound.address(), "workers of 2012 may send");
         let (metrics, refused) = (feed.metrics(), feed.refused());
-        let admit = Admit::by(move |address| {
-            let allowed = sources.allow(Some(address));
-            if !allowed {
-                refused.stranger(address);
-            }
-            allowed
-        });
+        let porter = Arc::new(Guard { sources, refused });
         let (sender, arriving) = mpsc::channel(limits::WORKER_MESSAGES_WAITING_MAX);
         let counted = metrics.clone();
-        let door = bound.open(admit, shutdown, move |wire| read(&wire, &sender, &counted))?;
+        let door = bound.open(porter, shutdown, move |wire| read(&wire, &sender, &counted))?;
         let feed = Some(tokio::spawn(feed.run(arriving)));
         Ok(OpenIngest { door, feed, metrics })
+    }
+}
+
+/// Knows whose workers may send.
+struct Guard {
+    sources: Sources,
+    refused: Refused,
+}
+
+impl Porter for Guard {
+    fn admits(&self, address: IpAddr) -> bool {
+        let allowed = self.sources.allow(Some(address));
+        if !allowed {
+            self.refused.add(Reason::Source, || format!("a connection from {address}"));
+        }
+        allowed
+    }
+
+    fn cut(&self, address: IpAddr, fault: Fault) {
+        let reason = match fault {
+            Fault::Frames(_) | Fault::Bytes(_) => Reason::Size,
+            Fault::NoZeromq => Reason::Malformed,
+        };
+        self.refused.add(reason, || format!("{fault} from {address}, which was cut off"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A client of the API door, for the command line: one request, one answer. Blocks.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub fn ask(address: &str, body: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Tells at once where nobody listens: ZeroMQ would go on trying.
+/// Tells at once where nobody listens, or somebody else: ZeroMQ would go on trying.
 fn reach(address: &str) -> Result<(), String> {
     let wrong = || format!("{address:?} is no address; write tcp://HOST:PORT");
     let host_and_port = address.strip_prefix("tcp://").ok_or_else(wrong)?;
@@ -44,7 +45,9 @@ fn reach(address: &str) -> Result<(), String> {
             let mut why = format!("{host_and_port} has no address");
             for one in found {
                 match TcpStream::connect_timeout(&one, limits::CLIENT_CONNECT) {
-                    Ok(_) => return Ok(()),
+                    Ok(stream) => return greeted(stream).map_err(|why| {
+                        format!("{address} is no API over ZeroMQ: {why}; see [client] of kanyun.conf, or ask over HTTP by kanyun usage|list|data --url")
+                    }),
                     Err(error) => why = error.to_string(),
                 }
             }
@@ -54,4 +57,46 @@ fn reach(address: &str) -> Result<(), String> {
     };
     why.insert_str(0, &format!("nobody can be reached at {address}: "));
     Err(why)
+}
+
+/// How libzmq begins, since version 3.
+const SIGNATURE: [u8; 10] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F];
+
+/// Whether who was reached greets as ZeroMQ does, which every version does unasked.
+fn greeted(mut stream: TcpStream) -> Result<(), String> {
+    let mut begin = [0; 2];
+    let read = stream
+        .set_read_timeout(Some(limits::CLIENT_CONNECT))
+        // Who speaks something else answers it, or closes.
+        .and_then(|()| stream.write_all(&SIGNATURE))
+        .and_then(|()| stream.read_exact(&mut begin));
+    match read {
+        Ok(()) if is_greeting(begin) => Ok(()),
+        Ok(()) => Err("something else is spoken there".to_owned()),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(format!("nothing was said within {} s", limits::CLIENT_CONNECT.as_secs()))
+        }
+        Err(_) => Err("the connection was closed".to_owned()),
+    }
+}
+
+/// A signature; or a frame of ZMTP 1.0 with a name, whose flags are 0.
+fn is_greeting([first, second]: [u8; 2]) -> bool {
+    first == SIGNATURE[0] || (first > 0 && second == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_speaks_zeromq() {
+        for greeting in [[0xFF, 0], [1, 0], [6, 0]] {
+            assert!(is_greeting(greeting), "{greeting:?}");
+        }
+        // HTTP, SSH, an alert of TLS, and a frame of HTTP/2.
+        for other in [*b"HT", *b"SS", [21, 3], [0, 0]] {
+            assert!(!is_greeting(other), "{other:?}");
+        }
+    }
 }

@@ -3,6 +3,9 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
+
+use adapter::limits;
 
 use super::adapter_of_2012;
 use crate::adapter_process::{AdapterProcess, run, without_settings};
@@ -55,6 +58,30 @@ fn commands_of_today() {
     let json: serde_json::Value =
         serde_json::from_str(&ask("list blk_read --format json")).unwrap();
     assert_eq!(json, serde_json::json!([{"id": "u2"}]));
+    // What says whom to ask may stand in front.
+    let mut in_front = kanyun(folder.path());
+    in_front.args(["--format", "csv", &url, "usage", "u1", "vmnetwork"]).args(range.split(' '));
+    assert_eq!(printed(&mut in_front), "start,value\n2012-04-09T12:06:00Z,143\n");
+    adapter.stop();
+}
+
+#[test]
+fn workers_that_report() {
+    let workers = format!("tcp://127.0.0.1:{}", free_port());
+    let mut command = crate::adapter_process::command();
+    command.args(["--store=memory", "--legacy.ingest-address", &workers]);
+    let adapter = AdapterProcess::start(&mut command);
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("--url=http://{}", adapter.address());
+    let ask = || printed(kanyun(folder.path()).args(["workers", "--format=csv", &url]));
+    assert_eq!(ask(), "id,last_seen,status\n");
+    let socket = zmq::Context::new().socket(zmq::PUSH).unwrap();
+    socket.connect(&workers).unwrap();
+    socket.send_multipart(["0", r#"["worker1", 1, 1]"#], 0).unwrap();
+    adapter.wait_for("the worker", || ask().lines().count() == 2);
+    let said = ask();
+    let row: Vec<&str> = said.lines().last().unwrap().split(',').collect();
+    assert!(matches!(row[..], ["worker1", _, "alive"]), "{said}");
     adapter.stop();
 }
 
@@ -97,6 +124,7 @@ fn exit_codes() {
         ("u1 vmnetwork total sum 5 1333976400 1333972800", 1, "is not before"),
         (&format!("usage u1 vmnetwork --from 1 --to 1 {url}"), 1, "is not before"),
         (&format!("list cpu {nobody}"), 1, "nobody listens"),
+        (&format!("{url} u1 vmnetwork"), 2, "unrecognized subcommand"),
     ] {
         let (ended, stdout, stderr) = said(kanyun(folder.path()).args(line.split(' ')));
         assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{line}: {stderr}");
@@ -113,4 +141,25 @@ fn exit_codes() {
     std::fs::write(folder.path().join("kanyun.conf"), "[client\n").unwrap();
     let (ended, _, stderr) = said(kanyun(folder.path()).args(["-l", "cpu"]));
     assert!(ended == Some(2) && stderr.contains("kanyun.conf"), "{stderr}");
+}
+
+/// An address where HTTP is spoken, or nothing at all, is told long before an answer is given up.
+#[test]
+fn an_address_that_is_no_api() {
+    let adapter = AdapterProcess::in_memory();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (port, told) in [
+        (adapter.address().port(), "is no API over ZeroMQ: "),
+        (silent.local_addr().unwrap().port(), "nothing was said within 10 s"),
+    ] {
+        let conf = format!("[client]\napi_host: 127.0.0.1\napi_port: {port}\n");
+        std::fs::write(folder.path().join("kanyun.conf"), conf).unwrap();
+        let begin = Instant::now();
+        let (ended, stdout, stderr) = said(kanyun(folder.path()).arg("cpu"));
+        assert_eq!((ended, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains(told) && stderr.contains("kanyun.conf"), "{stderr}");
+        assert!(begin.elapsed() < limits::CLIENT_ANSWER, "{:?}", begin.elapsed());
+    }
+    adapter.stop();
 }

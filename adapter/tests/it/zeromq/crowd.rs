@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use adapter::limits;
 use adapter::wire::negotiate::Protocol;
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ fn what_is_no_request() {
         assert_eq!(answer.len(), echoed + 1);
         assert_eq!(answer[..echoed], frames[..echoed]);
     }
-    // Beyond the bound of a frame the connection ends; that is one client's own trouble.
+    // Beyond the bound of a message the connection ends; that is one client's own trouble.
     let rude = Client::connect(&address);
     rude.send(&[&b"kanyun"[..], b"u", &vec![b'x'; 2 << 20]]);
     // No ZeroMQ at all.
@@ -94,7 +95,8 @@ fn many_at_once_with_slow_reports_among_them() {
             })
         })
         .collect();
-    // Prometheus goes on meanwhile.
+    // Prometheus goes on meanwhile: each of its writes is answered before the adapter itself would
+    // give it up.
     let begin = Instant::now();
     let mut longest = Duration::ZERO;
     for number in 0..20 {
@@ -103,6 +105,7 @@ fn many_at_once_with_slow_reports_among_them() {
         assert_eq!(adapter.write(Protocol::V2, &[sample]).status, 204);
         longest = longest.max(sent.elapsed());
     }
+    assert!(longest < limits::WRITE_DEADLINE, "{longest:?}");
     println!("20 writes in {:?}, the longest in {longest:?}", begin.elapsed());
     for client in clients {
         client.join().unwrap();
