@@ -7,6 +7,7 @@ mod family;
 pub mod guest;
 mod history;
 mod host;
+pub mod owner;
 pub mod past;
 mod track;
 
@@ -36,6 +37,9 @@ pub struct Series {
     pub labels: Labels,
     /// Sorted by time, one a timestamp.
     pub samples: Vec<Sample>,
+    /// Whether its samples are counted for another guest ([`owner`]): of these hours nothing is
+    /// counted here, and no counter counts across them.
+    pub elsewhere: bool,
 }
 
 /// A minute of one device of a family.

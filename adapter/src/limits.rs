@@ -69,6 +69,9 @@ pub const REPORTS_IN_FLIGHT_MAX: usize = 4;
 pub const REPORTS_WAITING_MAX: usize = 256;
 /// A usage report must be ready within this time, below the HTTP side's own bound of two minutes.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(100);
+/// Where several adapters write, an index that had no series of workers is not looked at again for
+/// so long: below a window's grace and the pause before late samples are sealed.
+pub const WORKERS_UNSEEN_TIME: Duration = Duration::from_secs(5);
 /// Hours of a usage report that are read and counted at once.
 pub const REPORT_SLICE_HOURS: i32 = 24;
 /// Hours of a usage report that are planned at once: which of them stand in the ledger.
@@ -80,7 +83,7 @@ pub const POINTS_MAX: usize = 100_000;
 /// Body of one billing request.
 pub const BILLING_BODY_BYTES_MAX: usize = 64 << 10;
 /// A minute counts as settled so long after its end: senders have delivered it unless they were
-/// down. It is what the sealer's grace will be by default.
+/// down. The sealer's grace is as long by default.
 pub const SETTLED_AFTER_MS: i64 = 15 * 60_000;
 /// A client must have taken its answer within this time.
 pub const ANSWER_DEADLINE: Duration = Duration::from_mins(5);

@@ -2,10 +2,12 @@
 //! Both are the same; which of them holds for an hour is decided here. Knows no HTTP and no store.
 
 mod counted;
+mod names;
 mod standing;
+mod workers;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::engine::{Engine, Place, Whole};
 use crate::ledger::guest::{Guest, UUID_LABELS};
@@ -17,6 +19,8 @@ use crate::model::time::{Hour, TimeRange};
 use crate::query::QueryError;
 use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
 pub use counted::{Counted, CountedHour};
+pub use names::Named;
+use names::WorkerWeeks;
 pub(crate) use standing::affected_until;
 pub use standing::{Run, Standing, Waits};
 
@@ -24,12 +28,14 @@ pub use standing::{Run, Standing, Waits};
 #[derive(Debug)]
 pub struct Meter {
     engine: Arc<Engine>,
+    /// Weeks of which it is known whether workers sent anything.
+    worker_weeks: Mutex<WorkerWeeks>,
 }
 
 impl Meter {
     /// Reads from this engine.
     pub fn new(engine: Arc<Engine>) -> Meter {
-        Meter { engine }
+        Meter { engine, worker_weeks: Mutex::default() }
     }
 
     /// A guest's series of these metrics, which are sorted, that have samples in a range; sorted by
@@ -50,7 +56,10 @@ impl Meter {
             }
             None => self.selected(guest, metrics, range).await?,
         };
-        Ok(found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect())
+        Ok(found
+            .into_iter()
+            .map(|(labels, samples)| Series { labels, samples, elsewhere: false })
+            .collect())
     }
 
     /// Where all series of a guest live, where that follows from its name.
@@ -105,12 +114,24 @@ impl Meter {
         family: Family,
         hours: (Hour, Hour),
     ) -> Result<Vec<Row>, QueryError> {
-        let stored = self.engine.ledger(family.name(), &guest.to_string(), hours).await;
-        let mut rows: Vec<Row> =
-            stored.map_err(QueryError::from)?.into_iter().flat_map(billed).collect();
-        rows.sort_by(|left, right| {
-            left.minute_ms.cmp(&right.minute_ms).then_with(|| left.column.cmp(&right.column))
-        });
+        let mut stored = self.engine.ledger(family.name(), &guest.to_string(), hours).await?;
+        stored.sort_by_key(|row| row.hour);
+        let minutes =
+            |row: &LedgerRow| row.columns.iter().map(|of| of.minutes.len()).sum::<usize>();
+        let mut rows = Vec::with_capacity(stored.iter().map(minutes).sum());
+        for of_hour in stored {
+            // Hours are in order, and an hour holds its devices one after another.
+            let begin = rows.len();
+            let several = of_hour.columns.len() > 1;
+            rows.extend(billed(of_hour));
+            if let Some(of_hour) = rows.get_mut(begin..).filter(|_| several) {
+                of_hour.sort_by(|left: &Row, right| {
+                    left.minute_ms
+                        .cmp(&right.minute_ms)
+                        .then_with(|| left.column.cmp(&right.column))
+                });
+            }
+        }
         Ok(rows)
     }
 }

@@ -16,6 +16,7 @@ use serve::clock::Clock;
 use crate::engine::Engine;
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
+use crate::ledger::owner::is_of_worker;
 use crate::limits;
 use crate::meter::{Meter, affected_until};
 use crate::metrics::Metrics;
@@ -23,7 +24,7 @@ use crate::model::row_key::Group;
 use crate::model::time::{Hour, Window};
 use crate::query::QueryError;
 use crate::store::StoreError;
-use crate::store::rows::{LateRow, Projection, Sealed, Shard};
+use crate::store::rows::{LateRow, LedgerRow, Projection, Sealed, Shard};
 use shares::Shares;
 
 /// Seals the shards that are its own.
@@ -64,6 +65,8 @@ struct Done {
     windows: usize,
     samples: usize,
     bytes: usize,
+    /// Hours of workers' guests that no exporter saw.
+    unjoined: usize,
 }
 
 impl Sealer {
@@ -329,7 +332,8 @@ impl Sealer {
     }
 
     async fn commit(&self, done: Done) -> Result<(), QueryError> {
-        let Done { sealed, windows, samples, .. } = done;
+        let Done { sealed, windows, samples, unjoined, .. } = done;
+        self.metrics.sealing().unjoined(unjoined);
         let bytes = sealed.chunks.iter().map(|chunk| chunk.payload.len()).sum();
         let rows = sealed.ledger_rows().count();
         self.engine.seal(sealed).await?;
@@ -341,7 +345,8 @@ impl Sealer {
     async fn one(&self, task: Task) -> Result<Done, QueryError> {
         let mut done = Done::default();
         let mut hours: BTreeSet<Hour> = BTreeSet::new();
-        let mut guests = BTreeSet::new();
+        let mut own: BTreeSet<Hour> = BTreeSet::new();
+        let (mut guests, mut workers) = (BTreeSet::new(), BTreeSet::new());
         let mut at_hand = None;
         // Hours behind this one are counted when their own windows are sealed.
         let until = self.engine.sealing_until();
@@ -365,16 +370,39 @@ impl Sealer {
                 .iter()
                 .filter(|labels| Family::ALL.iter().any(|family| family.is_needing(labels)));
             guests.extend(billed.filter_map(Guest::of));
+            let of_workers = labels.iter().filter(|labels| is_of_worker(labels));
+            workers.extend(of_workers.filter_map(Guest::of));
+            own.extend((window.first.0..=window.last().0).map(Hour));
         }
         let mut rows = Vec::new();
-        for guest in &guests {
+        for guest in self.affected(guests, &hours).await? {
             for run in runs(&hours) {
-                rows.extend(self.meter.project(guest, run, at_hand.as_ref()).await?);
+                let counted = self.meter.project(&guest, run, at_hand.as_ref()).await?;
+                if workers.contains(&guest) {
+                    done.unjoined += hours_with_minutes(&counted).intersection(&own).count();
+                }
+                rows.extend(counted);
             }
         }
         done.sealed.ledger.push(Projection { turn: task.turn, rows });
         done.bytes = done.sealed.bytes();
         Ok(done)
+    }
+
+    /// Guests of a group, and those whose rows their samples can change because they share a name.
+    async fn affected(
+        &self,
+        own: BTreeSet<Guest>,
+        hours: &BTreeSet<Hour>,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let mut affected = own.clone();
+        if let (Some(first), Some(last)) = (hours.first(), hours.last()) {
+            for guest in &own {
+                let relatives = self.meter.relatives(guest, (*first, *last)).await?;
+                affected.extend(relatives.into_keys());
+            }
+        }
+        Ok(affected)
     }
 
     // Held for single steps, none of which can panic half way.
@@ -408,6 +436,7 @@ impl Done {
         self.windows += other.windows;
         self.samples += other.samples;
         self.bytes += other.bytes;
+        self.unjoined += other.unjoined;
     }
 }
 
@@ -433,6 +462,12 @@ impl Stuck {
 
 /// The first and the longest pause before a window that failed is tried again.
 const SEAL_RETRY_MS: (i64, i64) = (10_000, 3_600_000);
+
+/// The hours in which anything is billed.
+fn hours_with_minutes(rows: &[LedgerRow]) -> BTreeSet<Hour> {
+    let is_billed = |row: &&LedgerRow| row.columns.iter().any(|of| !of.minutes.is_empty());
+    rows.iter().filter(is_billed).map(|row| row.hour).collect()
+}
 
 /// Hours that follow each other, as ranges with both ends.
 fn runs(hours: &BTreeSet<Hour>) -> Vec<(Hour, Hour)> {

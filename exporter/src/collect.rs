@@ -1,26 +1,37 @@
 //! One collection a scrape, within a deadline, whatever libvirtd does. Scrapes that overlap share a collection; a thread
 //! that does not come back is given up, up to a bound. Knows no HTTP.
 
+mod merge;
+mod monitors;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc};
+use serve::clock::Clock;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::Config;
 use crate::libvirt::CallCounts;
-use crate::snapshot::{Guest, Scrape, Snapshot, Step, Traffic};
+use crate::recording::{Recording, RecordingError};
+use crate::selection::{CollectorName, Collectors};
+use crate::snapshot::{Guest, Host, Pool, Scrape, Snapshot, Step, Traffic};
+use crate::tally::{self, Tally};
 use crate::traffic::firewall::Firewall;
-use crate::worker::{Job, PARTS_MAX, Part, Source, Status, Worker};
+use crate::worker::roster::{self, Identity, PARTS_MAX, Part};
+use crate::worker::{Source, Status, Worker, monitor, pools};
 
-/// Threads that may be stuck in libvirt at once; beyond it scrapes are answered without asking libvirtd.
-const GIVEN_UP_MAX: usize = 8;
-/// Of these, stuck asking the guests' monitors; beyond it only what libvirtd knows itself is asked. Each stuck call
-/// holds its guest's job, so that the next one passes that guest over (NOWAIT): more than a few means dead storage.
-const GIVEN_UP_IN_DETAIL_MAX: usize = 4;
-/// Longest time for reading the firewall's rules, and never more than half of what a scrape has: scrapes wait for one
-/// another, and a helper that hangs must not cost the next one its answer from libvirt. Ten thousand rules take a second.
-const TRAFFIC_TIME_MAX: Duration = Duration::from_secs(3);
+use merge::Past;
+use monitors::{Details, Monitors};
+
+/// Threads that may be stuck in asking who is there, which libvirtd answers by itself: it hangs as a whole then, and to
+/// ask once more will not help. Beyond it scrapes are answered without asking.
+const STUCK_MAX: usize = 4;
+/// Longest time for reading the firewall's rules, or storage pools, and never more than half of what a scrape has: scrapes
+/// wait for one another, and a helper or a pool that hangs must not cost the next one its answer from libvirt. Ten thousand
+/// rules take a second.
+const BESIDE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Scrapes that may wait for one another.
 const WAITING_MAX: usize = 32;
 
@@ -32,37 +43,69 @@ pub(crate) struct Crowded;
 /// Collects snapshots.
 pub(crate) struct Collector {
     source: Source,
+    /// What is shown instead of a libvirtd, if anything.
+    recording: Option<Recording>,
+    /// What a scrape gets that asks for nothing less. Only such a snapshot is kept for the next.
+    whole: Collectors,
+    /// Oldest figures that are shown of a guest that does not answer.
+    max_age: Duration,
     /// Whose accounting rules are read, if any's.
     firewall: Option<Firewall>,
     counts: Arc<CallCounts>,
     state: Mutex<State>,
-    /// The newest complete or partial picture, for scrapes that get none of their own.
-    last: StdMutex<Arc<Snapshot>>,
+    /// The newest complete or partial picture, for scrapes that get none of their own, and when it was taken.
+    last: StdMutex<(Instant, Arc<Snapshot>)>,
     waiting: AtomicUsize,
     attempted: AtomicBool,
+    clock: Clock,
 }
 
-#[derive(Default)]
 struct State {
-    worker: Option<Worker>,
+    roster: Option<Worker<roster::Job>>,
+    /// Threads that read the roster and did not come back.
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
-    /// When the newest collection began.
-    began: Option<Instant>,
+    monitors: Monitors,
+    /// Reads storage pools. It is never given up: while it hangs, pools are not asked for.
+    pools: Option<Worker<pools::Job>>,
+    tally: Tally,
+    /// Counts collections.
+    turn: u64,
+    /// When the newest collection began, and what it was for.
+    began: Option<(Instant, Collectors)>,
 }
 
 impl Collector {
-    /// Collects from `source`; no thread is started and nothing is connected before the first scrape.
-    pub(crate) fn new(source: Source, firewall: Option<Firewall>) -> Self {
-        Self {
+    /// Collects as `config` says; no thread is started and nothing is connected before the first scrape.
+    pub(crate) fn new(config: &Config, firewall: Option<Firewall>) -> Result<Self, RecordingError> {
+        let recording = config.replay.as_deref().map(Recording::read).transpose()?;
+        let recorded_at = recording.as_ref().map(Recording::recorded_at_ms);
+        let (source, counts) = (Source::of(config), Arc::<CallCounts>::default());
+        let (monitored, counted) = (source.clone(), Arc::clone(&counts));
+        let start = move || monitor::start(&monitored, Arc::clone(&counted));
+        let state = State {
+            roster: None,
+            given_up: Vec::new(),
+            given_up_total: 0,
+            monitors: Monitors::new(usize::from(config.connections()), start),
+            pools: None,
+            tally: Tally::default(),
+            turn: 0,
+            began: None,
+        };
+        Ok(Self {
+            recording,
             source,
+            whole: config.collected(),
+            max_age: config.scrape_max_age,
             firewall,
-            counts: Arc::default(),
-            state: Mutex::default(),
-            last: StdMutex::default(),
+            counts,
+            state: Mutex::new(state),
+            last: StdMutex::new((Instant::now(), Arc::default())),
             waiting: AtomicUsize::new(0),
             attempted: AtomicBool::new(false),
-        }
+            clock: recorded_at.map_or_else(Clock::system, Clock::fixed),
+        })
     }
 
     /// Whether libvirtd was asked at least once, successfully or not.
@@ -70,159 +113,302 @@ impl Collector {
         self.attempted.load(Ordering::Acquire)
     }
 
-    /// What libvirtd says now, or as much of it as came before `deadline`.
-    pub(crate) async fn snapshot(&self, deadline: Instant) -> Result<Arc<Snapshot>, Crowded> {
+    /// What libvirtd says now for these collectors, or as much of it as came before `deadline`.
+    pub(crate) async fn snapshot(
+        &self,
+        deadline: Instant,
+        wanted: Collectors,
+    ) -> Result<Arc<Snapshot>, Crowded> {
         let arrived = Instant::now();
         let _place = Place::take(&self.waiting)?;
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
             // Another scrape's collection is stuck; it keeps the books.
-            return Ok(Arc::new(unanswered(&self.last(), arrived.elapsed())));
+            let (taken, last) = self.last();
+            let scrape = Scrape { steps: Vec::new(), ..last.scrape.clone() };
+            let found = self.unanswered(&Past::new(&last, taken.elapsed(), self.max_age));
+            return Ok(Arc::new(found.snapshot(arrived, scrape)));
         };
-        if state.began.is_some_and(|began| began >= arrived) {
-            return Ok(self.last());
+        if state.began.is_some_and(|(began, had)| began >= arrived && had.covers(wanted)) {
+            return Ok(self.last().1);
         }
         let began = Instant::now();
-        let (outcome, (traffic, step)) =
-            tokio::join!(self.collect(&mut state, deadline), self.traffic(deadline));
+        let pools = self.ask_pools(&mut state, wanted);
+        let (mut found, (traffic, step), (pools, pool_step)) = tokio::join!(
+            self.collect(&mut state, wanted, (began, deadline)),
+            self.traffic(wanted, deadline),
+            read_pools(pools, deadline)
+        );
+        let pools = found.pools.take().or(pools);
+        self.count(&mut state.tally, &mut found);
         self.attempted.store(true, Ordering::Release);
-        let mut snapshot = self.judge(outcome, arrived.elapsed());
-        snapshot.traffic = traffic;
-        snapshot.scrape.steps.extend(step);
-        snapshot.scrape.calls = self.counts.read();
-        snapshot.scrape.given_up_threads = u64::try_from(state.given_up.len()).unwrap_or(u64::MAX);
-        snapshot.scrape.given_up_threads_total = state.given_up_total;
-        let snapshot = Arc::new(snapshot);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        let scrape = Scrape {
+            steps: found.steps.iter().cloned().chain(pool_step).chain(step).collect(),
+            calls: self.counts.read(),
+            given_up_threads: state.stuck(),
+            given_up_threads_total: state.given_up_total + state.monitors.given_up_total(),
+            ..Scrape::default()
+        };
+        let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
+        if !wanted.covers(self.whole) {
+            return Ok(snapshot);
+        }
+        // Its figures are taken to be as old as its beginning.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (began, Arc::clone(&snapshot));
+        drop(last);
         // Only with the result: a scrape that was cancelled half-way has none to share.
-        state.began = Some(began);
+        state.began = Some((began, wanted));
         Ok(snapshot)
     }
 
     /// What the accounting rules counted, beside libvirt: neither waits for the other.
-    async fn traffic(&self, deadline: Instant) -> (Option<Traffic>, Option<Step>) {
-        let Some(firewall) = &self.firewall else { return (None, None) };
+    async fn traffic(
+        &self,
+        wanted: Collectors,
+        deadline: Instant,
+    ) -> (Option<Traffic>, Option<Step>) {
+        let wanted = wanted.has(CollectorName::Traffic);
+        let Some(firewall) = self.firewall.as_ref().filter(|_| wanted) else {
+            return (None, None);
+        };
         let began = Instant::now();
-        let time = (deadline.saturating_duration_since(began) / 2).min(TRAFFIC_TIME_MAX);
+        let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
         let (traffic, success) = firewall.traffic(began + time).await;
         let duration_seconds = began.elapsed().as_secs_f64();
         (traffic, Some(Step { collector: "traffic", success, duration_seconds }))
     }
 
-    fn last(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What follows from the time: allocations, and how old the balloon drivers' figures are.
+    fn count(&self, tally: &mut Tally, found: &mut Found) {
+        let Some(guests) = found.guests.as_mut().filter(|_| found.up) else { return };
+        let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
+        tally::ages(now_ms, guests);
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^53")]
+        tally.look(Instant::now().into_std(), now_ms as f64 / 1e3, guests);
     }
 
-    /// Runs one job; gives its thread up when the deadline comes first.
-    async fn collect(&self, state: &mut State, deadline: Instant) -> Outcome {
-        state.given_up.retain(|status| !status.is_finished());
-        let in_detail = state.given_up.iter().filter(|status| status.is_in_detail()).count();
-        let detail = in_detail < GIVEN_UP_IN_DETAIL_MAX;
+    /// Asks for the storage pools. Where the thread has not come back from the last time, no answer will come.
+    fn ask_pools(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+    ) -> Option<oneshot::Receiver<pools::Answer>> {
+        if !wanted.has(CollectorName::Pool) || self.recording.is_some() {
+            return None;
+        }
+        if state.pools.as_ref().is_none_or(|worker| !worker.is_alive()) {
+            state.pools = pools::start(&self.source, Arc::clone(&self.counts)).ok();
+        }
+        let (answer, receiver) = oneshot::channel();
+        if let Some(worker) = &state.pools {
+            worker.ask(pools::Job(answer));
+        }
+        Some(receiver)
+    }
+
+    fn last(&self) -> (Instant, Arc<Snapshot>) {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (last.0, Arc::clone(&last.1))
+    }
+
+    /// Who is there, and then side by side who they are and what their monitors say.
+    async fn collect(
+        &self,
+        state: &mut State,
+        wanted: Collectors,
+        (began, deadline): (Instant, Instant),
+    ) -> Found {
+        if let Some(recording) = &self.recording {
+            let Snapshot { host, guests, pools, .. } = recording.snapshot();
+            return Found { up: true, host, guests, pools, steps: Vec::new() };
+        }
+        let (taken, last) = self.last();
+        let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
-        if let Some(error) = self.ask(state, Job { detail, parts }) {
+        if let Err(error) = self.ask(state, roster::Job::Read(parts)) {
             tracing::warn!(error, "libvirt is not asked");
-            return Outcome { part: None, complete: false };
+            return self.unanswered(&past);
         }
-        let mut newest = None;
-        loop {
-            match timeout_at(deadline, received.recv()).await {
-                Ok(Some(part)) => newest = Some(part),
-                Ok(None) => {
-                    // The thread is through with the job, or dead.
-                    let alive = state.worker.as_ref().is_some_and(Worker::is_alive);
-                    if !alive {
-                        tracing::error!("the libvirt thread ended unexpectedly");
-                        state.worker = None;
-                    }
-                    return Outcome { complete: alive && detail, part: newest };
-                }
-                Err(_) => break,
-            }
-        }
-        tracing::warn!(
-            "libvirt did not answer before the scrape's deadline; its thread is given up"
-        );
-        give_up(state);
-        Outcome { part: newest, complete: false }
-    }
-
-    /// Hands the job to the worker, or to a new one where that is stuck or gone. Says why if there is none.
-    fn ask(&self, state: &mut State, job: Job) -> Option<String> {
-        let Job { detail, parts } = job;
-        if let Some(worker) = &state.worker {
-            if worker.ask(Job { detail, parts: parts.clone() }) {
-                return None;
-            }
-            give_up(state);
-            state.given_up.retain(|status| !status.is_finished());
-        }
-        if state.given_up.len() >= GIVEN_UP_MAX {
-            return Some(format!("{GIVEN_UP_MAX} threads are stuck in libvirt already"));
-        }
-        match Worker::start(self.source.clone(), Arc::clone(&self.counts)) {
-            Ok(worker) => {
-                let asked = worker.ask(Job { detail, parts });
-                state.worker = Some(worker);
-                (!asked).then(|| "a new libvirt thread ended at once".to_owned())
-            }
-            Err(error) => Some(format!("no thread can be started: {error}")),
-        }
-    }
-
-    fn judge(&self, outcome: Outcome, elapsed: Duration) -> Snapshot {
-        let last = self.last();
-        match outcome.part {
-            None => unanswered(&last, elapsed),
+        let (host, mut guests, mut steps) = match state.part(&mut received, deadline).await {
+            None => return self.unanswered(&past),
             Some(Part::Down { error, steps }) => {
                 tracing::warn!(error, "libvirt is down");
-                let scrape = scrape(elapsed, steps);
-                Snapshot { up: false, scrape, ..Snapshot::default() }
+                return Found { steps, guests: past.fresh_guests(), ..Found::default() };
             }
-            Some(Part::Guests { host, mut guests, steps }) => {
-                if !outcome.complete {
-                    keep_identity(&mut guests, last.guests.as_deref().unwrap_or_default());
-                }
-                let scrape = scrape(elapsed, steps);
-                Snapshot { up: true, host: Some(host), guests: Some(guests), traffic: None, scrape }
+            Some(Part::Identities { steps, .. }) => return Found { steps, ..Found::default() },
+            Some(Part::Guests { host, guests, steps }) => (*host, guests, steps),
+        };
+        state.turn = state.turn.wrapping_add(1);
+        state.monitors.idle = Arc::new(past.idle(state.turn));
+        let started = Instant::now();
+        let details = async {
+            if !wanted.needs_monitors() {
+                return None;
+            }
+            let details = state.monitors.read(&guests, wanted, deadline).await;
+            Some((details, started.elapsed()))
+        };
+        let identities = timeout_at(deadline, received.recv());
+        let (identities, details) = tokio::join!(identities, details);
+        let identities = if let Ok(Some(Part::Identities { identities, steps: more })) = identities
+        {
+            steps.extend(more);
+            Some(identities)
+        } else {
+            state.give_up_roster("the guests' XML");
+            None
+        };
+        merge::identify(&mut guests, identities, &past);
+        if let Some((details, elapsed)) = details {
+            steps.push(detail_step(&details, elapsed));
+            merge::add_details(&mut guests, details, &past);
+        }
+        // Where disks were not asked for, it is not known that they changed.
+        let reread = !wanted.has(CollectorName::Block)
+            || self.reread(state, &mut guests, (&past, deadline)).await;
+        if let Some(step) = steps.iter_mut().find(|step| step.collector == "metadata") {
+            step.success &= reread;
+        }
+        Found { up: true, host: Some(host), guests: Some(guests), pools: None, steps }
+    }
+
+    /// Reads the XML of guests whose disks are others than before; false if one could not be read.
+    async fn reread(
+        &self,
+        state: &mut State,
+        guests: &mut [Guest],
+        (past, deadline): (&Past<'_>, Instant),
+    ) -> bool {
+        let changed = merge::other_disks(guests, past);
+        if changed.is_empty() {
+            return true;
+        }
+        let (parts, mut received) = mpsc::channel(PARTS_MAX);
+        let wanted = changed.iter().filter_map(|idx| guests.get(*idx)).map(Guest::identity);
+        if let Err(error) = self.ask(state, roster::Job::Reread(wanted.collect(), parts)) {
+            tracing::warn!(error, "guests' XML is not read anew");
+            return false;
+        }
+        let part = state.part(&mut received, deadline).await;
+        let Some(Part::Identities { identities, steps }) = part else { return false };
+        for (idx, Identity { description, .. }) in changed.into_iter().zip(identities) {
+            if let Some(guest) = guests.get_mut(idx) {
+                guest.description = description;
             }
         }
+        steps.iter().all(|step| step.success)
+    }
+
+    /// Hands the job to the thread, or to a new one where that is stuck or gone. Says why if there is none.
+    fn ask(&self, state: &mut State, job: roster::Job) -> Result<(), String> {
+        if state.roster.as_ref().is_some_and(|worker| worker.is_busy() || !worker.is_alive()) {
+            state.give_up_roster("a scrape that was cut off");
+        }
+        if state.roster.is_none() {
+            state.given_up.retain(|status| !status.is_finished());
+            if state.given_up.len() >= STUCK_MAX {
+                return Err(format!("{STUCK_MAX} threads are stuck in libvirt already"));
+            }
+            let started = roster::start(&self.source, Arc::clone(&self.counts));
+            state.roster =
+                Some(started.map_err(|error| format!("no thread can be started: {error}"))?);
+        }
+        let asked = state.roster.as_ref().is_some_and(|worker| worker.ask(job));
+        asked.then_some(()).ok_or_else(|| "a new libvirt thread ended at once".to_owned())
+    }
+
+    /// libvirtd said nothing in time: the guests of the last time, flagged.
+    fn unanswered(&self, past: &Past<'_>) -> Found {
+        let host = self.last().1.host.clone();
+        Found { host, guests: past.guests(), ..Found::default() }
+    }
+}
+
+impl State {
+    /// The next part of what is read of the roster; none where it does not come in time, and its thread is given up.
+    async fn part(
+        &mut self,
+        received: &mut mpsc::Receiver<Part>,
+        deadline: Instant,
+    ) -> Option<Part> {
+        match timeout_at(deadline, received.recv()).await {
+            Ok(Some(part)) => return Some(part),
+            // The thread is dead.
+            Ok(None) => tracing::error!("the libvirt thread ended unexpectedly"),
+            Err(_) => {}
+        }
+        self.give_up_roster("who is there");
+        None
+    }
+
+    fn give_up_roster(&mut self, question: &str) {
+        if let Some(worker) = self.roster.take() {
+            tracing::warn!(question, "libvirt did not answer in time; the thread is given up");
+            self.given_up.push(worker.give_up());
+            self.given_up_total += 1;
+        }
+    }
+
+    /// Threads that have not come back.
+    fn stuck(&mut self) -> u64 {
+        self.given_up.retain(|status| !status.is_finished());
+        u64::try_from(self.given_up.len() + self.monitors.stuck()).unwrap_or(u64::MAX)
     }
 }
 
 /// What a collection brought.
-struct Outcome {
-    part: Option<Part>,
-    complete: bool,
+#[derive(Default)]
+struct Found {
+    up: bool,
+    host: Option<Host>,
+    guests: Option<Vec<Guest>>,
+    /// Those of a recording.
+    pools: Option<Vec<Pool>>,
+    steps: Vec<Step>,
 }
 
-/// libvirtd said nothing: the guests of the last time, by name only, and flagged.
-fn unanswered(last: &Snapshot, elapsed: Duration) -> Snapshot {
-    let guests = last.guests.as_ref().map(|guests| guests.iter().map(Guest::identity).collect());
-    let scrape = Scrape { steps: Vec::new(), ..last.scrape.clone() };
-    let scrape = Scrape { duration_seconds: elapsed.as_secs_f64(), ..scrape };
-    Snapshot { up: false, host: last.host.clone(), guests, traffic: None, scrape }
+impl Found {
+    fn snapshot(self, arrived: Instant, scrape: Scrape) -> Snapshot {
+        let Self { up, host, guests, .. } = self;
+        // Of an earlier time, their number is not what libvirtd knows now.
+        let count = guests.as_ref().filter(|_| up).map(Vec::len);
+        let domains = count.and_then(|count| u64::try_from(count).ok());
+        let duration_seconds = arrived.elapsed().as_secs_f64();
+        let scrape = Scrape { duration_seconds, ..scrape };
+        Snapshot { up, host, domains, guests, scrape, ..Snapshot::default() }
+    }
 }
 
-/// Flags running guests of a collection that was cut short, and fills in who they are from the last one.
-fn keep_identity(guests: &mut [Guest], last: &[Guest]) {
-    for guest in guests {
-        guest.timed_out |= guest.is_active();
-        let before = last.iter().find(|other| other.uuid == guest.uuid && other.id == guest.id);
-        if let Some(before) = before {
-            guest.description = guest.description.take().or_else(|| before.description.clone());
-            guest.start_time_seconds = guest.start_time_seconds.or(before.start_time_seconds);
+/// The storage pools, where they were asked for and come in time.
+async fn read_pools(
+    asked: Option<oneshot::Receiver<pools::Answer>>,
+    deadline: Instant,
+) -> (Option<Vec<Pool>>, Option<Step>) {
+    let Some(asked) = asked else { return (None, None) };
+    let began = Instant::now();
+    let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
+    let answer = timeout_at(began + time, asked).await.ok().and_then(Result::ok);
+    let (pools, success) = match answer {
+        Some(Ok((pools, all))) => (Some(pools), all),
+        Some(Err(error)) => {
+            tracing::warn!(error, "storage pools are missing");
+            (None, false)
         }
-    }
+        None => {
+            tracing::warn!("libvirt did not tell its storage pools in time");
+            (None, false)
+        }
+    };
+    let collector = CollectorName::Pool.name();
+    let duration_seconds = began.elapsed().as_secs_f64();
+    (pools, Some(Step { collector, success, duration_seconds }))
 }
 
-fn scrape(elapsed: Duration, steps: Vec<Step>) -> Scrape {
-    Scrape { duration_seconds: elapsed.as_secs_f64(), steps, ..Scrape::default() }
-}
-
-fn give_up(state: &mut State) {
-    if let Some(worker) = state.worker.take() {
-        state.given_up.push(worker.give_up());
-        state.given_up_total += 1;
-    }
+/// Whether every running guest was there to be read, and how long it took. A guest that another job keeps busy is not a
+/// failure of the exporter's; it is flagged by itself.
+fn detail_step(details: &Details, duration: Duration) -> Step {
+    let success = details.unanswered.is_empty();
+    Step { collector: "detail", success, duration_seconds: duration.as_secs_f64() }
 }
 
 /// A place among the waiting scrapes, given back when dropped.

@@ -12,11 +12,23 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::collect::Collector;
-use crate::config::{Command, Config, Repeat, TrafficCommand};
+use crate::config::{Command, Config, RecordFlags, Repeat, TrafficCommand};
+use crate::recorder;
+use crate::recording::Recording;
+use crate::selection::CollectorName;
 use crate::snapshot::{Guest, Snapshot, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::traffic::guest_of;
 use crate::worker::Source;
+
+/// What the commands show.
+const SHOWN: [CollectorName; 5] = [
+    CollectorName::Block,
+    CollectorName::Cpu,
+    CollectorName::Interface,
+    CollectorName::Memory,
+    CollectorName::Traffic,
+];
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +60,7 @@ pub async fn run(config: &Config, command: Command) -> Result<(), CommandError> 
         Command::Traffic(TrafficCommand::Apply(flags)) => rules::apply(config, &flags).await,
         Command::Traffic(TrafficCommand::Remove) => rules::remove(config).await,
         Command::Guests(repeat) => show_guests(config, repeat).await,
+        Command::Record(flags) => record(config, &flags).await,
         Command::Guest { id } => show_guest(config, &id).await,
     }
 }
@@ -55,7 +68,8 @@ pub async fn run(config: &Config, command: Command) -> Result<(), CommandError> 
 /// What libvirt and, where it is asked for, the firewall say now.
 async fn snapshot(collector: &Collector, config: &Config) -> Result<Arc<Snapshot>, CommandError> {
     let deadline = Instant::now() + config.scrape_timeout;
-    collector.snapshot(deadline).await.map_err(CommandError::of)
+    let wanted = SHOWN.into_iter().collect();
+    collector.snapshot(deadline, wanted).await.map_err(CommandError::of)
 }
 
 /// The guests, or why there are none.
@@ -71,7 +85,7 @@ fn guests(snapshot: &Snapshot, config: &Config) -> Result<Vec<Guest>, CommandErr
 
 async fn show_traffic(config: &Config, repeat: Repeat) -> Result<(), CommandError> {
     let firewall = Firewall::new(&config.traffic);
-    let collector = Collector::new(Source::of(config), Some(firewall));
+    let collector = Collector::new(config, Some(firewall)).map_err(CommandError::of)?;
     let mut before: Option<Traffic> = None;
     every(repeat, async |out| {
         let snapshot = snapshot(&collector, config).await?;
@@ -93,7 +107,7 @@ async fn show_traffic(config: &Config, repeat: Repeat) -> Result<(), CommandErro
 }
 
 async fn show_guests(config: &Config, repeat: Repeat) -> Result<(), CommandError> {
-    let collector = Collector::new(Source::of(config), None);
+    let collector = Collector::new(config, None).map_err(CommandError::of)?;
     let mut before: Option<(Instant, Vec<Guest>)> = None;
     every(repeat, async |out| {
         let snapshot = snapshot(&collector, config).await?;
@@ -108,7 +122,7 @@ async fn show_guests(config: &Config, repeat: Repeat) -> Result<(), CommandError
 }
 
 async fn show_guest(config: &Config, id: &str) -> Result<(), CommandError> {
-    let collector = Collector::new(Source::of(config), None);
+    let collector = Collector::new(config, None).map_err(CommandError::of)?;
     let snapshot = snapshot(&collector, config).await?;
     let guests = guests(&snapshot, config)?;
     let wanted = guest_of(id).unwrap_or_default();
@@ -121,6 +135,29 @@ async fn show_guest(config: &Config, id: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     figures::identity(guest).print(&mut out)?;
     Ok(())
+}
+
+/// Writes what libvirt says now.
+async fn record(config: &Config, flags: &RecordFlags) -> Result<(), CommandError> {
+    let source = Source::of(config);
+    let recording = match &config.replay {
+        Some(file) => Recording::read(file).map_err(CommandError::of)?,
+        None => tokio::task::spawn_blocking(move || recorder::record(&source))
+            .await
+            .map_err(CommandError::of)?
+            .map_err(CommandError::of)?,
+    };
+    let recording = if flags.anonymise { recording.anonymised() } else { recording };
+    let text = recording.text().map_err(CommandError::of)?;
+    if flags.file.as_os_str() == "-" {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        return Ok(out.flush()?);
+    }
+    let failed = |error: io::Error| {
+        CommandError::Failed(format!("{} cannot be written: {error}", flags.file.display()))
+    };
+    std::fs::write(&flags.file, text).map_err(failed)
 }
 
 /// Shows something once, or again and again until it fails or is interrupted.

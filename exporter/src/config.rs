@@ -1,11 +1,21 @@
 //! The program's flags, and what they mean. Environment variables and the settings file come in through `serve`.
 
+mod inherited;
+mod selection;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use selection::{CollectorFlags, GuestFlags};
 use serve::settings::ServiceFlags;
+
+pub use inherited::InheritedFlags;
+
+use crate::families::Style;
+pub use crate::families::profile::Profile;
+use crate::selection::Collectors;
 
 /// Longest time that a flag may ask for; a scrape of more makes no sense, and additions to the clock stay safe.
 const DURATION_MAX: Duration = Duration::from_hours(1);
@@ -31,12 +41,17 @@ pub struct Config {
     #[arg(global = true)]
     pub libvirt_uri: String,
 
+    /// Recording to serve instead of asking libvirt, as `kanyun-exporter record` makes them
+    #[arg(long = "libvirt.replay", value_name = "FILE", global = true)]
+    pub replay: Option<PathBuf>,
+
     /// Folder with the guests' pid files, from which their start times are known
     #[arg(long = "libvirt.run-directory", value_name = "DIR", default_value = "/run/libvirt/qemu")]
+    #[arg(global = true)]
     pub run_directory: PathBuf,
 
-    /// Names of the metrics
-    #[arg(long = "metrics.profile", value_name = "PROFILE", default_value = "inovex")]
+    /// Whose names metrics have: inovex' or Tinkoff's
+    #[arg(long = "metrics.profile", value_name = "inovex|tinkoff", default_value = "inovex")]
     #[arg(value_parser = profile)]
     pub profile: Profile,
 
@@ -50,9 +65,27 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub scrape_timeout_offset: Duration,
 
-    /// Read the guests' external traffic from the host's accounting rules; needs CAP_NET_ADMIN, or --traffic.socket
-    #[arg(long = "collector.traffic", help_heading = "External traffic")]
-    pub collect_traffic: bool,
+    /// Oldest figures that are shown of a guest that does not answer; 0 shows none but this scrape's
+    #[arg(long = "scrape.max-age", value_name = "DURATION", default_value = "2m")]
+    #[arg(value_parser = age)]
+    pub scrape_max_age: Duration,
+
+    /// Connections by which guests' monitors are read side by side
+    #[arg(long = "libvirt.connections", value_name = "NUMBER", default_value = "4")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=i64::from(inherited::CONNECTIONS_MAX)))]
+    libvirt_connections: u8,
+
+    /// Flags that other exporters have.
+    #[command(flatten)]
+    pub inherited: InheritedFlags,
+
+    /// What is collected.
+    #[command(flatten)]
+    pub collectors: CollectorFlags,
+
+    /// What of it is shown.
+    #[command(flatten)]
+    pub guests: GuestFlags,
 
     /// Where external traffic is counted.
     #[command(flatten)]
@@ -102,12 +135,27 @@ pub enum Command {
     Traffic(TrafficCommand),
     /// Shows the guests' figures as Kanyun's families
     Guests(Repeat),
+    /// Writes what libvirt says now to a file, for --libvirt.replay and for reports of faults
+    Record(RecordFlags),
     /// Shows who a guest is: libvirt's name, uuid, nova's name, project
     Guest {
         /// libvirt's name, nova's number or the uuid; what follows an @ is passed over
         #[arg(value_name = "ID")]
         id: String,
     },
+}
+
+/// Where to.
+#[derive(Args, Clone, Debug)]
+#[command(about = None, long_about = None)]
+pub struct RecordFlags {
+    /// File to write, or - for standard output
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Replace names, ids, addresses and paths by others, so that the recording can be given away
+    #[arg(long = "anonymise")]
+    pub anonymise: bool,
 }
 
 /// What can be done about external traffic.
@@ -165,13 +213,6 @@ pub enum Directions {
     Both,
 }
 
-/// Whose metric names are used; the 17 core names are the same in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// Those of inovex/prometheus-libvirt-exporter.
-    Inovex,
-}
-
 /// The command line in today's words, where it is one of 2012's: `-n [SECONDS]`, `-vm [SECONDS]`, `-vi ID`,
 /// `-cmd ID IP IFACE`, `listip -a IFACE` (kanyun-legacy.md, Command line).
 pub fn today(args: Vec<OsString>) -> Vec<OsString> {
@@ -190,6 +231,22 @@ pub fn today(args: Vec<OsString>) -> Vec<OsString> {
 }
 
 impl Config {
+    /// What is collected.
+    pub fn collected(&self) -> Collectors {
+        self.collectors.collectors(self.profile)
+    }
+
+    /// How a page of these collectors is written.
+    pub fn style(&self, collectors: Collectors) -> Style {
+        let (labels, guests) = (self.guests.added_labels(), self.guests.filter());
+        Style { profile: self.profile, collectors, labels, guests }
+    }
+
+    /// Connections by which guests' monitors are read side by side.
+    pub fn connections(&self) -> u8 {
+        self.inherited.connections().unwrap_or(self.libvirt_connections)
+    }
+
     /// How long a scrape may take: what Prometheus says in X-Prometheus-Scrape-Timeout-Seconds, less the offset (but at
     /// least half of it, should the offset be longer); without the header, or with nonsense in it, --scrape.timeout.
     pub fn scrape_time(&self, header: Option<&str>) -> Duration {
@@ -207,8 +264,8 @@ impl Config {
 fn profile(text: &str) -> Result<Profile, String> {
     match text {
         "inovex" => Ok(Profile::Inovex),
-        "tinkoff" => Err("the tinkoff names are not built yet; use inovex".to_owned()),
-        _ => Err("there is no such profile; use inovex".to_owned()),
+        "tinkoff" => Ok(Profile::Tinkoff),
+        _ => Err("there is no such profile; use inovex or tinkoff".to_owned()),
     }
 }
 
@@ -237,6 +294,11 @@ fn telemetry_path(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("a path begins with a slash, such as /metrics, and is not the start page".to_owned())
+}
+
+/// A duration, or none at all.
+fn age(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 /// `500ms`, `10s`, `2m`, or a number of seconds.
@@ -274,10 +336,43 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_is_not_built_is_not_accepted() {
-        let error = config(&["--metrics.profile=tinkoff"]).unwrap_err();
-        assert!(error.contains("not built yet"), "{error}");
+    fn profiles() {
+        let tinkoff = config(&["--metrics.profile=tinkoff"]).unwrap();
+        assert_eq!(tinkoff.profile, Profile::Tinkoff);
         assert!(config(&["--metrics.profile=other"]).is_err());
+    }
+
+    #[test]
+    fn collectors_are_switched() {
+        use crate::selection::CollectorName::{Cpu, Kvm, Memory, Placement, Traffic};
+        let collected = |args: &[&str]| config(args).unwrap().collected();
+        let defaults = collected(&[]);
+        assert_eq!(defaults, Collectors::by_default());
+        assert_eq!(collected(&["--no-collector.cpu"]), defaults.with(Cpu, false));
+        assert_eq!(collected(&["--collector.cpu=false"]), defaults.with(Cpu, false));
+        assert_eq!(
+            collected(&["--collector.kvm", "--collector.traffic"]),
+            defaults.with(Kvm, true).with(Traffic, true)
+        );
+        assert_eq!(collected(&["--metrics.profile=tinkoff"]), defaults.with(Placement, true));
+        assert_eq!(collected(&["--metrics.profile=tinkoff", "--no-collector.placement"]), defaults);
+        let one = Collectors::NONE.with(Memory, true);
+        assert_eq!(collected(&["--collector.disable-defaults", "--collector.memory"]), one);
+        assert!(config(&["--collector.nothing"]).is_err());
+        assert!(config(&["--collector.cpu=perhaps"]).is_err());
+    }
+
+    #[test]
+    fn guests_and_labels_are_chosen() {
+        use crate::families::labels::AddedLabel::{InstanceId, ProjectId};
+        let chosen = config(&["--labels.add=project_id,instance_id,project_id"]).unwrap();
+        assert_eq!(chosen.guests.added_labels(), [ProjectId, InstanceId]);
+        let error = config(&["--labels.add=project"]).unwrap_err();
+        assert!(error.contains("instance_id"), "{error}");
+        assert!(config(&["--guests.include-name=("]).is_err());
+        let chosen = config(&["--guests.exclude-name=b.*"]).unwrap().guests.filter();
+        let guest = |name: &str| crate::snapshot::Guest { name: name.into(), ..Default::default() };
+        assert!(chosen.shows(&guest("a")) && !chosen.shows(&guest("b1")));
     }
 
     #[test]
@@ -354,6 +449,39 @@ mod tests {
         for text in ["", "s", "-1s", "0s", "2h", "1d", "NaN", "inf", "1e400s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn old_figures_can_be_done_without() {
+        for (text, seconds) in [("0", 0), ("0s", 0), ("90s", 90), ("2m", 120)] {
+            let config = config(&[&format!("--scrape.max-age={text}")]).unwrap();
+            assert_eq!(config.scrape_max_age, Duration::from_secs(seconds), "{text}");
+        }
+        assert!(config(&["--scrape.max-age=-1s"]).is_err());
+        assert!(config(&["--libvirt.connections=0"]).is_err());
+    }
+
+    #[test]
+    fn command_lines_of_other_exporters() {
+        // What Kolla, Debian's package and the charms start.
+        for args in [
+            &["--libvirt.uri=/var/run/libvirt/libvirt-sock-ro", "--web.listen-address=:9177"][..],
+            &["--libvirt.uri", "/x", "--libvirt.driver", "qemu:///system", "--log.level=info"],
+            &["--libvirt.uri=qemu:///system", "--web.telemetry-path=/metrics"],
+            &["--web.config.file=/x", "--log.format=json", "--web.health-path=/health"],
+        ] {
+            assert_eq!(config(args).unwrap().inherited.remarks(), [""; 0], "{args:?}");
+        }
+        let old = config(&[
+            "--exporter.timeout=3s",
+            "--exporter.max-concurrent-collects=16",
+            "--libvirt.export-nova-metadata",
+        ]);
+        let old = old.unwrap();
+        assert_eq!((old.connections(), old.inherited.remarks().len()), (8, 3));
+        assert_eq!(config(&["--exporter.max-concurrent-collects=2"]).unwrap().connections(), 2);
+        assert_eq!(config(&["--libvirt.connections=3"]).unwrap().connections(), 3);
+        assert!(config(&["--libvirt.driver=qemu:///system?socket=/x"]).is_err());
     }
 
     #[test]

@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     if let Err(error) = serve::log::start(config.service.log_level, config.service.log_format) {
         return failed(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // As many threads as a scrape can use: a hypervisor has a hundred processors, and they are the guests'.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };

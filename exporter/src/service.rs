@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::families::Page;
+use crate::families::{Page, Style};
+use crate::recording::RecordingError;
+use crate::selection::CollectorName;
 use crate::snapshot::Snapshot;
 use crate::traffic::firewall::Firewall;
-use crate::worker::Source;
 
 /// The header in which Prometheus says how long it waits.
 const TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
@@ -36,6 +37,9 @@ pub enum ServiceError {
     /// It could not listen.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What it was to replay is of no use.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     /// It could not end in order.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -54,19 +58,22 @@ pub async fn run(
         libvirt = config.libvirt_uri,
         "kanyun-exporter is listening"
     );
-    let (pages, own_metrics) = Pages::new(config, revision);
+    for remark in config.inherited.remarks() {
+        tracing::warn!("{remark}");
+    }
+    let (pages, own_metrics) = Pages::new(config, revision)?;
     let pages = Arc::new(pages);
     // The first scrape need not pay for connecting, and readiness does not wait for a scrape.
     let first = Arc::clone(&pages);
     let mut background = tokio::task::JoinSet::new();
     background.spawn(async move {
         let deadline = Instant::now() + first.config.scrape_timeout;
-        if let Err(error) = first.collector.snapshot(deadline).await {
+        if let Err(error) = first.collector.snapshot(deadline, first.config.collected()).await {
             tracing::warn!(%error, "first collection");
         }
     });
     let service = Service {
-        routes: routes(&pages),
+        routes: routes(&pages, revision),
         readiness: readiness(&pages),
         own_metrics,
         limits: Limits::default(),
@@ -85,52 +92,69 @@ struct Pages {
 }
 
 /// The snapshot that the registry writes next.
-#[derive(Debug, Default)]
-struct Shown(Mutex<Arc<Snapshot>>);
+#[derive(Debug)]
+struct Shown(Mutex<(Arc<Snapshot>, Style)>);
 
 impl Encode for Shown {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        Page(snapshot).encode(encoder)
+        let (snapshot, style) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Page { snapshot, style }.encode(encoder)
     }
 }
 
 impl Pages {
-    fn new(config: Config, revision: &'static str) -> (Self, OwnMetrics) {
+    fn new(config: Config, revision: &'static str) -> Result<(Self, OwnMetrics), RecordingError> {
         let mut registry = Registry::default();
         let version = env!("CARGO_PKG_VERSION");
         let own = OwnMetrics::register(&mut registry, "kanyun_exporter", version, revision);
-        let shown = Arc::new(Shown::default());
+        let collected = config.collected();
+        let shown = Arc::new(Shown(Mutex::new((Arc::default(), config.style(collected)))));
         registry.register_collector(Box::new(Arc::clone(&shown)));
-        let firewall = config.collect_traffic.then(|| Firewall::new(&config.traffic));
-        let collector = Collector::new(Source::of(&config), firewall);
-        (Self { config, collector, registry, shown, writing: Mutex::default() }, own)
+        let counts_traffic = collected.has(CollectorName::Traffic);
+        let firewall = counts_traffic.then(|| Firewall::new(&config.traffic));
+        let collector = Collector::new(&config, firewall)?;
+        Ok((Self { config, collector, registry, shown, writing: Mutex::default() }, own))
     }
 
     async fn metrics(&self, call: Call) -> Answer {
         let deadline = Instant::now() + self.config.scrape_time(call.header(TIMEOUT_HEADER));
-        let snapshot = match self.collector.snapshot(deadline).await {
+        let collected = self.config.collected();
+        let wanted = match collected.asked(call.query().unwrap_or_default()) {
+            Ok(wanted) => wanted,
+            Err(error) => return Refusal::client(StatusCode::BAD_REQUEST, error).into(),
+        };
+        let snapshot = match self.collector.snapshot(deadline, wanted).await {
             Ok(snapshot) => snapshot,
             Err(crowded) => return Refusal::busy(crowded.to_string(), RETRY_AFTER).into(),
         };
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.shown.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        let style = self.config.style(wanted);
+        *self.shown.0.lock().unwrap_or_else(PoisonError::into_inner) = (snapshot, style);
         serve::exposition::page(&self.registry, &call.head)
     }
 }
 
-fn routes(pages: &Arc<Pages>) -> Routes {
+fn routes(pages: &Arc<Pages>, revision: &str) -> Routes {
     let path = pages.config.telemetry_path.clone();
     let landing = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Kanyun exporter</title></head><body>\n\
          <h1>Kanyun exporter</h1>\n<p>The guests of this host: <a href=\"{0}\">{0}</a></p>\n\
-         </body></html>\n",
-        escape(&path)
+         <p>Serves: <a href=\"/-/healthy\">/-/healthy</a>. Has asked libvirt: \
+         <a href=\"/-/ready\">/-/ready</a>.</p>\n<p>Version {1} ({2})</p>\n</body></html>\n",
+        escape(&path),
+        env!("CARGO_PKG_VERSION"),
+        escape(revision)
     );
+    let health = pages.config.inherited.health_path.clone();
     let pages = Arc::clone(pages);
-    // Routes live as long as the process; the path is leaked once.
+    // Routes live as long as the process; the paths are leaked once.
     let path: &'static str = path.leak();
-    Routes::new()
+    let health: Option<&'static str> =
+        health.filter(|health| *health != path).map(|path| &*path.leak());
+    let routes = health.into_iter().fold(Routes::new(), |routes, health| {
+        routes.get(health, |_call| std::future::ready(Answer::text(StatusCode::OK, "serving\n")))
+    });
+    routes
         .get(path, move |call| {
             let pages = Arc::clone(&pages);
             async move { pages.metrics(call).await }

@@ -1,8 +1,18 @@
 //! What one collection found out about a host and its guests: plain data, in libvirt's own units (nanoseconds, KiB,
 //! bytes). A field that libvirt did not report is `None` and never becomes a series. Knows neither libvirt nor Prometheus.
 
+mod description;
+mod rarities;
+
 use std::net::IpAddr;
 use std::sync::Arc;
+
+pub use description::{
+    Bandwidth, CpuTune, Description, Disk, HugePages, Nic, Nova, Pin, Quota, Root,
+};
+pub use rarities::{
+    Allocation, BandwidthMonitor, CacheMonitor, DirtyRate, Iothread, Job, KvmStat, PerfEvent, Pool,
+};
 
 /// One collection, ready to be written as a page.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,8 +21,12 @@ pub struct Snapshot {
     pub up: bool,
     /// Versions and size of the host, once a connection was made.
     pub host: Option<Host>,
-    /// Every guest that libvirtd knows, running or not; `None` where it did not answer and none was ever seen.
+    /// How many guests libvirtd knows, whichever of them are looked at.
+    pub domains: Option<u64>,
+    /// Every guest that libvirtd knows, running or not, and that is looked at; `None` where it did not answer and none was ever seen.
     pub guests: Option<Vec<Guest>>,
+    /// Storage pools; `None` where they were not asked for, or could not be read.
+    pub pools: Option<Vec<Pool>>,
     /// What the host's accounting rules counted; `None` where that is not asked for, or could not be read.
     pub traffic: Option<Traffic>,
     /// How the collection itself went.
@@ -80,6 +94,16 @@ pub struct Host {
     pub cpus: Option<u64>,
     /// Memory of the machine in KiB, by virNodeGetInfo.
     pub memory_kib: Option<u64>,
+    /// The machine's name, by virConnectGetHostname.
+    pub hostname: Option<String>,
+    /// The processors' model, by virNodeGetInfo.
+    pub cpu_model: Option<String>,
+    /// NUMA nodes, by virNodeGetInfo.
+    pub numa_nodes: Option<u64>,
+    /// Processor time of the whole machine by mode (user, kernel, idle, iowait), in nanoseconds, by virNodeGetCPUStats.
+    pub cpu_ns: Vec<(String, u64)>,
+    /// Memory by use (free, buffers, cached) in KiB, by virNodeGetMemoryStats.
+    pub memory_by_use_kib: Vec<(String, u64)>,
 }
 
 /// One guest. `name` and `uuid` never change in its life.
@@ -91,10 +115,15 @@ pub struct Guest {
     pub uuid: String,
     /// libvirt's number of this run of the guest; `None` while it is shut off.
     pub id: Option<u32>,
-    /// The guest runs, but its monitor's figures did not come within this scrape.
+    /// The guest runs, but its monitor's figures did not come within this scrape. What is there of them is of an earlier one.
     pub timed_out: bool,
+    /// How old the oldest of its figures are, in seconds: 0 where all are of this scrape, `None` where those of its
+    /// monitor are missing.
+    pub age_seconds: Option<f64>,
     /// virDomainState as a number.
     pub state: Option<u64>,
+    /// Why it is in this state, as a number of the state's own (virDomainRunningReason and so on).
+    pub state_reason: Option<u64>,
     /// Processor time of the whole guest.
     pub cpu: Cpu,
     /// Virtual processors.
@@ -105,6 +134,22 @@ pub struct Guest {
     pub blocks: Vec<Block>,
     /// Network interfaces, by number.
     pub interfaces: Vec<Interface>,
+    /// Hardware counters, by name.
+    pub perf: Vec<PerfEvent>,
+    /// Cache that is monitored.
+    pub cache_monitors: Vec<CacheMonitor>,
+    /// Memory bandwidth that is monitored.
+    pub bandwidth_monitors: Vec<BandwidthMonitor>,
+    /// Threads for input and output.
+    pub iothreads: Vec<Iothread>,
+    /// How fast it writes to its memory, where that was measured.
+    pub dirty_rate: DirtyRate,
+    /// KVM's own counters, of the guest and of its vCPUs.
+    pub kvm: Vec<KvmStat>,
+    /// Its job; `None` where it was not asked for.
+    pub job: Option<Job>,
+    /// What the exporter counted of its allocation.
+    pub allocation: Option<Allocation>,
     /// What the guest's XML says, once it was read.
     pub description: Option<Arc<Description>>,
     /// When the guest's process started, in seconds since 1970: the epoch of its counters.
@@ -141,6 +186,10 @@ pub struct Cpu {
     pub user_ns: Option<u64>,
     /// Of it in the kernel.
     pub system_ns: Option<u64>,
+    /// Time that KVM polled for a halted vCPU and was woken while it did.
+    pub haltpoll_success_ns: Option<u64>,
+    /// Time that KVM polled for a halted vCPU in vain.
+    pub haltpoll_fail_ns: Option<u64>,
 }
 
 /// Virtual processors of a guest.
@@ -167,6 +216,10 @@ pub struct Vcpu {
     pub wait_ns: Option<u64>,
     /// Time it waited in the host's run queue, in nanoseconds: what the guest sees as steal.
     pub delay_ns: Option<u64>,
+    /// Whether it is halted, 0 or 1.
+    pub halted: Option<u64>,
+    /// The host's processor that it ran on last.
+    pub host_cpu: Option<u64>,
 }
 
 /// Memory of a guest, in KiB where nothing else is said.
@@ -190,8 +243,10 @@ pub struct Memory {
     pub available_kib: Option<u64>,
     /// The guest's MemAvailable.
     pub usable_kib: Option<u64>,
-    /// When the balloon driver last reported, in seconds since 1970.
+    /// When the balloon driver last reported, in seconds since 1970; `None` where it never did.
     pub last_update_seconds: Option<u64>,
+    /// How long before this scrape that was, in milliseconds.
+    pub age_ms: Option<u64>,
     /// The guest's page cache.
     pub disk_caches_kib: Option<u64>,
     /// Huge pages allocated in the guest (a number).
@@ -229,6 +284,10 @@ pub struct Block {
     pub allocation_bytes: Option<u64>,
     /// Size of the image's file or device in bytes.
     pub physical_bytes: Option<u64>,
+    /// Requests that failed.
+    pub errors: Option<u64>,
+    /// Bytes written after which libvirt tells whoever set this.
+    pub threshold_bytes: Option<u64>,
 }
 
 /// One network interface of a guest, seen from the guest; counters since it was plugged in.
@@ -252,84 +311,6 @@ pub struct Interface {
     pub transmit_errors: Option<u64>,
     /// Sent packets dropped.
     pub transmit_drops: Option<u64>,
-}
-
-/// What a guest's XML says about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
-    /// `<os><type>`: `hvm`.
-    pub os_type: Option<String>,
-    /// Architecture: `x86_64`.
-    pub os_arch: Option<String>,
-    /// Machine type: `pc-q35-7.2`.
-    pub os_machine: Option<String>,
-    /// Nova's metadata, for guests that nova made.
-    pub nova: Option<Nova>,
-    /// Disks that have a target device; no device twice.
-    pub disks: Vec<Disk>,
-    /// Network interfaces that can be named; no name twice.
-    pub nics: Vec<Nic>,
-}
-
-/// Nova's metadata of an instance (`nova:instance`, namespaces 1.0 and 1.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Nova {
-    /// The display name.
-    pub instance_name: Option<String>,
-    /// The flavor's name.
-    pub flavor_name: Option<String>,
-    /// The owner's name.
-    pub user_name: Option<String>,
-    /// The owner's id.
-    pub user_id: Option<String>,
-    /// The project's name.
-    pub project_name: Option<String>,
-    /// The project's id.
-    pub project_id: Option<String>,
-    /// Addresses that Neutron gave to the guest's ports (namespace 1.1); not those that a router translates to them.
-    pub fixed_addresses: Vec<IpAddr>,
-}
-
-/// A `<disk>` element.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
-    /// `target dev`.
-    pub device: String,
-    /// `type`: file, block, network.
-    pub disk_type: Option<String>,
-    /// `target bus`.
-    pub target_bus: Option<String>,
-    /// `driver name`.
-    pub driver_name: Option<String>,
-    /// `driver type`: qcow2, raw.
-    pub driver_type: Option<String>,
-    /// `driver cache`.
-    pub driver_cache: Option<String>,
-    /// `driver discard`.
-    pub driver_discard: Option<String>,
-    /// `source file`, else `source dev`, else `source name` (pool and image of a network disk).
-    pub source_file: Option<String>,
-    /// `source protocol` of a network disk.
-    pub source_protocol: Option<String>,
-    /// `<serial>`: for Cinder's volumes their id.
-    pub serial: Option<String>,
-}
-
-/// An `<interface>` element.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Nic {
-    /// `target dev`, else the alias, else the MAC address.
-    pub device: String,
-    /// `type`: bridge, ethernet, hostdev.
-    pub interface_type: Option<String>,
-    /// `source bridge`.
-    pub source_bridge: Option<String>,
-    /// `mac address`.
-    pub mac_address: Option<String>,
-    /// `model type`.
-    pub model_type: Option<String>,
-    /// `mtu size`.
-    pub mtu_size: Option<String>,
 }
 
 /// How a collection went.

@@ -4,16 +4,43 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::snapshot::{Block, Guest, Interface, Memory, Vcpu};
 
-/// The value of a typed parameter.
-#[derive(Clone, Debug, PartialEq)]
+mod rarities;
+
+/// One guest's statistics as libvirt's bulk calls return them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    /// libvirt's name of the guest.
+    pub(crate) name: String,
+    /// Its UUID.
+    pub(crate) uuid: String,
+    /// libvirt's number of this run; `None` while it is shut off.
+    pub(crate) id: Option<u32>,
+    /// Field names and values.
+    pub(crate) params: Vec<(String, Param)>,
+}
+
+impl From<Record> for Guest {
+    fn from(record: Record) -> Self {
+        let Record { name, uuid, id, params } = record;
+        let mut guest = Self { name, uuid, id, ..Self::default() };
+        fold(&mut guest, params);
+        guest
+    }
+}
+
+/// The value of a typed parameter; on file a number, a text or null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub(crate) enum Param {
-    /// Any of libvirt's integers that is not negative.
+    /// Any of libvirt's integers that is not negative; booleans are 0 and 1.
     Whole(u64),
     /// A text, as far as it was UTF-8.
     Text(String),
-    /// Negative integers, floating point and booleans: no field read here has them.
+    /// Negative integers and floating point: no field read here has them.
     Other,
 }
 
@@ -26,12 +53,25 @@ impl Param {
     }
 }
 
+/// The fields that are whole numbers.
+pub(crate) fn numbers(params: Vec<(String, Param)>) -> Vec<(String, u64)> {
+    params.into_iter().filter_map(|(field, value)| Some((field, value.whole()?))).collect()
+}
+
+/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
+/// and its process's memory is missing.
+pub(crate) fn is_busy(detail: &Guest) -> bool {
+    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
+    no_counters && detail.memory.rss_kib.is_none()
+}
+
 /// Adds the fields of one record to `guest`. Devices are numbered by libvirt, with holes; a device without a name
 /// cannot be labelled and is left out, and so is a second one of the same name.
 pub(crate) fn fold(guest: &mut Guest, params: impl IntoIterator<Item = (String, Param)>) {
     let mut blocks: BTreeMap<u32, Block> = BTreeMap::new();
     let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
     let mut vcpus: BTreeMap<u32, Vcpu> = BTreeMap::new();
+    let mut rarities = rarities::Rarities::default();
     for (field, value) in params {
         let Some((group, rest)) = field.split_once('.') else { continue };
         let numbered =
@@ -43,12 +83,16 @@ pub(crate) fn fold(guest: &mut Guest, params: impl IntoIterator<Item = (String, 
             }
             ("vcpu", Some((number, key))) => {
                 let entry = vcpus.entry(number).or_insert(Vcpu { number, ..Vcpu::default() });
-                vcpu(entry, key, &value);
+                if !vcpu(entry, key, &value) {
+                    rarities.kvm(Some(number), key, &value);
+                }
             }
             ("balloon", _) => memory(&mut guest.memory, rest, &value),
+            _ if rarities.take(group, rest, &value) => {}
             _ => whole_guest(guest, &field, &value),
         }
     }
+    rarities.finish(guest);
     guest.vcpus.each.extend(vcpus.into_values());
     for block in blocks.into_values() {
         let known = guest.blocks.iter().any(|other| other.device == block.device);
@@ -68,9 +112,12 @@ fn whole_guest(guest: &mut Guest, field: &str, value: &Param) {
     let value = value.whole();
     match field {
         "state.state" => guest.state = value,
+        "state.reason" => guest.state_reason = value,
         "cpu.time" => guest.cpu.time_ns = value,
         "cpu.user" => guest.cpu.user_ns = value,
         "cpu.system" => guest.cpu.system_ns = value,
+        "cpu.haltpoll.success.time" => guest.cpu.haltpoll_success_ns = value,
+        "cpu.haltpoll.fail.time" => guest.cpu.haltpoll_fail_ns = value,
         "vcpu.current" => guest.vcpus.current = value,
         "vcpu.maximum" => guest.vcpus.maximum = value,
         _ => {}
@@ -89,7 +136,8 @@ fn memory(memory: &mut Memory, key: &str, value: &Param) {
         "unused" => memory.unused_kib = value,
         "available" => memory.available_kib = value,
         "usable" => memory.usable_kib = value,
-        "last-update" => memory.last_update_seconds = value,
+        // 0 as long as the balloon driver has never reported.
+        "last-update" => memory.last_update_seconds = value.filter(|seconds| *seconds > 0),
         "disk_caches" => memory.disk_caches_kib = value,
         "hugetlb_pgalloc" => memory.hugetlb_pgalloc = value,
         "hugetlb_pgfail" => memory.hugetlb_pgfail = value,
@@ -98,15 +146,18 @@ fn memory(memory: &mut Memory, key: &str, value: &Param) {
     }
 }
 
-fn vcpu(vcpu: &mut Vcpu, key: &str, value: &Param) {
+/// False where the field is none of these.
+fn vcpu(vcpu: &mut Vcpu, key: &str, value: &Param) -> bool {
     let value = value.whole();
     match key {
         "state" => vcpu.state = value,
         "time" => vcpu.time_ns = value,
         "wait" => vcpu.wait_ns = value,
         "delay" => vcpu.delay_ns = value,
-        _ => {}
+        "halted" => vcpu.halted = value,
+        _ => return false,
     }
+    true
 }
 
 fn block(block: &mut Block, key: &str, value: Param) {
@@ -129,6 +180,8 @@ fn block(block: &mut Block, key: &str, value: Param) {
         "capacity" => block.capacity_bytes = value,
         "allocation" => block.allocation_bytes = value,
         "physical" => block.physical_bytes = value,
+        "errors" => block.errors = value,
+        "threshold" => block.threshold_bytes = value,
         _ => {}
     }
 }

@@ -1,35 +1,28 @@
-//! The thread that talks to libvirtd: owns the connection and what is remembered between scrapes (guests' XML, start
-//! times). Sends what it has after every step, so that a scrape whose deadline comes can answer with that much.
+//! Threads that talk to libvirtd, each with a connection of its own and what it remembers between scrapes. Calls of
+//! libvirt block and cannot be cancelled: a thread is asked, watched from outside, and given up where it does not come back.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+pub(crate) mod monitor;
+pub(crate) mod pools;
+pub(crate) mod roster;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use tokio::sync::mpsc::Sender;
+use std::time::Instant;
 
 use crate::config::Config;
-use crate::libvirt::{CallCounts, Connection, LibvirtError, connection_uri, is_local};
-use crate::snapshot::{Description, Guest, Host, Step};
-use crate::start_time::StartTimes;
-use crate::xml;
-
-/// A guest's XML is read again after this time even if nothing seems to have changed: nova rewrites a guest's metadata
-/// on a rename or a change of project without any other trace.
-const XML_AGE_MAX: Duration = Duration::from_mins(10);
-/// Of those that are merely old, so many a scrape.
-const XML_REFRESH_MAX: usize = 10;
-/// Parts that one collection sends at most; the channel holds them all, so the thread never waits for a scrape.
-pub(crate) const PARTS_MAX: usize = 8;
+use crate::libvirt::{CallCounts, Connection, LibvirtError, connection_uri};
+use crate::snapshot::Step;
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     /// A libvirt URI or a socket's path.
     pub(crate) uri: String,
+    /// The URI of the driver behind a socket's path.
+    pub(crate) driver: String,
     /// Where libvirt keeps guests' pid files.
     pub(crate) run_directory: PathBuf,
 }
@@ -37,39 +30,31 @@ pub(crate) struct Source {
 impl Source {
     /// The one that the flags name.
     pub(crate) fn of(config: &Config) -> Self {
-        let uri = config.libvirt_uri.clone();
-        Self { uri, run_directory: config.run_directory.clone() }
+        Self {
+            uri: config.libvirt_uri.clone(),
+            driver: config.inherited.driver.clone(),
+            run_directory: config.run_directory.clone(),
+        }
+    }
+
+    /// The URI to open now.
+    pub(crate) fn connection_uri(&self) -> String {
+        connection_uri(&self.uri, &self.driver, Path::exists)
     }
 }
 
-/// What is asked of a worker: one collection.
-pub(crate) struct Job {
-    /// Whether to ask the guests' monitors as well.
-    pub(crate) detail: bool,
-    /// Where its parts go.
-    pub(crate) parts: Sender<Part>,
-}
-
-/// What comes back. A job's channel closes when the collection is complete.
+/// A running thread that takes jobs, one at a time.
 #[derive(Debug)]
-pub(crate) enum Part {
-    /// libvirtd cannot be reached.
-    Down { error: String, steps: Vec<Step> },
-    /// What is known so far; each replaces the one before.
-    Guests { host: Host, guests: Vec<Guest>, steps: Vec<Step> },
-}
-
-/// A running worker thread.
-pub(crate) struct Worker {
-    jobs: SyncSender<Job>,
+pub(crate) struct Worker<J> {
+    jobs: SyncSender<J>,
     status: Arc<Status>,
 }
 
 /// What can be seen of a worker from outside, even after it was given up.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
+    busy: AtomicBool,
     finished: AtomicBool,
-    in_detail: AtomicBool,
 }
 
 impl Status {
@@ -78,34 +63,40 @@ impl Status {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Whether it is in the step that asks the guests' monitors.
-    pub(crate) fn is_in_detail(&self) -> bool {
-        self.in_detail.load(Ordering::Acquire)
+    /// To be called by the thread when a job is done, before it says so.
+    pub(crate) fn is_idle_now(&self) {
+        self.busy.store(false, Ordering::Release);
     }
 }
 
-impl Worker {
-    /// Starts a thread; it ends when the worker is dropped and the call it is in returns.
-    pub(crate) fn start(source: Source, counts: Arc<CallCounts>) -> std::io::Result<Self> {
+impl<J: Send + 'static> Worker<J> {
+    /// Starts a thread that is given its jobs until the worker is dropped and the call that it is in returns. What `serve`
+    /// owns is dropped before the thread counts as finished, because closing a connection can hang as well.
+    pub(crate) fn start(
+        serve: impl FnOnce(&Receiver<J>, &Status) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(1);
         let status = Arc::new(Status::default());
         let end = EndMark(Arc::clone(&status));
         thread::Builder::new().name("libvirt".to_owned()).spawn(move || {
-            let mut reader = Reader::new(source, counts, Arc::clone(&end.0));
-            reader.serve(&queue);
-            // The connection closes before the thread counts as finished: closing can hang as well.
-            drop(reader);
+            serve(&queue, &end.0);
             drop(end);
         })?;
         Ok(Self { jobs, status })
     }
 
-    /// Asks for a collection; false if the thread is stuck in an earlier one, or gone.
-    pub(crate) fn ask(&self, job: Job) -> bool {
-        match self.jobs.try_send(job) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+    /// Hands it a job; false if it is busy with an earlier one, or gone.
+    pub(crate) fn ask(&self, job: J) -> bool {
+        if self.is_busy() {
+            return false;
         }
+        self.status.busy.store(true, Ordering::Release);
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Whether it has a job.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.status.busy.load(Ordering::Acquire)
     }
 
     /// Whether the thread still runs.
@@ -120,6 +111,7 @@ impl Worker {
 }
 
 /// Sets the status when the thread ends, by a panic too.
+#[derive(Debug)]
 struct EndMark(Arc<Status>);
 
 impl Drop for EndMark {
@@ -128,229 +120,39 @@ impl Drop for EndMark {
     }
 }
 
-struct Reader {
-    uri: String,
-    local: bool,
+/// A connection that is opened when it is needed, and anew where it broke since the last scrape, so that a restart of
+/// libvirtd is not seen as an outage.
+struct Line {
+    source: Source,
     counts: Arc<CallCounts>,
-    status: Arc<Status>,
     connection: Option<Connection>,
-    described: HashMap<String, Described>,
-    start_times: StartTimes,
 }
 
-/// A guest's XML as it was read, and what it was read for.
-struct Described {
-    id: Option<u32>,
-    interfaces: Vec<String>,
-    /// `None` until the disks were seen once.
-    blocks: Option<Vec<String>>,
-    read: Instant,
-    description: Option<Arc<Description>>,
-}
-
-impl Reader {
-    fn new(source: Source, counts: Arc<CallCounts>, status: Arc<Status>) -> Self {
-        let uri = connection_uri(&source.uri);
-        Self {
-            local: is_local(&uri),
-            uri,
-            counts,
-            status,
-            connection: None,
-            described: HashMap::new(),
-            start_times: StartTimes::new(source.run_directory),
-        }
+impl Line {
+    fn new(source: &Source, counts: Arc<CallCounts>) -> Self {
+        Self { source: source.clone(), counts, connection: None }
     }
 
-    fn serve(&mut self, queue: &Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
-            self.collect(&job);
-        }
-    }
-
-    /// One collection. Stops early when nobody waits for it any more.
-    fn collect(&mut self, job: &Job) {
-        let mut steps = Vec::new();
-        let started = Instant::now();
-        let basic = self.basic();
-        steps.push(step("basic", started, basic.is_ok()));
-        let (host, mut guests) = match basic {
-            Ok(found) => found,
-            Err(error) => {
-                let error = error.to_string();
-                job.parts.blocking_send(Part::Down { error, steps }).ok();
-                return;
-            }
-        };
-        // libvirt lists them in no order; a page is easier to read, and to compress, in one.
-        guests.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        for guest in &mut guests {
-            guest.description =
-                self.described.get(&guest.uuid).and_then(|known| known.description.clone());
-        }
-        if !send(job, &host, &guests, &steps) {
-            return;
-        }
-        if self.local {
-            let started = Instant::now();
-            let success = self.start_times.fill(&mut guests);
-            steps.push(step("start_time", started, success));
-        }
-        let started = Instant::now();
-        let described = self.describe(&mut guests);
-        steps.push(step("metadata", started, described));
-        if !send(job, &host, &guests, &steps) || !job.detail {
-            return;
-        }
-        let started = Instant::now();
-        self.status.in_detail.store(true, Ordering::Release);
-        let detail = self.detail(&mut guests);
-        self.status.in_detail.store(false, Ordering::Release);
-        steps.push(step("detail", started, detail));
-        self.describe(&mut guests);
-        send(job, &host, &guests, &steps);
-    }
-
-    /// Connects where needed. A connection that broke since the last scrape is opened anew at once, so that a restart of
-    /// libvirtd is not seen as an outage.
-    fn basic(&mut self) -> Result<(Host, Vec<Guest>), LibvirtError> {
-        if let Some(connection) = &self.connection {
-            match connection.basic() {
-                Ok(guests) => return Ok((connection.host(), guests)),
-                Err(error) => {
+    /// Asks, and once more by a new connection where the old one is broken.
+    fn ask<T>(
+        &mut self,
+        question: impl Fn(&mut Connection) -> Result<T, LibvirtError>,
+    ) -> Result<T, LibvirtError> {
+        if let Some(connection) = &mut self.connection {
+            match question(connection) {
+                Err(error) if !connection.is_alive() => {
                     tracing::warn!(error = error.to_string(), "connecting to libvirt anew");
                     self.connection = None;
                 }
+                answered => return answered,
             }
         }
-        let connection = Connection::open(&self.uri, Arc::clone(&self.counts))?;
-        let guests = connection.basic()?;
-        let host = connection.host();
-        self.connection = Some(connection);
-        Ok((host, guests))
+        // Each time anew: which daemon's socket is there may change while this runs.
+        let connection = Connection::open(&self.source.connection_uri(), Arc::clone(&self.counts))?;
+        question(self.connection.insert(connection))
     }
-
-    /// Adds what the monitors say; false if a call failed. A running guest without it is flagged.
-    fn detail(&self, guests: &mut [Guest]) -> bool {
-        let Some(connection) = &self.connection else { return false };
-        let active = connection.detail_active();
-        let inactive = if guests.iter().all(Guest::is_active) {
-            Ok(Vec::new())
-        } else {
-            connection.detail_inactive()
-        };
-        let success = active.is_ok() && inactive.is_ok();
-        let mut found: HashMap<String, Guest> = HashMap::new();
-        for result in [active, inactive] {
-            match result {
-                Ok(some) => {
-                    found.extend(some.into_iter().map(|guest| (guest.uuid.clone(), guest)));
-                }
-                Err(error) => {
-                    tracing::warn!(error = error.to_string(), "guests' details are missing");
-                }
-            }
-        }
-        for guest in guests {
-            let detail = found.remove(&guest.uuid).filter(|detail| detail.id == guest.id);
-            guest.timed_out = guest.is_active() && detail.as_ref().is_none_or(is_busy);
-            if let Some(detail) = detail {
-                guest.cpu = detail.cpu;
-                guest.vcpus = detail.vcpus;
-                guest.memory = detail.memory;
-                guest.blocks = detail.blocks;
-            }
-        }
-        success
-    }
-
-    /// Sets each guest's description, reading XML only where the guest is new, was started anew, has other devices or was
-    /// read long ago. False if one could not be read.
-    fn describe(&mut self, guests: &mut [Guest]) -> bool {
-        let mut all = true;
-        let mut old_ones = 0;
-        for guest in guests.iter_mut() {
-            let names = Names::of(guest);
-            let known = self.described.get_mut(&guest.uuid).filter(|known| known.fits(&names));
-            let fresh = known.is_some_and(|known| {
-                known.blocks = names.blocks.clone().or_else(|| known.blocks.take());
-                let is_old = known.read.elapsed() > XML_AGE_MAX;
-                old_ones += usize::from(is_old);
-                !is_old || old_ones > XML_REFRESH_MAX
-            });
-            if !fresh {
-                all &= self.read_xml(guest, names);
-            }
-            guest.description =
-                self.described.get(&guest.uuid).and_then(|known| known.description.clone());
-        }
-        let present: HashSet<&str> = guests.iter().map(|guest| guest.uuid.as_str()).collect();
-        self.described.retain(|uuid, _| present.contains(uuid.as_str()));
-        all
-    }
-
-    fn read_xml(&mut self, guest: &Guest, names: Names) -> bool {
-        let Some(connection) = &self.connection else { return false };
-        let read = match connection.xml(&guest.uuid) {
-            Ok(text) => xml::description(&text).map_err(|error| error.to_string()),
-            // The guest may have gone since the list was made; the next scrape will know.
-            Err(error) => {
-                tracing::warn!(domain = guest.name, error = error.to_string(), "XML not read");
-                return false;
-            }
-        };
-        let success = read.is_ok();
-        if let Err(error) = &read {
-            tracing::warn!(domain = guest.name, error, "XML cannot be used");
-        }
-        let Names { id, interfaces, blocks } = names;
-        let description = read.ok().map(Arc::new);
-        let known = Described { id, interfaces, blocks, read: Instant::now(), description };
-        self.described.insert(guest.uuid.clone(), known);
-        success
-    }
-}
-
-/// What a change of a guest's XML is noticed by.
-struct Names {
-    id: Option<u32>,
-    interfaces: Vec<String>,
-    blocks: Option<Vec<String>>,
-}
-
-impl Names {
-    fn of(guest: &Guest) -> Self {
-        let blocks: Vec<String> = guest.blocks.iter().map(|block| block.device.clone()).collect();
-        Self {
-            id: guest.id,
-            interfaces: guest.interfaces.iter().map(|nic| nic.device.clone()).collect(),
-            blocks: (!blocks.is_empty()).then_some(blocks),
-        }
-    }
-}
-
-impl Described {
-    fn fits(&self, names: &Names) -> bool {
-        let same_blocks = match (&self.blocks, &names.blocks) {
-            (Some(known), Some(seen)) => known == seen,
-            _ => true,
-        };
-        self.id == names.id && self.interfaces == names.interfaces && same_blocks
-    }
-}
-
-/// Whether libvirtd passed a guest over because another job held its monitor: its disks then have names but no counters,
-/// and its process's memory is missing.
-fn is_busy(detail: &Guest) -> bool {
-    let no_counters = detail.blocks.iter().all(|block| block.read_requests.is_none());
-    no_counters && detail.memory.rss_kib.is_none()
 }
 
 fn step(collector: &'static str, started: Instant, success: bool) -> Step {
     Step { collector, success, duration_seconds: started.elapsed().as_secs_f64() }
-}
-
-fn send(job: &Job, host: &Host, guests: &[Guest], steps: &[Step]) -> bool {
-    let part = Part::Guests { host: host.clone(), guests: guests.to_vec(), steps: steps.to_vec() };
-    job.parts.blocking_send(part).is_ok()
 }

@@ -1,13 +1,16 @@
 //! A guest's XML: operating system type, nova's metadata, disks and interfaces. Pure: text in, `Description` out.
 //! The text is partly the tenant's (display names), so it is bounded and nothing in it is trusted.
 
-use std::collections::HashSet;
+mod devices;
+pub(crate) mod rewrite;
+mod tuning;
+
 use std::net::IpAddr;
 
 use roxmltree::{Document, Node, ParsingOptions};
 use thiserror::Error;
 
-use crate::snapshot::{Description, Disk, Nic, Nova};
+use crate::snapshot::{Description, Nova, Root};
 
 /// Longest XML that is read; a guest with hundreds of disks stays well below.
 const XML_BYTES_MAX: usize = 4 << 20;
@@ -42,20 +45,20 @@ pub(crate) fn description(text: &str) -> Result<Description, XmlError> {
         return Err(XmlError::NotADomain(domain.tag_name().name().to_owned()));
     }
     let os_type = child(domain, "os").and_then(|os| child(os, "type"));
+    let nova = child(domain, "metadata").and_then(nova);
     let devices = child(domain, "devices");
-    let mut seen = HashSet::new();
-    let disks = devices.into_iter().flat_map(|devices| children(devices, "disk"));
-    let disks = disks.filter_map(disk).filter(|disk| seen.insert(disk.device.clone())).collect();
-    let mut seen = HashSet::new();
-    let nics = devices.into_iter().flat_map(|devices| children(devices, "interface"));
-    let nics = nics.filter_map(nic).filter(|nic| seen.insert(nic.device.clone())).collect();
+    let ports = nova.as_ref().map(|nova| nova.port_ids.as_slice()).unwrap_or_default();
     Ok(Description {
         os_type: os_type.and_then(text_of),
         os_arch: os_type.and_then(|node| attribute(node, "arch")),
         os_machine: os_type.and_then(|node| attribute(node, "machine")),
-        nova: child(domain, "metadata").and_then(nova),
-        disks,
-        nics,
+        disks: devices.map(devices::disks).unwrap_or_default(),
+        nics: devices.map(|devices| devices::nics(devices, ports)).unwrap_or_default(),
+        cpu_tune: child(domain, "cputune").map(tuning::cpu).unwrap_or_default(),
+        huge_pages: child(domain, "memoryBacking").map(tuning::huge_pages).unwrap_or_default(),
+        memory_limits: child(domain, "memtune").map(tuning::memory_limits).unwrap_or_default(),
+        stats_period_seconds: devices.and_then(tuning::stats_period),
+        nova,
     })
 }
 
@@ -75,8 +78,15 @@ fn nova(metadata: Node<'_, '_>) -> Option<Nova> {
         user_id: user.and_then(|user| attribute(user, "uuid")),
         project_name: project.and_then(text_of),
         project_id: project.and_then(|project| attribute(project, "uuid")),
+        root: child(instance, "root")
+            .map(|root| Root { kind: attribute(root, "type"), uuid: attribute(root, "uuid") }),
+        port_ids: child(instance, "ports").map(port_ids).unwrap_or_default(),
         fixed_addresses: child(instance, "ports").map(fixed_addresses).unwrap_or_default(),
     })
+}
+
+fn port_ids(ports: Node<'_, '_>) -> Vec<String> {
+    children(ports, "port").filter_map(|port| attribute(port, "uuid")).collect()
 }
 
 /// `<port><ip type="fixed" address="10.0.0.2"/></port>` of every port; what is no address is passed over.
@@ -84,39 +94,6 @@ fn fixed_addresses(ports: Node<'_, '_>) -> Vec<IpAddr> {
     let ips = children(ports, "port").flat_map(|port| children(port, "ip"));
     let fixed = ips.filter(|ip| attribute(*ip, "type").is_none_or(|kind| kind == "fixed"));
     fixed.filter_map(|ip| attribute(ip, "address")?.parse().ok()).collect()
-}
-
-fn disk(node: Node<'_, '_>) -> Option<Disk> {
-    let target = child(node, "target")?;
-    let driver = child(node, "driver");
-    let source = child(node, "source");
-    let of_driver = |name| driver.and_then(|driver| attribute(driver, name));
-    let of_source = |name| source.and_then(|source| attribute(source, name));
-    Some(Disk {
-        device: attribute(target, "dev")?,
-        disk_type: attribute(node, "type"),
-        target_bus: attribute(target, "bus"),
-        driver_name: of_driver("name"),
-        driver_type: of_driver("type"),
-        driver_cache: of_driver("cache"),
-        driver_discard: of_driver("discard"),
-        source_file: of_source("file").or_else(|| of_source("dev")).or_else(|| of_source("name")),
-        source_protocol: of_source("protocol"),
-        serial: child(node, "serial").and_then(text_of),
-    })
-}
-
-fn nic(node: Node<'_, '_>) -> Option<Nic> {
-    let of = |element, name| child(node, element).and_then(|element| attribute(element, name));
-    let mac_address = of("mac", "address");
-    Some(Nic {
-        device: of("target", "dev").or_else(|| of("alias", "name")).or(mac_address.clone())?,
-        interface_type: attribute(node, "type"),
-        source_bridge: of("source", "bridge"),
-        mac_address,
-        model_type: of("model", "type"),
-        mtu_size: of("mtu", "size"),
-    })
 }
 
 fn children<'a, 'input>(
@@ -132,6 +109,11 @@ fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'inp
 
 fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
     node.attribute(name).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+/// A whole number, as the text of an element.
+fn number_of(node: Node<'_, '_>) -> Option<u64> {
+    text_of(node)?.parse().ok()
 }
 
 fn text_of(node: Node<'_, '_>) -> Option<String> {

@@ -144,6 +144,9 @@ impl Committer {
         drop(placements);
         let head_rows = head.len();
         let result = self.store(index, head).await;
+        if !new_series.is_empty() {
+            self.known.generation.fetch_add(1, Ordering::AcqRel);
+        }
         drop(memory);
         match &result {
             Ok(()) => {

@@ -2,6 +2,7 @@
 //! A bounded cache in front of the store; forgetting an entry costs a repeated row, nothing else.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use quick_cache::UnitWeighter;
@@ -92,6 +93,8 @@ pub(super) struct KnownSeries {
     series: SeriesCache,
     groups: Cache<(Week, Group), ()>,
     pub(super) memo: Memo,
+    /// Grows with every commit that brings new series, whatever becomes of it.
+    pub(super) generation: AtomicU64,
 }
 
 impl KnownSeries {
@@ -106,6 +109,7 @@ impl KnownSeries {
             ),
             groups: Cache::new(limits::SEEN_SERIES_MAX / 16),
             memo: Memo::new(),
+            generation: AtomicU64::new(0),
         }
     }
 

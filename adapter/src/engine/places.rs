@@ -2,6 +2,9 @@
 //! groups, and no list of metrics or postings is looked into. Knows nothing of bills.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Engine;
 use super::collected::BySeries;
@@ -11,6 +14,7 @@ use super::select::{SelectError, bound};
 use super::stored::Stored;
 use crate::limits;
 use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
 use crate::model::row_key::{Group, RowKey};
 use crate::model::sample::{Sample, sort_and_merge};
 use crate::model::series::SeriesId;
@@ -73,6 +77,42 @@ impl Engine {
             sort_and_merge(samples);
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// The labels of the series that match and may have samples in the range, each with the places
+    /// where it lives.
+    pub async fn placed(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+    ) -> Result<Vec<(Labels, Vec<Place>)>, SelectError> {
+        self.selection(range, matchers).placed().await
+    }
+
+    /// A number that grows with every new series: where it did not, what was not in the index then
+    /// is not there now. `None` where others write to the index as well. To be read before the index.
+    pub fn index_generation(&self) -> Option<u64> {
+        (!self.store.is_shared()).then(|| self.known.generation.load(Ordering::Acquire))
+    }
+
+    /// Those of some weeks that have any series, each with whether it has some of these metrics.
+    pub async fn weeks_with(
+        &self,
+        weeks: Vec<Week>,
+        metrics: &[&str],
+    ) -> Result<BTreeMap<Week, bool>, SelectError> {
+        let mut reads = stream::iter(weeks)
+            .map(|week| async move {
+                let of_week = self.store.metrics(week, limits::QUERY_ROWS_MAX).await?;
+                let found = of_week.iter().any(|metric| metrics.contains(&metric.as_str()));
+                Ok::<_, SelectError>((!of_week.is_empty()).then_some((week, found)))
+            })
+            .buffer_unordered(self.store.reads_at_once());
+        let mut found = BTreeMap::new();
+        while let Some(week) = reads.try_next().await? {
+            found.extend(week);
+        }
+        Ok(found)
     }
 
     async fn samples_of(

@@ -107,6 +107,11 @@ impl<'e> Selection<'e> {
         Ok(labels)
     }
 
+    /// The labels of all series that match and have rows in the range's weeks, and their places.
+    pub(super) async fn placed(&self) -> Result<Vec<(Labels, Vec<(Week, Group)>)>, SelectError> {
+        Ok(self.matching().await?.into_values().collect())
+    }
+
     /// Where the wanted of all series live that match and have rows in the range's weeks.
     pub(super) async fn places(
         &self,

@@ -52,7 +52,7 @@ const MEMORY_MAX: &str = "libvirt_domain_info_maximum_memory_bytes";
 const MEMORY_USED: &str = "libvirt_domain_info_memory_usage_bytes";
 
 /// The job of the 2012 workers' series.
-const WORKER_JOB: &str = "kanyun-worker";
+pub(super) const WORKER_JOB: &str = "kanyun-worker";
 /// The job of imported series.
 const IMPORT_JOB: &str = "kanyun-import";
 

@@ -23,6 +23,10 @@ pub struct History {
     exporter: Tracks,
     worker: Tracks,
     imported: Tracks,
+    /// What workers sent that is counted for another guest.
+    elsewhere: Tracks,
+    /// The hours of it, and of what exporters saw of others, by host.
+    elsewhere_hours: BTreeMap<String, BTreeSet<i32>>,
     /// The source that supplies an hour, where any does.
     suppliers: BTreeMap<i32, Source>,
     /// Whether there is more than one of them; mostly there is not.
@@ -67,12 +71,22 @@ impl Shared<'_> {
     }
 
     fn make(&self, family: Family) -> History {
-        let tracks = |source| Tracks::new(family, source, self.series, &self.starts);
+        let (own, others): (Vec<&Series>, Vec<&Series>) =
+            self.series.iter().partition(|one| !one.elsewhere);
+        let tracks = |source| Tracks::new(family, source, &own, &self.starts);
+        let elsewhere = Tracks::new(family, Source::Worker, &others, &self.starts);
+        let mut elsewhere_hours = elsewhere.hours_by_host();
+        let seen = Tracks::new(family, Source::Exporter, &others, &self.starts);
+        for (host, hours) in seen.hours_by_host() {
+            elsewhere_hours.entry(host).or_default().extend(hours);
+        }
         let mut history = History {
             family,
             exporter: tracks(Source::Exporter),
             worker: tracks(Source::Worker),
             imported: tracks(Source::Imported),
+            elsewhere_hours,
+            elsewhere,
             suppliers: BTreeMap::new(),
             mixed: false,
             starts: Arc::clone(&self.hosts),
@@ -156,9 +170,10 @@ impl History {
         }
     }
 
-    /// Every column1 that has a sample in an hour, of any source.
+    /// Every column1 that has a sample in an hour, of any source, also one that is counted for
+    /// another guest: it may have been counted for this one before.
     pub fn columns(&self, hour: Hour) -> BTreeSet<&str> {
-        let mut columns = BTreeSet::new();
+        let mut columns: BTreeSet<&str> = self.elsewhere.columns(hour).into_iter().collect();
         for source in Source::ALL {
             columns.extend(self.tracks(source).columns(hour));
         }
@@ -172,15 +187,14 @@ impl History {
             return Vec::new();
         }
         let mut points = self.past(tracks, source, hour);
+        let elsewhere = self.elsewhere_on(tracks, hour);
         let mut before = points.len();
         points.extend(current.iter().copied());
         let mut tallies = Vec::new();
         for (minute_ms, of_minute) in by_minute(&current) {
             let past = points.get(..before).unwrap_or_default();
-            tallies.push((
-                minute_ms,
-                Tally::of_minute(self.before(past, minute_ms, source), of_minute),
-            ));
+            let before_minute = self.before(past, minute_ms, (source, &elsewhere));
+            tallies.push((minute_ms, Tally::of_minute(before_minute, of_minute)));
             before += of_minute.len();
         }
         tallies
@@ -209,9 +223,14 @@ impl History {
     }
 
     /// Where the walk stands at the begin of a minute, by the supplied samples before it.
-    fn before<'p>(&self, past: &'p [Point<i64>], minute_ms: i64, source: Source) -> Before<'p> {
+    fn before<'p>(
+        &self,
+        past: &'p [Point<i64>],
+        minute_ms: i64,
+        (source, elsewhere): (Source, &BTreeSet<i32>),
+    ) -> Before<'p> {
         let last = past.last().filter(|last| last.t_ms >= minute_ms - PREDECESSOR_MS_MAX);
-        let foreign = self.foreign_until(minute_ms, source);
+        let foreign = self.foreign_until(minute_ms, source, elsewhere);
         match (last, foreign) {
             (Some(last), Some(end_ms)) if last.t_ms < end_ms => {
                 Before::Foreign { end_ms, seen: true }
@@ -226,14 +245,37 @@ impl History {
         }
     }
 
-    /// The end of the last hour before a minute's that another source supplied, within seven days.
-    fn foreign_until(&self, minute_ms: i64, source: Source) -> Option<i64> {
-        if !self.mixed {
-            return None;
-        }
+    /// The end of the last hour before a minute's, within seven days, that another source supplied
+    /// or that was another guest's.
+    fn foreign_until(
+        &self,
+        minute_ms: i64,
+        source: Source,
+        elsewhere: &BTreeSet<i32>,
+    ) -> Option<i64> {
         let hours = Hour::of(minute_ms - PREDECESSOR_MS_MAX).0..Hour::of(minute_ms).0;
-        let mut foreign = self.suppliers.range(hours).rev().filter(|(_, other)| **other != source);
-        foreign.next().map(|(hour, _)| Hour(*hour).start_ms() + HOUR_MS)
+        let elsewhere = elsewhere.range(hours.clone()).next_back();
+        let mut foreign = None;
+        if self.mixed {
+            let mut hours = self.suppliers.range(hours).rev();
+            foreign = hours.find(|(_, other)| **other != source).map(|(hour, _)| hour);
+        }
+        foreign.max(elsewhere).map(|hour| Hour(*hour).start_ms() + HOUR_MS)
+    }
+
+    /// The hours in which another guest was counted by the name of this one, on the hosts that
+    /// tracks name in an hour. A worker that names no host may have meant any.
+    fn elsewhere_on(&self, tracks: &[&Track<i64>], hour: Hour) -> BTreeSet<i32> {
+        if self.elsewhere_hours.is_empty() {
+            return BTreeSet::new();
+        }
+        let in_hour =
+            |track: &&&Track<i64>| !track.within(hour.start_ms(), hour.end_ms()).is_empty();
+        let mut hosts: BTreeSet<&str> =
+            tracks.iter().filter(in_hour).map(|track| track.host.as_str()).collect();
+        hosts.insert("");
+        let of_hosts = hosts.into_iter().filter_map(|host| self.elsewhere_hours.get(host));
+        of_hosts.flatten().copied().collect()
     }
 
     /// A counter's row. None for cpu where nothing spans any time: there is no percentage.
@@ -302,8 +344,12 @@ impl History {
         if self.suppliers.range(first.0..=last.0).next().is_none() {
             return Sufficiency::Enough;
         }
-        let hosts: BTreeSet<&str> =
+        let mut hosts: BTreeSet<&str> =
             Source::ALL.into_iter().flat_map(|source| self.tracks(source).hosts()).collect();
+        // A worker that names no host publishes no start times either.
+        if !self.exporter.hosts().contains(&"") {
+            hosts.remove("");
+        }
         // Of two names, older start times can say that they are one host, or one with a third.
         let enough = hosts.len() < 2
             && Source::ALL.into_iter().all(|source| match self.tracks(source) {

@@ -50,9 +50,11 @@ pub fn forget(series: &mut Vec<Series>, before: Hour) {
 pub fn join(earlier: Vec<Series>, later: Vec<Series>) -> Vec<Series> {
     let mut all: Vec<Series> = earlier.into_iter().chain(later).collect();
     // Stable: of one series, the earlier samples stay first.
-    all.sort_by(|left, right| left.labels.cmp(&right.labels));
+    all.sort_by(|left, right| {
+        left.labels.cmp(&right.labels).then(left.elsewhere.cmp(&right.elsewhere))
+    });
     all.dedup_by(|next, kept| {
-        let same = next.labels == kept.labels;
+        let same = next.labels == kept.labels && next.elsewhere == kept.elsewhere;
         if same {
             kept.samples.append(&mut next.samples);
         }

@@ -1,7 +1,7 @@
 //! A guest's series made ready for the ledger: finite samples with their start times, and which
 //! copy supplies a minute. Knows no family's rules of counting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Series;
 use super::family::{DEVICE_LABELS, Family, Feed, START_TIME, Source, TOTAL};
@@ -103,11 +103,11 @@ impl Tracks {
     pub(super) fn new(
         family: Family,
         source: Source,
-        series: &[Series],
+        series: &[&Series],
         starts: &StartTimes,
     ) -> Tracks {
         let of_source =
-            || series.iter().filter(|one| family.source_of(&one.labels) == Some(source));
+            || series.iter().copied().filter(|one| family.source_of(&one.labels) == Some(source));
         match family.feed(source) {
             Feed::Counter { per_unit, .. } => {
                 let count = |value: f64| (value >= 0.0).then(|| whole(value * per_unit));
@@ -138,6 +138,22 @@ impl Tracks {
             Tracks::Gauges(tracks) => mark_minutes(tracks, &mut minutes),
         }
         minutes
+    }
+
+    /// The hours that have a sample, by host name.
+    pub(super) fn hours_by_host(&self) -> BTreeMap<String, BTreeSet<i32>> {
+        fn of<V>(tracks: &[Track<V>]) -> BTreeMap<String, BTreeSet<i32>> {
+            let mut hours: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+            for track in tracks.iter().filter(|track| !track.points.is_empty()) {
+                let of_track = track.points.iter().map(|point| Hour::of(point.t_ms).0);
+                hours.entry(track.host.clone()).or_default().extend(of_track);
+            }
+            hours
+        }
+        match self {
+            Tracks::Counters(tracks) | Tracks::Deltas(tracks) => of(tracks),
+            Tracks::Gauges(tracks) => of(tracks),
+        }
     }
 
     /// The columns that have a sample in an hour.
@@ -225,7 +241,7 @@ fn joined<'s>(minuends: impl Iterator<Item = &'s Series>, subtrahends: &[&Series
             finite.then_some(Sample { value: sample.value - subtrahend.value, ..*sample })
         };
         let samples = minuend.samples.iter().filter_map(difference).collect();
-        Some(Series { labels: minuend.labels.clone(), samples })
+        Some(Series { labels: minuend.labels.clone(), samples, elsewhere: false })
     });
     joined.collect()
 }

@@ -1,9 +1,11 @@
 //! A guest's rows counted from samples, a day at a time, each sample read once: what later days
 //! depend on is carried along thin, and what lies before is read only as far back as it matters.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Meter;
+use super::workers::{Name, names_in};
 use crate::engine::Whole;
 use crate::ledger::guest::Guest;
 use crate::ledger::past::{forget, join, thin};
@@ -50,6 +52,8 @@ struct Past {
     series: Vec<Series>,
     /// From which hour on everything that matters is in them.
     from: Hour,
+    /// The names by which workers' series are in them.
+    names: BTreeSet<Name>,
 }
 
 impl Counted {
@@ -80,6 +84,13 @@ impl Counted {
         let (current, last) = self.read(span).await?;
         // Who asks again after a fault begins without a past, and reads it anew.
         let mut past = std::mem::replace(&mut self.past, Past::unknown(self.next));
+        let mut names = names_in(&self.guest, &current);
+        if !names.is_subset(&past.names) {
+            // A worker may have gone by this name before an exporter did.
+            names.append(&mut past.names);
+            past = Past { names, ..Past::unknown(self.next) };
+        }
+        let current = self.joined(current, &past.names, (self.next, last)).await?;
         if past.from == self.next && !current.is_empty() {
             // A counter needs the sample before: to find that out would take a count.
             past = self.further_back(past).await?;
@@ -98,13 +109,15 @@ impl Counted {
         Ok(Some(hours))
     }
 
+    /// The last hour that is counted.
+    pub fn until(&self) -> Hour {
+        Hour(self.next.0 - 1)
+    }
+
     /// The guest's series in some hours, or in the first of them where all are too much at once;
     /// says which hour is the last of them.
     async fn read(&self, (first, hours): (Hour, i32)) -> Result<(Vec<Series>, Hour), QueryError> {
-        let mut metrics: Vec<&str> =
-            self.families.iter().flat_map(|family| family.metrics_needed()).collect();
-        metrics.sort_unstable();
-        metrics.dedup();
+        let metrics = self.metrics();
         let mut hours = hours;
         loop {
             let last = Hour(first.0 + hours - 1);
@@ -115,6 +128,26 @@ impl Counted {
                 read => return Ok((read?, last)),
             }
         }
+    }
+
+    /// The metrics that its families need, sorted.
+    fn metrics(&self) -> Vec<&'static str> {
+        let mut metrics: Vec<&str> =
+            self.families.iter().flat_map(|family| family.metrics_needed()).collect();
+        metrics.sort_unstable();
+        metrics.dedup();
+        metrics
+    }
+
+    /// The guest's series in some hours, and the workers' that go by its names.
+    async fn joined(
+        &self,
+        series: Vec<Series>,
+        names: &BTreeSet<Name>,
+        (first, last): (Hour, Hour),
+    ) -> Result<Vec<Series>, QueryError> {
+        let range = TimeRange { start_ms: first.start_ms(), end_ms: last.end_ms() };
+        self.meter.joined(&self.guest, series, (names, &self.metrics(), range)).await
     }
 
     /// The hours from `next` to `last`, where the past is enough for them. On a thread of its own: a
@@ -144,19 +177,20 @@ impl Counted {
 
     /// Reads the next part of the past, up to where it is known.
     async fn further_back(&self, known: Past) -> Result<Past, QueryError> {
-        let Past { series, from: end } = known;
+        let Past { series, from: end, names } = known;
         let wanted = LOOKBACK_HOURS.into_iter().find(|hours| *hours > self.next.0 - end.0);
         let from = Hour(self.next.0 - wanted.unwrap_or(LOOKBACK_HOURS_MAX));
         let mut next = from;
         let mut earlier = Vec::new();
         while next < end {
             let hours = (end.0 - next.0).min(limits::REPORT_SLICE_HOURS);
-            let (mut part, last) = self.read((next, hours)).await?;
+            let (part, last) = self.read((next, hours)).await?;
+            let mut part = self.joined(part, &names, (next, last)).await?;
             next = Hour(last.0 + 1);
             thin(&mut part, next);
             earlier = join(earlier, part);
         }
-        Ok(Past { series: join(earlier, series), from })
+        Ok(Past { series: join(earlier, series), from, names })
     }
 }
 
@@ -178,7 +212,7 @@ fn hours_of(histories: &[(Family, Arc<History>)], first: Hour, last: Hour) -> Ve
 impl Past {
     /// Nothing of what lies before an hour.
     fn unknown(next: Hour) -> Past {
-        Past { series: Vec::new(), from: next }
+        Past { series: Vec::new(), from: next, names: BTreeSet::new() }
     }
 
     /// What the rows from an hour on can depend on.
@@ -186,6 +220,6 @@ impl Past {
         let oldest = Hour(next.0 - LOOKBACK_HOURS_MAX);
         forget(&mut self.series, oldest);
         thin(&mut self.series, next);
-        Past { series: self.series, from: self.from.max(oldest) }
+        Past { series: self.series, from: self.from.max(oldest), names: self.names }
     }
 }

@@ -122,6 +122,15 @@ impl Meter {
         let sealed_from = self.engine.window_of(sealed_from).first;
         let mut seals = Seals::default();
         let mut groups = BTreeSet::new();
+        // What is late of who shares its name can change its rows as well.
+        let relatives = self.relatives(guest, (from, last)).await?;
+        for (_, group) in relatives.into_values().flatten() {
+            if groups.insert(group) {
+                let rows = self.engine.late_of(group, (from, last)).await?;
+                seals.late.extend(rows.iter().map(|row| row.window));
+            }
+        }
+        groups.clear();
         for (week, group) in self.guest_places(guest, (from, last)).await? {
             // Its other weeks may be of others, whose windows say nothing about this guest.
             let (of_week, until) = week.hours();

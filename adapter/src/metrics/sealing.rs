@@ -13,6 +13,7 @@ pub struct SealingMetrics {
     samples: Counter,
     bytes: Counter,
     ledger_rows: Counter,
+    unjoined_hours: Counter,
     failures: Counter,
     late_rows: Counter,
     leases_lost: Counter,
@@ -54,6 +55,10 @@ impl SealingMetrics {
                 "ledger_rows",
                 "Hours of a guest and family that were written into the ledger",
             ),
+            unjoined_hours: counter(
+                "worker_unjoined_hours",
+                "Hours of guests that went into the ledger under the name that a 2012 worker gave, as no exporter saw them then",
+            ),
             failures: counter(
                 "seal_failures",
                 "Windows of groups that could not be sealed; they are tried again",
@@ -84,6 +89,11 @@ impl SealingMetrics {
         self.samples.inc_by(samples as u64);
         self.bytes.inc_by(bytes as u64);
         self.ledger_rows.inc_by(ledger_rows as u64);
+    }
+
+    /// So many hours of workers' guests belong to none that exporters know.
+    pub fn unjoined(&self, hours: usize) {
+        self.unjoined_hours.inc_by(hours as u64);
     }
 
     /// So many shards are ours.

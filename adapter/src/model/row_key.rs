@@ -51,16 +51,20 @@ impl RowKeyRule {
     }
 }
 
+/// The labels that name a host, the first one first.
+pub const HOST_LABELS: [&str; 3] = ["host", "node", "instance"];
+
 /// The first of `host`, `node` and `instance` without its port (ledger.md, "Whose counter is it");
 /// `label` gives a label's value, empty where it is missing.
 pub fn host<'a>(label: &impl Fn(&str) -> &'a str) -> &'a str {
-    for name in ["host", "node"] {
+    let [names @ .., instance] = HOST_LABELS;
+    for name in names {
         let value = label(name);
         if !value.is_empty() {
             return value;
         }
     }
-    let instance = label("instance");
+    let instance = label(instance);
     instance.rsplit_once(':').map_or(instance, |(host, _)| host)
 }
 

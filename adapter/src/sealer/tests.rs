@@ -4,6 +4,7 @@
 
 mod edges;
 mod shared;
+mod sources;
 
 use std::collections::BTreeSet;
 

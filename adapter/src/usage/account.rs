@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::printout::{Begin, End, Entry, Line, Missing};
+use super::slices::merged;
 use super::{Minutes, Usage};
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
 use crate::limits;
+use crate::meter::Named;
 use crate::model::instant;
-use crate::model::time::Hour;
+use crate::model::time::{Hour, Week};
 use crate::query::QueryError;
 
 /// Whose rows are asked for.
@@ -28,7 +30,8 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Account {
     usage: Arc<Usage>,
-    guest: Option<Guest>,
+    /// The guest's names, itself first.
+    names: Vec<Named>,
     minutes: Minutes,
     begin: Option<Begin>,
     /// What is left to read: a family and hours, both included.
@@ -54,17 +57,23 @@ impl Account {
             }),
             parts: VecDeque::new(),
             end: Some(End::default()),
-            guest,
+            names: Vec::new(),
         };
-        if let (Some(guest), Some(hours)) = (&account.guest, hours) {
+        if let (Some(guest), Some(hours)) = (&guest, hours) {
+            account.names = usage.names(guest).await?;
             // Before the rows: an hour that is sealed meanwhile is then said twice and never missed.
-            let missing = usage.meter.missing(guest, hours).await?;
-            let missing = missing.into_iter().map(|(why, hours)| Missing {
-                from: instant::format(hours.0.start_ms()),
-                to: instant::format(hours.1.end_ms() + 1),
-                why,
-            });
-            account.end = Some(End { missing: missing.collect() });
+            let mut end = End::default();
+            for Named { name, .. } in &account.names {
+                let missing = usage.meter.missing(name, hours).await?;
+                end.missing.extend(missing.into_iter().map(|(why, hours)| Missing {
+                    from: instant::format(hours.0.start_ms()),
+                    to: instant::format(hours.1.end_ms() + 1),
+                    why,
+                }));
+            }
+            end.missing.sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
+            end.missing.dedup();
+            account.end = Some(end);
             let step = usize::try_from(limits::REPORT_PLAN_HOURS).unwrap_or(usize::MAX);
             for family in families {
                 let firsts = (hours.0.0..=hours.1.0).step_by(step);
@@ -83,9 +92,15 @@ impl Account {
         if let Some(begin) = self.begin.take() {
             return Ok(Some(vec![Line::Begin(begin)]));
         }
-        if let (Some(guest), Some((family, hours))) = (&self.guest, self.parts.pop_front()) {
+        if let Some((family, hours)) = self.parts.pop_front() {
             let _slot = self.usage.slots.acquire().await?;
-            let mut rows = self.usage.meter.stored(guest, family, hours).await?;
+            let mut parts = Vec::with_capacity(self.names.len());
+            for named in &self.names {
+                let mut rows = self.usage.meter.stored(&named.name, family, hours).await?;
+                rows.retain(|row| named.holds(Week::of(row.minute_ms)));
+                parts.push(rows);
+            }
+            let mut rows = merged(family, parts);
             rows.retain(|row| self.minutes.hold(row.minute_ms));
             let lines = rows.iter().map(|row| Line::Row(Entry::new(family, row)));
             return Ok(Some(lines.collect()));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Minutes, Usage};
 use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
 use crate::ledger::{Family, TOTAL};
-use crate::meter::{any_of, labels_of, matchers, metrics_of};
+use crate::meter::{Named, any_of, labels_of, matchers, metrics_of};
 use crate::model::labels::Labels;
 use crate::model::time::{DAY_MS, Hour, TimeRange};
 use crate::query::QueryError;
@@ -35,17 +35,69 @@ impl Usage {
             let present = self.present(fitting, &metrics, range).await?;
             candidates.retain(|labels| Guest::of(labels).is_some_and(|of| present.contains(&of)));
         }
-        match resolve(name, &candidates) {
-            Resolution::Nobody => self.billed_before(name, families, range).await,
-            Resolution::One(guest) => Ok(Some(guest)),
-            Resolution::Several(guests) => {
-                let names: Vec<String> = guests.iter().map(Guest::to_string).collect();
-                Err(QueryError::Client(format!(
-                    "{name:?} fits several guests in this range: {}",
-                    names.join(", ")
-                )))
+        let guests = match resolve(name, &candidates) {
+            Resolution::Nobody => BTreeSet::new(),
+            Resolution::One(guest) => BTreeSet::from([guest]),
+            Resolution::Several(guests) => guests.into_iter().collect(),
+        };
+        let mut known = self.meant(guests, range).await?;
+        if known.len() > 1 {
+            let names: Vec<String> = known.iter().map(Guest::to_string).collect();
+            return Err(QueryError::Client(format!(
+                "{name:?} fits several guests in this range: {}",
+                names.join(", ")
+            )));
+        }
+        match known.pop_first() {
+            None if self.was_named(name, &metrics, range).await? => {
+                Ok(Some(Guest::Uuid(name.to_owned())))
+            }
+            None => self.billed_before(name, families, range).await,
+            guest => Ok(guest),
+        }
+    }
+
+    /// The names under which a guest's rows are stored, itself first.
+    pub(super) async fn names(&self, guest: &Guest) -> Result<Vec<Named>, QueryError> {
+        self.meter.names(guest, self.kept()).await
+    }
+
+    /// Who is meant by some guests in a range, as workers' names mean guests with a uuid.
+    async fn meant(
+        &self,
+        guests: BTreeSet<Guest>,
+        range: TimeRange,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let kept = self.kept();
+        let range = self.engine.billed_range(range).unwrap_or(kept);
+        self.meter.meant(guests, (range, kept)).await
+    }
+
+    /// All that is kept of samples.
+    fn kept(&self) -> TimeRange {
+        let always = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
+        // There is always a day that may hold some.
+        self.engine.stored_range(always).unwrap_or(TimeRange { start_ms: 0, end_ms: 0 })
+    }
+
+    /// Whether a guest that no exporter saw in a range has samples there by another name.
+    async fn was_named(
+        &self,
+        uuid: &str,
+        metrics: &[&str],
+        range: TimeRange,
+    ) -> Result<bool, QueryError> {
+        let Some(range) = range.within(self.kept()) else { return Ok(false) };
+        for named in self.names(&Guest::Uuid(uuid.to_owned())).await?.iter().skip(1) {
+            for week in range.weeks().filter(|week| named.holds(*week)) {
+                let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
+                let Some(part) = range.within(of_week) else { continue };
+                if self.has_samples(&named.name, metrics, part).await? {
+                    return Ok(true);
+                }
             }
         }
+        Ok(false)
     }
 
     /// The guest of this name in the ledger, which is kept longer than samples and their labels.
@@ -120,13 +172,16 @@ impl Usage {
         let _slot = self.slots.acquire().await?;
         let metrics = metrics_of(&Family::ALL);
         let mut devices: BTreeMap<Family, BTreeSet<String>> = BTreeMap::new();
-        for (label, value) in labels_of(&guest) {
-            let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
-            for labels in series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&guest))
-            {
-                for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels)) {
-                    let device = family.device_label().map_or(TOTAL, |label| labels.get(label));
-                    devices.entry(family).or_default().insert(device.to_owned());
+        for Named { name, .. } in self.names(&guest).await? {
+            for (label, value) in labels_of(&name) {
+                let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
+                let own = series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&name));
+                for labels in own {
+                    for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels))
+                    {
+                        let device = family.device_label().map_or(TOTAL, |label| labels.get(label));
+                        devices.entry(family).or_default().insert(device.to_owned());
+                    }
                 }
             }
         }
@@ -157,9 +212,16 @@ impl Usage {
         let mut listed = BTreeSet::new();
         if let Some(hours) = self.before_samples(range) {
             let names = self.engine.ledger_guests(family.name(), hours).await?;
-            listed.extend(names.iter().map(|name| Guest::named(name)));
+            let names = names.iter().map(|name| Guest::named(name)).collect();
+            let older = TimeRange { start_ms: hours.0.start_ms(), end_ms: hours.1.end_ms() };
+            let _slot = self.slots.acquire().await?;
+            listed = self.meant(names, older).await?;
         }
-        for guest in guests {
+        let meant = {
+            let _slot = self.slots.acquire().await?;
+            self.meant(guests, range).await?
+        };
+        for guest in meant {
             let Guest::Name { domain, .. } = &guest else {
                 listed.insert(guest);
                 continue;
@@ -169,8 +231,15 @@ impl Usage {
             let others = by_domain.get(domain.as_str()).map(Vec::as_slice).unwrap_or_default();
             let contested =
                 others.iter().any(|labels| matches!(Guest::of(labels), Some(Guest::Uuid(_))));
-            if !contested || self.guest(&name, &[family], minutes).await?.as_ref() == Some(&guest) {
+            if !contested {
                 listed.insert(guest);
+                continue;
+            }
+            match self.guest(&name, &[family], minutes).await {
+                Ok(meant) => listed.extend(meant.filter(|meant| *meant == guest)),
+                // The name means several, and nobody can be asked for by it.
+                Err(QueryError::Client(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(listed)

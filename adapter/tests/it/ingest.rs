@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use adapter::wire::negotiate::Protocol;
 use serde_json::{Value, json};
 
 use crate::adapter_process::{AdapterProcess, command, now_ms, run};
@@ -174,6 +175,47 @@ fn a_guest_whose_worker_says_no_host() {
         let data = report_of(&adapter, guest, "nic_incoming", (at, at + 120));
         assert_eq!(data.as_object().unwrap().values().collect::<Vec<_>>(), [&json!(bytes)]);
     }
+    adapter.stop();
+}
+
+/// A worker first, then an exporter beside it: one guest, asked for by any of its names, and what
+/// both counted is billed once.
+#[test]
+fn a_guest_that_an_exporter_knows_as_well() {
+    let (adapter, address) = with_door(&[]);
+    let at = now_ms() / 3_600_000 * 3600 - 3 * 3600;
+    let later = at + 3600;
+    let counters = [(at, 1000), (at + 60, 1500), (later, 4000), (later + 60, 4500)];
+    let messages = counters.map(|(minute_at, counters)| minute(minute_at + 2, counters)).concat();
+    if send(&address, &messages).is_none() {
+        return;
+    }
+    wait_for_figure(&adapter, "worker_samples_total", 4 * 8);
+    let labels = [
+        ("__name__", "libvirt_domain_interface_stats_receive_bytes_total"),
+        ("domain", "instance-000000ba"),
+        ("instance", "sws-yz-5:9177"),
+        ("job", "libvirt"),
+        ("target_device", "vnet7"),
+        ("uuid", "9d2cbb27-ee43-4e57-a2ee-9bca4c1b3ec8"),
+    ];
+    let samples = [((later + 20) * 1000, 4100.0), ((later + 80) * 1000, 4600.0)];
+    let answer = adapter.write(Protocol::V1, &[remote::series(&labels, &samples)]);
+    assert_eq!(answer.status, 204, "{}", answer.text());
+
+    let uuid = labels[5].1;
+    let (first, second) = (format!("{at}.0"), format!("{later}.0"));
+    for guest in [uuid, GUEST, "instance-000000ba"] {
+        let of = |range| report_of(&adapter, guest, "nic_incoming", range);
+        assert_eq!(of((at, later + 3600)), json!({ &first: 500, &second: 500 }), "{guest}");
+        // Also where it is asked for the hour in which only the worker saw it.
+        assert_eq!(of((at, later)), json!({ &first: 500 }), "{guest}");
+        assert_eq!(of((later, later + 3600)), json!({ &second: 500 }), "{guest}");
+    }
+    let list = br#"{"method": "list_instance", "args": {"metric": "nic_incoming"}}"#;
+    let answer = http_client::request(adapter.address(), "POST /", &[], list).unwrap();
+    let answer: Value = serde_json::from_str(answer.text()).unwrap();
+    assert_eq!(answer["data"], json!([uuid]), "{answer}");
     adapter.stop();
 }
 

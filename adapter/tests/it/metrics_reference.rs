@@ -24,7 +24,8 @@ use serve::server::{Server, Service, Shutdown};
 use serve::settings::ServiceFlags;
 
 /// Labels whose values are a closed set that the page shows whole.
-const CLOSED_LABELS: [&str; 5] = ["outcome", "reason", "state", "table", "type"];
+const CLOSED_LABELS: [&str; 8] =
+    ["limit", "mode", "outcome", "reason", "state", "table", "threads", "type"];
 
 /// One metric family, by the name that Prometheus stores its samples under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,23 +35,36 @@ pub(crate) struct Family {
     pub(crate) help: String,
     /// Each label and the values that the page has for it.
     pub(crate) labels: BTreeMap<String, BTreeSet<String>>,
+    /// What of libvirt's it is made of.
+    pub(crate) source: String,
 }
 
 /// All families of both binaries.
 #[derive(Debug)]
 pub(crate) struct Reference {
     pub(crate) exporter: BTreeMap<String, Family>,
+    /// Families of the exporter that Tinkoff's names call otherwise.
+    tinkoff: BTreeMap<String, Family>,
     pub(crate) adapter: BTreeMap<String, Family>,
 }
 
 impl Reference {
     /// The reference as docs/metrics.md shows it.
     pub(crate) fn load() -> Reference {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../exporter/tests/golden/page.openmetrics.txt");
-        let mut exporter = families(&std::fs::read_to_string(golden).unwrap());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../exporter/tests/golden");
+        let golden = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let mut exporter = families(&golden("page.openmetrics.txt"));
         exporter.extend(families(&own_page("kanyun_exporter", |_| ())));
-        Reference { exporter, adapter: families(&adapter_page()) }
+        let mut tinkoff = families(&golden("tinkoff.openmetrics.txt"));
+        tinkoff.retain(|name, _| !exporter.contains_key(name));
+        // Under the names that the page has in OpenMetrics.
+        for line in golden("fields.txt").lines() {
+            let (name, source) = line.split_once('\t').unwrap();
+            let stored = ["", "_total", "_info"].map(|end| format!("{name}{end}"));
+            let family = exporter.iter_mut().find(|(name, _)| stored.contains(name));
+            source.clone_into(&mut family.unwrap_or_else(|| panic!("no family {name}")).1.source);
+        }
+        Reference { exporter, tinkoff, adapter: families(&adapter_page()) }
     }
 
     /// The labels that a stored metric of this name can have, or `None` if neither binary has it.
@@ -273,24 +287,40 @@ fn markdown(reference: &Reference) -> String {
          Names are those that Prometheus stores. A histogram's samples have the suffixes `_bucket`, `_sum` and `_count`.\n\
          A figure that libvirt did not report is absent, never 0. Prometheus adds `job` and `instance` to every series.\n",
     );
-    for (title, binary, page) in [
-        ("kanyun-exporter", "exporter", &reference.exporter),
-        ("kanyun-adapter", "adapter", &reference.adapter),
-    ] {
-        writeln!(text, "\n## {title}\n\n{} families on the {binary}'s `/metrics`.\n", page.len())
-            .unwrap();
-        text.push_str(
-            "| name | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n",
-        );
-        for (name, family) in page {
-            let unit = unit(name, family);
-            let labels: Vec<String> = family.labels.iter().map(label).collect();
-            let help = family.help.replace('|', "\\|");
-            let labels = labels.join(", ");
-            writeln!(text, "| `{name}` | {} | {unit} | {labels} | {help} |", family.kind).unwrap();
-        }
-    }
+    let count = reference.exporter.len();
+    writeln!(text, "\n## kanyun-exporter\n\n{count} families on the exporter's `/metrics`.")
+        .unwrap();
+    text.push_str(
+        "The last column is what of libvirt's a family is made of: fields of its bulk statistics (`N` is a number), calls, \
+         parts of a guest's XML; those without it are the exporter's own.\n",
+    );
+    table(&mut text, &reference.exporter);
+    text.push_str(
+        "\n### With `--metrics.profile=tinkoff`\n\nThese in the place of those that they are called otherwise by.\n",
+    );
+    table(&mut text, &reference.tinkoff);
+    let count = reference.adapter.len();
+    writeln!(text, "\n## kanyun-adapter\n\n{count} families on the adapter's `/metrics`.").unwrap();
+    table(&mut text, &reference.adapter);
     text
+}
+
+fn table(text: &mut String, page: &BTreeMap<String, Family>) {
+    let has_sources = page.values().any(|family| !family.source.is_empty());
+    let (head, line) = if has_sources { (" from |", " --- |") } else { ("", "") };
+    writeln!(text, "\n| name | type | unit | labels | meaning |{head}").unwrap();
+    writeln!(text, "| --- | --- | --- | --- | --- |{line}").unwrap();
+    for (name, family) in page {
+        let unit = unit(name, family);
+        let labels: Vec<String> = family.labels.iter().map(label).collect();
+        let help = family.help.replace('|', "\\|");
+        let labels = labels.join(", ");
+        write!(text, "| `{name}` | {} | {unit} | {labels} | {help} |", family.kind).unwrap();
+        if has_sources {
+            write!(text, " {} |", family.source).unwrap();
+        }
+        text.push('\n');
+    }
 }
 
 fn label((name, values): (&String, &BTreeSet<String>)) -> String {

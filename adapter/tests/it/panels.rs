@@ -14,12 +14,22 @@ use crate::libvirtd::{Libvirtd, on_path, skip, wait_for};
 use crate::rules::rules;
 
 /// Queries that may be empty where all is well: board, panel, query, and why.
-const EMPTY: [(&str, &str, &str, &str); 8] = [
+const EMPTY: [(&str, &str, &str, &str); 18] = [
     ("kanyun-fleet", "Alerts that fire", "A", "no rule is loaded, and no alert should fire"),
     ("kanyun-fleet", "Network errors and drops", "A", "it lists only guests with some"),
     ("kanyun-fleet", "Most swapping", "A", "it lists only guests that swap; these have no swap"),
     ("kanyun-guest", "Time of a disk request", "C", "the guest's writes are not flushed"),
     ("kanyun-guest", "External traffic", "A", "no accounting rule is there; its own test has some"),
+    ("kanyun-guest", "Use of disk limits", "A", "the guest's disks have no limits"),
+    ("kanyun-guest", "Use of disk limits", "B", "the guest's disks have no limits"),
+    ("kanyun-guest", "Use of disk limits", "C", "the guest's disks have no limits"),
+    ("kanyun-guest", "Use of disk limits", "D", "the guest's disks have no limits"),
+    ("kanyun-guest", "Use of disk limits", "E", "the guest's disks have no limits"),
+    ("kanyun-guest", "Use of disk limits", "F", "the guest's disks have no limits"),
+    ("kanyun-guest", "Progress of its job", "A", "the guest has no job"),
+    ("kanyun-guest", "Progress of its job", "B", "the guest has no job"),
+    ("kanyun-host", "Storage pools", "A", "libvirt manages no pool here"),
+    ("kanyun-host", "Guests with a job", "A", "no guest has a job"),
     ("kanyun-adapter", "Refused, by reason", "A", "a reason's counter begins with a refusal"),
     ("kanyun-adapter", "Bytes of a sealed sample", "A", "no window is sealed in a short run"),
     ("kanyun-adapter", "Who is ahead", "B", "a reason's counter begins with a refusal"),

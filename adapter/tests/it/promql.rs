@@ -76,10 +76,10 @@ impl Labelled<'_> {
     /// The labels of all that is selected below; panics at a metric or a matcher's label that is
     /// not known.
     fn of(&self, expr: &Expr) -> BTreeSet<String> {
-        let mut selectors = Selectors(Vec::new());
+        let mut selectors = Selectors::default();
         walk_expr(&mut selectors, expr).unwrap();
-        let mut all = BTreeSet::new();
-        for selector in selectors.0 {
+        let mut all = selectors.made;
+        for selector in selectors.found {
             let at = self.at;
             let name = selector.name.as_deref().unwrap_or_else(|| panic!("{at}: no metric's name"));
             let labels = self.of_metric(name);
@@ -105,15 +105,25 @@ impl Labelled<'_> {
     }
 }
 
-struct Selectors(Vec<VectorSelector>);
+#[derive(Default)]
+struct Selectors {
+    found: Vec<VectorSelector>,
+    /// Labels that `label_replace` makes.
+    made: BTreeSet<String>,
+}
 
 impl ExprVisitor for Selectors {
     type Error = String;
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
         match expr {
-            Expr::VectorSelector(selector) => self.0.push(selector.clone()),
-            Expr::MatrixSelector(matrix) => self.0.push(matrix.vs.clone()),
+            Expr::VectorSelector(selector) => self.found.push(selector.clone()),
+            Expr::MatrixSelector(matrix) => self.found.push(matrix.vs.clone()),
+            Expr::Call(call) if call.func.name == "label_replace" => {
+                if let Some(Expr::StringLiteral(label)) = call.args.args.get(1).map(|arg| &**arg) {
+                    self.made.insert(label.val.clone());
+                }
+            }
             _ => {}
         }
         Ok(true)

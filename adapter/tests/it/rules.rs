@@ -13,6 +13,8 @@ use crate::promql::{self, Recorded};
 
 /// One file a subject; rules/tests/ has one for each.
 const SUBJECTS: [&str; 4] = ["adapter", "exporter", "guests", "hosts"];
+/// Other exporters whose names rules make of ours, in rules/compatible/.
+const COMPATIBLE: [&str; 2] = ["kumina", "zhangjianweibj"];
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
 /// The sections of a runbook, in this order.
 const SECTIONS: [&str; 3] = ["## What it means", "## What to look at", "## What to do"];
@@ -78,12 +80,12 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
 
 /// Every rule, with the file that it is in.
 pub(crate) fn rules() -> Vec<(String, Rule)> {
-    let mut rules = Vec::new();
-    for file in SUBJECTS.map(|subject| format!("rules/{subject}.yml")) {
-        let groups = read::<Rules>(&file).groups;
-        rules.extend(groups.into_iter().flat_map(|one| one.rules).map(|rule| (file.clone(), rule)));
-    }
-    rules
+    SUBJECTS.iter().flat_map(|subject| rules_of(&format!("rules/{subject}.yml"))).collect()
+}
+
+fn rules_of(file: &str) -> Vec<(String, Rule)> {
+    let groups = read::<Rules>(file).groups;
+    groups.into_iter().flat_map(|one| one.rules).map(|rule| (file.to_owned(), rule)).collect()
 }
 
 #[test]
@@ -96,6 +98,9 @@ fn every_file_is_read() {
     let subjects: BTreeSet<String> = SUBJECTS.map(str::to_owned).into();
     assert_eq!(names("rules", ".yml"), subjects);
     assert_eq!(names("rules/tests", "_test.yml"), subjects);
+    let compatible: BTreeSet<String> = COMPATIBLE.map(str::to_owned).into();
+    assert_eq!(names("rules/compatible", ".yml"), compatible);
+    assert_eq!(names("rules/compatible/tests", "_test.yml"), compatible);
 }
 
 #[test]
@@ -115,6 +120,29 @@ fn every_rule_asks_for_what_the_binaries_have() {
                 let end = used.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap();
                 assert!(labels.contains(&used[..end]), "{name} has no label {}", &used[..end]);
             }
+        }
+    }
+}
+
+/// Each file by itself, as only one of them is used.
+#[test]
+fn other_exporters_names_are_made_of_what_the_exporter_has() {
+    let reference = Reference::load();
+    for name in COMPATIBLE {
+        let mut recorded = Recorded::new();
+        let tests = read::<Tests>(&format!("rules/compatible/tests/{name}_test.yml")).tests;
+        let exprs: Vec<&ExprTest> = tests.iter().flat_map(|case| &case.promql_expr_test).collect();
+        for (file, rule) in rules_of(&format!("rules/compatible/{name}.yml")) {
+            let record = rule.record.unwrap_or_else(|| panic!("{file} has an alert"));
+            assert!(reference.labels(&record).is_none(), "{record} is the exporter's own name");
+            let labels = promql::check(&reference, &recorded, &rule.expr, &record);
+            assert!(
+                recorded.insert(record.clone(), labels).is_none(),
+                "{record} is recorded twice"
+            );
+            let tried =
+                exprs.iter().any(|test| test.expr == record && !test.exp_samples.is_empty());
+            assert!(tried, "{record} is never computed in a test");
         }
     }
 }
@@ -178,9 +206,14 @@ fn both_generations_of_promtool_pass_them() {
             skip(&format!("{variable} names no binary (scripts/tools install makes it)"));
             continue;
         };
-        let files = SUBJECTS.map(|subject| format!("rules/{subject}.yml"));
-        let tests = SUBJECTS.map(|subject| format!("rules/tests/{subject}_test.yml"));
-        for (verb, files) in [("check", files), ("test", tests)] {
+        let files = |folder: &str, end: &str| -> Vec<String> {
+            let ours = SUBJECTS.iter().map(|subject| format!("rules/{folder}{subject}{end}"));
+            let others =
+                COMPATIBLE.iter().map(|name| format!("rules/compatible/{folder}{name}{end}"));
+            ours.chain(others).collect()
+        };
+        let (rules, tests) = (files("", ".yml"), files("tests/", "_test.yml"));
+        for (verb, files) in [("check", rules), ("test", tests)] {
             let mut command = Command::new(&promtool);
             let output =
                 command.args([verb, "rules"]).args(files).current_dir(root()).output().unwrap();

@@ -16,7 +16,6 @@ use crate::snapshot::Direction;
 use crate::traffic::firewall::{self, Firewall, Step, Table};
 use crate::traffic::plan::{self, ADDRESSES_BYTES_MAX, Wanted};
 use crate::traffic::sight::{self, Doubt};
-use crate::worker::Source;
 
 /// How long a program that reads or changes the firewall may take.
 const STEP_TIME_MAX: Duration = Duration::from_mins(1);
@@ -98,7 +97,7 @@ async fn missing(
     let mut addresses = given(flags)?;
     let there = tables.iter().flat_map(|table| &table.found.rules);
     addresses.extend(there.map(|rule| (rule.guest.clone(), rule.ip)));
-    let collector = Collector::new(Source::of(config), None);
+    let collector = Collector::new(config, None).map_err(CommandError::of)?;
     let snapshot = snapshot(&collector, config).await?;
     match &snapshot.guests {
         Some(guests) => addresses.extend(plan::addresses_of(guests)),

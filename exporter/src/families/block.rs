@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value, encode_info, of_device, seconds, whole};
-use crate::snapshot::{Block, Disk, Guest};
+use super::labels::Subject;
+use super::profile::Profile;
+use super::{
+    Info, Kind, Series, Sheet, Value, encode_guest_info, encode_guest_meta, seconds, whole,
+};
+use crate::snapshot::{Block, Disk};
 
-const SERIES: [Series<Block>; 11] = [
+const SERIES: [Series<Block>; 13] = [
     size("libvirt_domain_block_stats_read", Kind::Counter, "Bytes read from the disk", |b| {
         whole(b.read_bytes)
     }),
@@ -48,27 +51,49 @@ const SERIES: [Series<Block>; 11] = [
         "Size of the file or device that holds the disk's image",
         |b| whole(b.physical_bytes),
     ),
+    number("libvirt_domain_block_stats_errors", "Requests to the disk that failed", |b| {
+        whole(b.errors)
+    }),
+    size(
+        "libvirt_domain_block_stats_threshold",
+        Kind::Gauge,
+        "Offset in the image which, once written to, libvirt tells whoever set it",
+        |b| whole(b.threshold_bytes),
+    ),
 ];
 
 /// Writes the families of this file.
-pub(super) fn encode(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
     for series in &SERIES {
-        let blocks = guests.iter().flat_map(|guest| {
-            guest.blocks.iter().map(move |block| (of_device(guest, &block.device), block))
+        let blocks = guests.iter().flat_map(|one| {
+            one.guest.blocks.iter().map(move |block| (one.device(&block.device), block))
         });
-        series.encode(encoder, blocks)?;
+        series.encode(sheet, blocks)?;
     }
-    let disks = guests.iter().flat_map(|guest| {
-        let disks = guest.description.iter().flat_map(|description| &description.disks);
-        disks.map(move |disk| labels(guest, disk))
-    });
-    encode_info(encoder, "libvirt_domain_block_stats", "What the disk is and where it lies", disks)
+    Ok(())
 }
 
-fn labels<'a>(guest: &'a Guest, disk: &'a Disk) -> [(&'static str, Option<&'a str>); 12] {
+/// Writes what the disks are.
+pub(super) fn encode_infos(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
+    let disks = guests.iter().flat_map(|one| {
+        let disks = one.guest.description.iter().flat_map(|description| &description.disks);
+        disks.map(move |disk| (one, disk))
+    });
+    let help = "What the disk is and where it lies";
+    match sheet.profile {
+        Profile::Inovex => {
+            let disks = disks.map(|(one, disk)| (one, inovex(disk)));
+            encode_guest_info(sheet, "libvirt_domain_block_stats", help, disks)
+        }
+        Profile::Tinkoff => {
+            let disks = disks.map(|(one, disk)| (one, tinkoff(disk)));
+            encode_guest_meta(sheet, "libvirt_domain_block_meta", help, disks)
+        }
+    }
+}
+
+fn inovex(disk: &Disk) -> Info<'_, 13> {
     [
-        ("domain", Some(&guest.name)),
-        ("uuid", Some(&guest.uuid)),
         ("target_device", Some(&disk.device)),
         ("disk_type", disk.disk_type.as_deref()),
         ("target_bus", disk.target_bus.as_deref()),
@@ -79,6 +104,27 @@ fn labels<'a>(guest: &'a Guest, disk: &'a Disk) -> [(&'static str, Option<&'a st
         ("source_file", disk.source_file.as_deref()),
         ("source_protocol", disk.source_protocol.as_deref()),
         ("serial", disk.serial.as_deref()),
+        // Beside inovex' own labels.
+        ("pool", disk.pool.as_deref()),
+        ("image", disk.image.as_deref()),
+        ("volume_id", disk.volume_id.as_deref()),
+    ]
+}
+
+fn tinkoff(disk: &Disk) -> Info<'_, 11> {
+    [
+        ("target_device", Some(&disk.device)),
+        ("source_file", disk.source_file.as_deref()),
+        ("serial", disk.serial.as_deref()),
+        ("bus", disk.target_bus.as_deref()),
+        ("disk_type", disk.disk_type.as_deref()),
+        ("driver_type", disk.driver_type.as_deref()),
+        ("cache", disk.driver_cache.as_deref()),
+        ("discard", disk.driver_discard.as_deref()),
+        // Beside Tinkoff's own labels.
+        ("pool", disk.pool.as_deref()),
+        ("image", disk.image.as_deref()),
+        ("volume_id", disk.volume_id.as_deref()),
     ]
 }
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, of_guest, seconds};
+use super::labels::Subject;
+use super::{Kind, Series, Sheet, counter, seconds};
 use crate::snapshot::Guest;
 
-const SERIES: [Series<Guest>; 3] = [
+const SERIES: [Series<Guest>; 5] = [
     Series {
         name: "libvirt_domain_info_cpu_time",
         unit: Some(Unit::Seconds),
@@ -30,12 +30,24 @@ const SERIES: [Series<Guest>; 3] = [
         help: "CPU time that the domain's process used in the host's kernel",
         value: |guest| seconds(guest.cpu.system_ns),
     },
+    counter(
+        "libvirt_domain_cpu_haltpoll_success",
+        Some(Unit::Seconds),
+        "Time that KVM polled for halted virtual CPUs and was woken meanwhile",
+        |guest| seconds(guest.cpu.haltpoll_success_ns),
+    ),
+    counter(
+        "libvirt_domain_cpu_haltpoll_fail",
+        Some(Unit::Seconds),
+        "Time that KVM polled for halted virtual CPUs in vain",
+        |guest| seconds(guest.cpu.haltpoll_fail_ns),
+    ),
 ];
 
 /// Writes the families of this file.
-pub(super) fn encode(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
     for series in &SERIES {
-        series.encode(encoder, guests.iter().map(|guest| (of_guest(guest), guest)))?;
+        series.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
     }
     Ok(())
 }

@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value, encode_info, of_guest, whole};
+use super::labels::Subject;
+use super::profile::Profile;
+use super::{Info, Kind, Series, Sheet, Value, encode_guest_info, encode_guest_meta, gauge, whole};
 use crate::snapshot::{Guest, Nova, Snapshot};
 
-const DOMAINS: Series<usize> = Series {
+const DOMAINS: Series<u64> = Series {
     name: "libvirt_domains",
     unit: None,
     kind: Kind::Gauge,
     help: "Number of domains that libvirt knows, running or not",
-    value: |count| u64::try_from(*count).ok().map(Value::Whole),
+    value: |count| Some(Value::Whole(*count)),
 };
 
 const STATE: Series<Guest> = Series {
@@ -24,13 +25,27 @@ const STATE: Series<Guest> = Series {
     value: |guest| whole(guest.state),
 };
 
-const GUEST: [Series<Guest>; 2] = [
+const REASON: Series<Guest> = gauge(
+    "libvirt_domain_info_state_reason",
+    None,
+    "Why the domain is in its state, as libvirt numbers the state's reasons (virDomainRunningReason and so on)",
+    |guest| whole(guest.state_reason),
+);
+
+const GUEST: [Series<Guest>; 3] = [
     Series {
         name: "libvirt_domain_timed_out",
         unit: None,
         kind: Kind::Gauge,
-        help: "Whether figures of the domain are missing because libvirt did not deliver them within this scrape",
+        help: "Whether figures of the domain are missing or old because libvirt did not deliver them within this scrape",
         value: |guest| Some(Value::Whole(u64::from(guest.timed_out))),
+    },
+    Series {
+        name: "libvirt_domain_figures_age",
+        unit: Some(Unit::Seconds),
+        kind: Kind::Gauge,
+        help: "How old the oldest figures of the domain on this page are; 0 where all are of this scrape",
+        value: |guest| guest.age_seconds.map(Value::Real),
     },
     Series {
         name: "libvirt_domain_start_time",
@@ -41,56 +56,64 @@ const GUEST: [Series<Guest>; 2] = [
     },
 ];
 
-/// Writes the families of this file.
-pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let Some(guests) = &snapshot.guests else { return Ok(()) };
+/// Writes who the guests are and how they are: what no flag leaves out.
+pub(super) fn encode(
+    snapshot: &Snapshot,
+    guests: &[Subject<'_>],
+    sheet: &mut Sheet<'_>,
+) -> fmt::Result {
     // The number of guests is known only when libvirtd said it.
-    if snapshot.up {
-        DOMAINS.encode_one(encoder, &guests.len())?;
+    if let Some(domains) = snapshot.domains.filter(|_| snapshot.up) {
+        DOMAINS.encode_one(sheet, &domains)?;
     }
     for series in &GUEST {
-        series.encode(encoder, guests.iter().map(|guest| (of_guest(guest), guest)))?;
+        series.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
     }
-    STATE.encode(
-        encoder,
-        guests.iter().map(|guest| {
-            let [domain, uuid] = of_guest(guest);
-            ([domain, uuid, ("state_desc", state_text(guest.state))], guest)
-        }),
-    )?;
-    infos(guests, encoder)
+    match sheet.profile {
+        Profile::Inovex => {
+            let states = guests
+                .iter()
+                .map(|one| (one.with([("state_desc", state_text(one.guest.state))]), one.guest));
+            STATE.encode(sheet, states)?;
+        }
+        Profile::Tinkoff => {
+            STATE.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
+        }
+    }
+    REASON.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))
 }
 
-fn infos(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let described =
-        || guests.iter().filter_map(|guest| Some((guest, guest.description.as_deref()?)));
-    encode_info(
-        encoder,
-        "libvirt_domain",
-        "The domain's machine",
-        described().map(|(guest, description)| {
-            [
-                ("domain", Some(guest.name.as_str())),
-                ("uuid", Some(guest.uuid.as_str())),
-                ("os_type", description.os_type.as_deref()),
-                ("os_type_arch", description.os_arch.as_deref()),
-                ("os_type_machine", description.os_machine.as_deref()),
-            ]
-        }),
-    )?;
-    let novas = described().filter_map(|(guest, text)| Some((guest, text.nova.as_ref()?)));
-    encode_info(
-        encoder,
-        "libvirt_domain_openstack",
-        "Nova's metadata of the domain",
-        novas.map(|(guest, nova)| openstack_labels(guest, nova)),
-    )
+/// Writes what the guests are, and nova's metadata of them.
+pub(super) fn encode_infos(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
+    let described = guests.iter().filter_map(|one| Some((one, one.guest.description.as_deref()?)));
+    let machines = described.clone().map(|(one, description)| {
+        let labels = [
+            ("os_type", description.os_type.as_deref()),
+            ("os_type_arch", description.os_arch.as_deref()),
+            ("os_type_machine", description.os_machine.as_deref()),
+        ];
+        (one, labels)
+    });
+    encode_guest_info(sheet, "libvirt_domain", "The domain's machine", machines)?;
+    let help = "Nova's metadata of the domain";
+    match sheet.profile {
+        Profile::Inovex => {
+            let novas = described.filter_map(|(one, text)| Some((one, text.nova.as_ref()?)));
+            let novas = novas.map(|(one, nova)| (one, inovex(one.guest, nova)));
+            encode_guest_info(sheet, "libvirt_domain_openstack", help, novas)
+        }
+        Profile::Tinkoff => {
+            // Tinkoff's has it of every guest, and what is joined with it must not lose those that nova did not make.
+            let none = Nova::default();
+            let all = described
+                .map(|(one, text)| (one, tinkoff(one.guest, text.nova.as_ref().unwrap_or(&none))));
+            encode_guest_meta(sheet, "libvirt_domain_info_meta", help, all)
+        }
+    }
 }
 
-fn openstack_labels<'a>(guest: &'a Guest, nova: &'a Nova) -> [(&'static str, Option<&'a str>); 9] {
+fn inovex<'a>(guest: &'a Guest, nova: &'a Nova) -> Info<'a, 7> {
     [
-        ("domain", Some(&guest.name)),
-        ("uuid", Some(&guest.uuid)),
         ("instance_name", nova.instance_name.as_deref()),
         // Nova gives its instance's id to libvirt as the domain's UUID.
         ("instance_id", Some(&guest.uuid)),
@@ -99,6 +122,21 @@ fn openstack_labels<'a>(guest: &'a Guest, nova: &'a Nova) -> [(&'static str, Opt
         ("user_id", nova.user_id.as_deref()),
         ("project_name", nova.project_name.as_deref()),
         ("project_id", nova.project_id.as_deref()),
+    ]
+}
+
+fn tinkoff<'a>(guest: &'a Guest, nova: &'a Nova) -> Info<'a, 9> {
+    let root = nova.root.as_ref();
+    [
+        ("uuid", Some(&guest.uuid)),
+        ("instance_name", nova.instance_name.as_deref()),
+        ("flavor", nova.flavor_name.as_deref()),
+        ("user_name", nova.user_name.as_deref()),
+        ("user_uuid", nova.user_id.as_deref()),
+        ("project_name", nova.project_name.as_deref()),
+        ("project_uuid", nova.project_id.as_deref()),
+        ("root_type", root.and_then(|root| root.kind.as_deref())),
+        ("root_uuid", root.and_then(|root| root.uuid.as_deref())),
     ]
 }
 

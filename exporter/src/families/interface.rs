@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value, encode_info, of_device, whole};
-use crate::snapshot::{Guest, Interface, Nic};
+use super::labels::Subject;
+use super::profile::Profile;
+use super::{Info, Kind, Series, Sheet, Value, encode_guest_info, encode_guest_meta, whole};
+use crate::snapshot::{Interface, Nic};
 
 const SERIES: [Series<Interface>; 8] = [
     Series {
@@ -56,31 +57,56 @@ const SERIES: [Series<Interface>; 8] = [
 ];
 
 /// Writes the families of this file.
-pub(super) fn encode(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
     for series in &SERIES {
-        let interfaces = guests.iter().flat_map(|guest| {
-            guest.interfaces.iter().map(move |nic| (of_device(guest, &nic.device), nic))
+        let interfaces = guests.iter().flat_map(|one| {
+            one.guest.interfaces.iter().map(move |nic| (one.device(&nic.device), nic))
         });
-        series.encode(encoder, interfaces)?;
+        series.encode(sheet, interfaces)?;
     }
-    let nics = guests.iter().flat_map(|guest| {
-        let nics = guest.description.iter().flat_map(|description| &description.nics);
-        nics.map(move |nic| labels(guest, nic))
-    });
-    let help = "What the interface is and where it is plugged in";
-    encode_info(encoder, "libvirt_domain_interface_stats", help, nics)
+    Ok(())
 }
 
-fn labels<'a>(guest: &'a Guest, nic: &'a Nic) -> [(&'static str, Option<&'a str>); 8] {
+/// Writes what the interfaces are.
+pub(super) fn encode_infos(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
+    let nics = guests.iter().flat_map(|one| {
+        let nics = one.guest.description.iter().flat_map(|description| &description.nics);
+        nics.map(move |nic| (one, nic))
+    });
+    let help = "What the interface is and where it is plugged in";
+    match sheet.profile {
+        Profile::Inovex => {
+            let nics = nics.map(|(one, nic)| (one, inovex(nic)));
+            encode_guest_info(sheet, "libvirt_domain_interface_stats", help, nics)
+        }
+        Profile::Tinkoff => {
+            let nics = nics.map(|(one, nic)| (one, tinkoff(nic)));
+            encode_guest_meta(sheet, "libvirt_domain_interface_meta", help, nics)
+        }
+    }
+}
+
+fn inovex(nic: &Nic) -> Info<'_, 7> {
     [
-        ("domain", Some(&guest.name)),
-        ("uuid", Some(&guest.uuid)),
         ("target_device", Some(&nic.device)),
         ("interface_type", nic.interface_type.as_deref()),
         ("source_bridge", nic.source_bridge.as_deref()),
         ("mac_address", nic.mac_address.as_deref()),
         ("model_type", nic.model_type.as_deref()),
         ("mtu_size", nic.mtu_size.as_deref()),
+        // Beside inovex' own labels.
+        ("port_id", nic.port_id.as_deref()),
+    ]
+}
+
+fn tinkoff(nic: &Nic) -> Info<'_, 5> {
+    [
+        ("target_device", Some(&nic.device)),
+        ("source_bridge", nic.source_bridge.as_deref()),
+        ("virtual_interface", nic.virtual_interface.as_deref()),
+        // Beside Tinkoff's own labels.
+        ("mac_address", nic.mac_address.as_deref()),
+        ("port_id", nic.port_id.as_deref()),
     ]
 }
 

@@ -4,13 +4,13 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value, bytes, of_guest, whole};
-use crate::snapshot::{Guest, Memory};
+use super::labels::Subject;
+use super::{Kind, Series, Sheet, Value, bytes, milliseconds, whole};
+use crate::snapshot::Memory;
 
-const SERIES: [Series<Memory>; 17] = [
+const SERIES: [Series<Memory>; 19] = [
     kib("libvirt_domain_info_maximum_memory", "Most memory that the domain may have", |m| {
         bytes(m.maximum_kib)
     }),
@@ -91,18 +91,30 @@ const SERIES: [Series<Memory>; 17] = [
         help: "When the guest's balloon driver last reported, since the epoch",
         value: |m| whole(m.last_update_seconds),
     },
+    Series {
+        name: "libvirt_domain_memory_stats_age",
+        unit: Some(Unit::Seconds),
+        kind: Kind::Gauge,
+        help: "How long ago that was, at this scrape",
+        value: |m| milliseconds(m.age_ms),
+    },
     number(
         "libvirt_domain_memory_stats_used_percent",
         Kind::Gauge,
         "Part of the memory that the guest's system sees and cannot hand out, in percent",
         used_percent,
     ),
+    kib(
+        "libvirt_domain_memory_used",
+        "Memory that the guest uses: what its system sees less what it could hand out (MemAvailable, else MemFree)",
+        used,
+    ),
 ];
 
 /// Writes the families of this file.
-pub(super) fn encode(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
     for series in &SERIES {
-        series.encode(encoder, guests.iter().map(|guest| (of_guest(guest), &guest.memory)))?;
+        series.encode(sheet, guests.iter().map(|one| (one.labels(), &one.guest.memory)))?;
     }
     Ok(())
 }
@@ -122,6 +134,12 @@ const fn number(
     value: fn(&Memory) -> Option<Value>,
 ) -> Series<Memory> {
     Series { name, unit: None, kind, help, value }
+}
+
+/// available - usable, where the guest reports no usable memory available - unused: ceilometer's rule.
+fn used(memory: &Memory) -> Option<Value> {
+    let free = memory.usable_kib.or(memory.unused_kib)?;
+    bytes(memory.available_kib?.checked_sub(free))
 }
 
 /// (available - usable) / available, 0 to 100; absent where the guest reports neither, or nonsense.
@@ -149,6 +167,19 @@ mod tests {
         assert_eq!(percent(None, Some(50)), None);
         assert_eq!(percent(Some(0), Some(0)), None);
         assert_eq!(percent(Some(50), Some(200)), None);
+    }
+
+    #[test]
+    fn used_memory_by_ceilometers_rule() {
+        let used = |available, usable, unused| {
+            let (available_kib, usable_kib, unused_kib) = (available, usable, unused);
+            used(&Memory { unused_kib, available_kib, usable_kib, ..Memory::default() })
+        };
+        assert_eq!(used(Some(100), Some(60), Some(10)), Some(Value::Whole(40 << 10)));
+        assert_eq!(used(Some(100), None, Some(10)), Some(Value::Whole(90 << 10)));
+        assert_eq!(used(Some(100), None, None), None);
+        assert_eq!(used(None, Some(60), Some(10)), None);
+        assert_eq!(used(Some(100), Some(101), None), None);
     }
 
     #[test]

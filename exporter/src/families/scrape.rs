@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value, encode_info};
+use super::{Kind, Series, Sheet, Value, encode_info};
 use crate::snapshot::{Calls, Scrape, Snapshot, Step};
 
 const UP: Series<Snapshot> = Series {
@@ -75,8 +74,8 @@ const CALLS: [Series<Calls>; 2] = [
 ];
 
 /// Writes the families of this file.
-pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    UP.encode_one(encoder, snapshot)?;
+pub(super) fn encode(snapshot: &Snapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    UP.encode_one(sheet, snapshot)?;
     let versions = snapshot.host.iter().map(|host| {
         [
             ("hypervisor_running", host.hypervisor_running.as_deref()),
@@ -85,22 +84,22 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
         ]
     });
     encode_info(
-        encoder,
+        sheet,
         "libvirt_versions",
         "Versions of hypervisor, libvirtd and client",
         versions,
     )?;
     let scrape = &snapshot.scrape;
     for series in &SCRAPE {
-        series.encode_one(encoder, scrape)?;
+        series.encode_one(sheet, scrape)?;
     }
     for series in &STEP {
         let steps = scrape.steps.iter().map(|step| ([("collector", step.collector)], step));
-        series.encode(encoder, steps)?;
+        series.encode(sheet, steps)?;
     }
     for series in &CALLS {
         let calls = scrape.calls.iter().map(|calls| ([("call", calls.call)], calls));
-        series.encode(encoder, calls)?;
+        series.encode(sheet, calls)?;
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, Value};
+use super::labels::Subject;
+use super::{Kind, Series, Sheet, Value};
 use crate::snapshot::{Flow, Guest, Snapshot};
 use crate::traffic::of_guests;
 
@@ -35,29 +35,27 @@ const RULES: Series<u64> = Series {
 };
 
 /// Writes the families of this file; without libvirt's guests nobody can be named.
-pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let (Some(traffic), Some(guests)) = (&snapshot.traffic, &snapshot.guests) else {
+pub(super) fn encode(
+    snapshot: &Snapshot,
+    guests: &[Subject<'_>],
+    sheet: &mut Sheet<'_>,
+) -> fmt::Result {
+    let (Some(traffic), Some(all)) = (&snapshot.traffic, &snapshot.guests) else {
         return Ok(());
     };
-    let (flows, unknown) = of_guests(traffic, guests);
-    let flows: Vec<(&Guest, Flow, String)> =
-        flows.into_iter().map(|(guest, flow)| (guest, flow.clone(), flow.ip.to_string())).collect();
+    let (flows, unknown) = of_guests(traffic, all);
+    let subject = |guest: &Guest| guests.iter().find(|one| std::ptr::eq(one.guest, guest));
+    let flows: Vec<(&Subject<'_>, Flow, String)> = flows
+        .into_iter()
+        .filter_map(|(guest, flow)| Some((subject(guest)?, flow.clone(), flow.ip.to_string())))
+        .collect();
     for series in &FLOW {
-        series.encode(
-            encoder,
-            flows.iter().map(|(guest, flow, ip)| (labels(guest, ip, flow.direction.name()), flow)),
-        )?;
+        let items = flows.iter().map(|(one, flow, ip)| {
+            (one.with([("ip", ip.as_str()), ("direction", flow.direction.name())]), flow)
+        });
+        series.encode(sheet, items)?;
     }
     let used = flows.iter().map(|(_, flow, _)| flow.rules).sum();
     let counts = [("used", used), ("unknown_guest", unknown), ("unclear", traffic.unclear_rules)];
-    RULES.encode(encoder, counts.iter().map(|(outcome, count)| ([("outcome", *outcome)], count)))
-}
-
-fn labels<'a>(
-    guest: &'a Guest,
-    ip: &'a str,
-    direction: &'static str,
-) -> [(&'static str, &'a str); 4] {
-    let (name, uuid) = (guest.name.as_str(), guest.uuid.as_str());
-    [("domain", name), ("uuid", uuid), ("ip", ip), ("direction", direction)]
+    RULES.encode(sheet, counts.iter().map(|(outcome, count)| ([("outcome", *outcome)], count)))
 }

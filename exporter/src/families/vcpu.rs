@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::{Kind, Series, of_guest, seconds, whole};
+use super::labels::Subject;
+use super::{Kind, Series, Sheet, gauge, seconds, whole};
 use crate::snapshot::{Guest, Vcpu};
 
 const GUEST: [Series<Guest>; 3] = [
@@ -32,7 +32,7 @@ const GUEST: [Series<Guest>; 3] = [
     },
 ];
 
-const VCPU: [Series<Vcpu>; 4] = [
+const VCPU: [Series<Vcpu>; 5] = [
     Series {
         name: "libvirt_domain_vcpu_state",
         unit: None,
@@ -61,25 +61,46 @@ const VCPU: [Series<Vcpu>; 4] = [
         help: "Time that the virtual CPU waited in the host's run queue, which the domain sees as steal",
         value: |vcpu| seconds(vcpu.delay_ns),
     },
+    gauge(
+        "libvirt_domain_vcpu_halted",
+        None,
+        "Whether the virtual CPU is halted, waiting for an interrupt",
+        |vcpu| whole(vcpu.halted),
+    ),
 ];
 
+/// Only where it was asked for.
+const PLACE: Series<Vcpu> = gauge(
+    "libvirt_domain_vcpu_cpu",
+    None,
+    "Number of the host's CPU that the virtual CPU ran on last",
+    |vcpu| whole(vcpu.host_cpu),
+);
+
 /// Writes the families of this file.
-pub(super) fn encode(guests: &[Guest], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
     for series in &GUEST {
-        series.encode(encoder, guests.iter().map(|guest| (of_guest(guest), guest)))?;
+        series.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
     }
-    let numbered: Vec<(&Guest, &Vcpu, String)> = guests
+    of_each(&VCPU, guests, sheet)
+}
+
+/// Writes on which of the host's CPUs they ran.
+pub(super) fn encode_places(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
+    of_each(&[PLACE], guests, sheet)
+}
+
+fn of_each(table: &[Series<Vcpu>], guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt::Result {
+    let numbered: Vec<(&Subject<'_>, &Vcpu, String)> = guests
         .iter()
-        .flat_map(|guest| guest.vcpus.each.iter().map(move |vcpu| (guest, vcpu)))
-        .map(|(guest, vcpu)| (guest, vcpu, vcpu.number.to_string()))
+        .flat_map(|one| one.guest.vcpus.each.iter().map(move |vcpu| (one, vcpu)))
+        .map(|(one, vcpu)| (one, vcpu, vcpu.number.to_string()))
         .collect();
-    for series in &VCPU {
+    for series in table {
+        let items = numbered.iter();
         series.encode(
-            encoder,
-            numbered.iter().map(|(guest, vcpu, number)| {
-                let [domain, uuid] = of_guest(guest);
-                ([domain, uuid, ("vcpu", number.as_str())], *vcpu)
-            }),
+            sheet,
+            items.map(|(one, vcpu, number)| (one.with([("vcpu", number)]), *vcpu)),
         )?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::snapshot::{Bandwidth, CpuTune, HugePages};
 
 fn with_metadata(metadata: &str) -> Description {
     description(&format!(
@@ -99,6 +100,93 @@ fn disks_and_interfaces() {
     let nics: Vec<_> = found.nics.iter().map(|nic| nic.device.as_str()).collect();
     assert_eq!(nics, ["tap1", "hostdev0", "52:54:00:00:00:03"]);
     assert_eq!(found.nics[0].mtu_size.as_deref(), Some("1450"));
+}
+
+#[test]
+fn where_disks_lie_and_what_limits_them() {
+    let volume = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
+    let found = description(&format!(
+        "<domain><devices><disk type='network'><source protocol='rbd' name='volumes/volume-{volume}'/>\
+         <target dev='vda'/><serial>other</serial><iotune><total_iops_sec>500</total_iops_sec>\
+         <read_bytes_sec>0</read_bytes_sec><write_bytes_sec>x</write_bytes_sec>\
+         <size_iops_sec>4096</size_iops_sec></iotune></disk>\
+         <disk type='network'><source protocol='rbd' name='vms/abc_disk'/><target dev='vdb'/></disk>\
+         <disk type='block'><source dev='/dev/dm-1'/><target dev='vdc'/><serial>{volume}</serial></disk>\
+         <disk type='network'><source protocol='nbd' name='a/b'/><target dev='vdd'/></disk>\
+         <disk type='network'><source protocol='rbd' name='alone'/><target dev='vde'/></disk></devices></domain>"
+    ))
+    .unwrap();
+    let [rbd, nova, iscsi, nbd, alone] = found.disks.as_slice() else { panic!("{found:?}") };
+    assert_eq!((rbd.pool.as_deref(), nova.pool.as_deref()), (Some("volumes"), Some("vms")));
+    assert_eq!(nova.image.as_deref(), Some("abc_disk"));
+    assert_eq!(rbd.volume_id.as_deref(), Some(volume));
+    assert_eq!(nova.volume_id, None);
+    assert_eq!(iscsi.volume_id.as_deref(), Some(volume));
+    assert_eq!((&nbd.pool, &alone.pool), (&None, &None));
+    assert_eq!(rbd.limits, [("total_iops_sec", 500), ("size_iops_sec", 4096)]);
+}
+
+#[test]
+fn ports_and_bandwidth_of_interfaces() {
+    let port = "0a1b2c3d-4e5f-0000-0000-000000000001";
+    let found = description(&format!(
+        "<domain><metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+         <n:ports><n:port uuid='{port}'/></n:ports></n:instance></metadata><devices>\
+         <interface type='bridge'><target dev='tap0a1b2c3d-4e'/><bandwidth>\
+         <inbound average='1000' peak='5000' burst='1024'/><outbound average='128' floor='2'/></bandwidth></interface>\
+         <interface type='bridge'><target dev='tapffffffff-ff'/><virtualport type='openvswitch'>\
+         <parameters interfaceid='p-2'/></virtualport></interface></devices></domain>"
+    ))
+    .unwrap();
+    let [named, switched] = found.nics.as_slice() else { panic!("{found:?}") };
+    assert_eq!((named.port_id.as_deref(), &named.virtual_interface), (Some(port), &None));
+    assert_eq!(switched.port_id.as_deref(), Some("p-2"));
+    assert_eq!(named.receive_limit.average_bytes, Some(1_000_000));
+    assert_eq!(named.receive_limit.peak_bytes, Some(5_000_000));
+    assert_eq!(named.receive_limit.burst_bytes, Some(1_048_576));
+    assert_eq!(named.transmit_limit.average_bytes, Some(128_000));
+    assert_eq!(switched.transmit_limit, Bandwidth::default());
+}
+
+#[test]
+fn what_a_guest_may_use() {
+    let found = description(
+        "<domain><cputune><shares>2048</shares><period>100000</period><quota>-1</quota>\
+         <emulator_quota>5000</emulator_quota><vcpupin vcpu='0' cpuset='0-3,^2'/><vcpupin vcpu='0' cpuset='9'/>\
+         <vcpupin vcpu='x' cpuset='1'/><emulatorpin cpuset='1'/><iothreadpin iothread='1' cpuset='5'/></cputune>\
+         <memtune><hard_limit unit='G'>2</hard_limit><soft_limit>1024</soft_limit>\
+         <swap_hard_limit unit='parsec'>1</swap_hard_limit></memtune>\
+         <memoryBacking><hugepages><page size='2' unit='M' nodeset='0'/></hugepages></memoryBacking>\
+         <devices><memballoon model='virtio'><stats period='10'/></memballoon></devices></domain>",
+    )
+    .unwrap();
+    assert_eq!(found.cpu_tune.shares, Some(2048));
+    let quotas: Vec<_> =
+        found.cpu_tune.quotas.iter().map(|one| (one.threads, one.quota_us)).collect();
+    assert_eq!(quotas, [("vcpu", None), ("emulator", Some(5000))]);
+    let pins: Vec<_> =
+        found.cpu_tune.pins.iter().map(|pin| (pin.thread.as_str(), pin.cpus.as_str())).collect();
+    assert_eq!(pins, [("vcpu 0", "0-3,^2"), ("emulator", "1"), ("iothread 1", "5")]);
+    assert_eq!(found.memory_limits, [("hard_limit", 2 << 30), ("soft_limit", 1 << 20)]);
+    let pages = [HugePages { bytes: Some(2 << 20), nodeset: Some("0".to_owned()) }];
+    assert_eq!(found.huge_pages, pages);
+    assert_eq!(found.stats_period_seconds, Some(10));
+    let plain = description(
+        "<domain><memoryBacking><hugepages/></memoryBacking><devices><memballoon model='none'/></devices></domain>",
+    )
+    .unwrap();
+    assert_eq!(plain.huge_pages, [HugePages::default()]);
+    assert_eq!(plain.stats_period_seconds, None);
+    assert_eq!(plain.cpu_tune, CpuTune::default());
+}
+
+#[test]
+fn a_thousand_disks() {
+    let disk = |n| format!("<disk type='file'><source file='/{n}'/><target dev='vd{n}'/></disk>");
+    let disks = (0..1000).map(disk).collect::<Vec<String>>().concat();
+    let found =
+        description(&format!("<domain><devices>{disks}{disks}</devices></domain>")).unwrap();
+    assert_eq!(found.disks.len(), 1000);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::libvirtd::Libvirtd;
+use crate::text::{Samples, samples};
 
 /// The exporter's process.
 pub(crate) struct Exporter {
@@ -18,9 +19,15 @@ pub(crate) struct Exporter {
 impl Exporter {
     /// Starts it on a free port and waits until it says which.
     pub(crate) fn start(libvirtd: &Libvirtd) -> Self {
+        Self::start_with(libvirtd, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(libvirtd: &Libvirtd, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"));
         command.arg("--libvirt.uri").arg(libvirtd.socket());
         command.arg("--libvirt.run-directory").arg(libvirtd.folder.path().join("run/qemu"));
+        command.args(flags);
         Self::run(&mut command)
     }
 
@@ -51,6 +58,12 @@ impl Exporter {
         &self.address
     }
 
+    /// Its process id.
+    #[allow(dead_code, reason = "the bench asks for it")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// GETs a path: the whole answer's head, and its body.
     pub(crate) fn get(&self, path: &str, headers: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
@@ -58,8 +71,10 @@ impl Exporter {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        // A compressed body is no text.
+        let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), body.to_owned())
     }
@@ -69,6 +84,17 @@ impl Exporter {
         let (head, body) = self.get("/metrics", "");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         body
+    }
+
+    /// A scrape as Prometheus does it: an answer that comes after its timeout would not be taken.
+    pub(crate) fn scrape(&self, timeout_seconds: u32) -> Samples {
+        let began = Instant::now();
+        let header = format!("X-Prometheus-Scrape-Timeout-Seconds: {timeout_seconds}\r\n");
+        let (head, body) = self.get("/metrics", &header);
+        let took = began.elapsed();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(took < Duration::from_secs(timeout_seconds.into()), "it came after {took:?}");
+        samples(&body)
     }
 }
 

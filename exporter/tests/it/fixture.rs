@@ -1,25 +1,24 @@
 //! A host with four guests that show what pages must cope with: all figures, hostile names, a guest that did not
-//! answer, one that is shut off.
+//! answer, one that is shut off. What libvirt says of it is a recording; the rest is here.
 
-use std::sync::Arc;
+use std::path::Path;
 
-use exporter::snapshot::{
-    Block, Calls, Cpu, Description, Direction, Disk, Flow, Guest, Host, Interface, Memory, Nic,
-    Nova, Scrape, Snapshot, Step, Traffic, Vcpu, Vcpus,
-};
+use exporter::recording::Recording;
+use exporter::snapshot::{Allocation, Calls, Direction, Flow, Scrape, Snapshot, Step, Traffic};
 
 /// The snapshot of the golden pages.
 pub(crate) fn snapshot() -> Snapshot {
+    let mut recorded = recording("host").snapshot();
+    let guests = recorded.guests.as_mut().unwrap();
+    guests[0].allocation = Some(Allocation {
+        since_seconds: 1_795_230_000.5,
+        state_ms: vec![(1, 5_830_000), (3, 500)],
+        vcpu_ms: 11_661_000,
+        memory_byte_ms: 782_569_955_328_000,
+    });
+    guests[1].timed_out = true;
+    guests[1].age_seconds = Some(30.5);
     Snapshot {
-        up: true,
-        host: Some(Host {
-            hypervisor_running: some("7.2.22"),
-            libvirtd_running: some("9.0.0"),
-            libvirt_library: some("9.0.0"),
-            cpus: Some(16),
-            memory_kib: Some(65_536_000),
-        }),
-        guests: Some(vec![busy(), hostile(), silent(), shut_off()]),
         traffic: Some(traffic()),
         scrape: Scrape {
             duration_seconds: 0.25,
@@ -35,12 +34,14 @@ pub(crate) fn snapshot() -> Snapshot {
             given_up_threads: 1,
             given_up_threads_total: 2,
         },
+        ..recorded
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every text of the snapshot is optional")]
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
+/// One of the recordings beside the tests, by its name.
+pub(crate) fn recording(name: &str) -> Recording {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    Recording::read(&folder.join(format!("{name}.json"))).unwrap()
 }
 
 /// One guest by its name, another by its uuid, and one that is not on this host.
@@ -67,157 +68,4 @@ fn traffic() -> Traffic {
 
 fn uuid(number: u32) -> String {
     format!("de305d54-75b4-431b-adb2-{number:012}")
-}
-
-fn busy() -> Guest {
-    Guest {
-        name: "instance-00000001".to_owned(),
-        uuid: uuid(1),
-        id: Some(1),
-        timed_out: false,
-        state: Some(1),
-        cpu: Cpu {
-            time_ns: Some(3_900_333_000),
-            user_ns: Some(3_121_034_000),
-            system_ns: Some(779_299_000),
-        },
-        vcpus: Vcpus {
-            current: Some(2),
-            maximum: Some(4),
-            each: vec![vcpu(0, Some(125_988_532)), vcpu(2, None)],
-        },
-        memory: memory(),
-        blocks: vec![block("vda"), block("vdb")],
-        interfaces: vec![interface("tap1"), interface("tap2")],
-        description: Some(Arc::new(description())),
-        start_time_seconds: Some(1_795_235_492.72),
-    }
-}
-
-fn vcpu(number: u32, delay_ns: Option<u64>) -> Vcpu {
-    Vcpu { number, state: Some(1), time_ns: Some(3_380_000_000), wait_ns: Some(0), delay_ns }
-}
-
-fn memory() -> Memory {
-    Memory {
-        current_kib: Some(131_072),
-        maximum_kib: Some(131_072),
-        swap_in_kib: Some(4),
-        swap_out_kib: Some(8),
-        major_fault: Some(3),
-        minor_fault: Some(1366),
-        unused_kib: Some(63_844),
-        available_kib: Some(93_772),
-        usable_kib: Some(46_886),
-        last_update_seconds: Some(1_795_235_828),
-        disk_caches_kib: Some(2524),
-        hugetlb_pgalloc: Some(1),
-        hugetlb_pgfail: Some(2),
-        rss_kib: Some(246_552),
-    }
-}
-
-fn block(device: &str) -> Block {
-    Block {
-        device: device.to_owned(),
-        read_requests: Some(6),
-        read_bytes: Some(4_198_912),
-        read_time_ns: Some(1_867_996),
-        write_requests: Some(8),
-        write_bytes: Some(9_007_199_254_740_993),
-        write_time_ns: Some(5_218_105),
-        flush_requests: Some(2),
-        flush_time_ns: Some(1_000),
-        capacity_bytes: Some(67_108_864),
-        allocation_bytes: Some(8_716_288),
-        physical_bytes: Some(8_654_848),
-    }
-}
-
-fn interface(device: &str) -> Interface {
-    Interface {
-        device: device.to_owned(),
-        receive_bytes: Some(21_020),
-        receive_packets: Some(34),
-        receive_errors: Some(1),
-        receive_drops: Some(2),
-        transmit_bytes: Some(21_021),
-        transmit_packets: Some(35),
-        transmit_errors: Some(3),
-        transmit_drops: Some(4),
-    }
-}
-
-fn description() -> Description {
-    Description {
-        os_type: some("hvm"),
-        os_arch: some("x86_64"),
-        os_machine: some("pc-q35-7.2"),
-        nova: Some(Nova {
-            instance_name: some("web-1"),
-            flavor_name: some("m1.tiny"),
-            user_name: some("demo-user"),
-            user_id: some("11111111-0000-0000-0000-000000000001"),
-            project_name: some("demo"),
-            project_id: some("22222222-0000-0000-0000-000000000002"),
-            fixed_addresses: vec!["10.0.0.2".parse().unwrap()],
-        }),
-        disks: vec![Disk {
-            device: "vda".to_owned(),
-            disk_type: some("network"),
-            target_bus: some("virtio"),
-            driver_name: some("qemu"),
-            driver_type: some("raw"),
-            driver_cache: some("none"),
-            driver_discard: some("unmap"),
-            source_file: some("vms/volume-7"),
-            source_protocol: some("rbd"),
-            serial: some("7"),
-        }],
-        nics: vec![Nic {
-            device: "tap1".to_owned(),
-            interface_type: some("bridge"),
-            source_bridge: some("br-int"),
-            mac_address: some("52:54:00:00:00:01"),
-            model_type: some("virtio"),
-            mtu_size: some("1450"),
-        }],
-    }
-}
-
-/// Names as a tenant may choose them; a guest without most figures.
-fn hostile() -> Guest {
-    let nova = Nova {
-        instance_name: some("a \"b\" \\ c\n# HELP x 客户 {} 1"),
-        flavor_name: some("x\\n"),
-        ..Nova::default()
-    };
-    Guest {
-        name: "quoted \"name\" \\".to_owned(),
-        uuid: uuid(2),
-        id: Some(2),
-        state: Some(3),
-        cpu: Cpu { time_ns: Some(0), ..Cpu::default() },
-        description: Some(Arc::new(Description { nova: Some(nova), ..Description::default() })),
-        ..Guest::default()
-    }
-}
-
-fn silent() -> Guest {
-    Guest { name: "instance-00000003".to_owned(), uuid: uuid(3), id: Some(3), ..busy() }.identity()
-}
-
-fn shut_off() -> Guest {
-    Guest {
-        name: "instance-00000004".to_owned(),
-        uuid: uuid(4),
-        state: Some(5),
-        vcpus: Vcpus { current: Some(1), maximum: Some(1), each: Vec::new() },
-        memory: Memory {
-            current_kib: Some(32_768),
-            maximum_kib: Some(32_768),
-            ..Memory::default()
-        },
-        ..Guest::default()
-    }
 }

@@ -99,8 +99,17 @@ impl Libvirtd {
 
     /// Stops a guest's process (SIGSTOP) until the returned value is dropped.
     pub(crate) fn stop_guest(&self, name: &str) -> Stopped {
-        let file = self.folder.path().join(format!("run/qemu/{name}.pid"));
-        let stopped = Stopped(fs::read_to_string(file).unwrap().trim().to_owned());
+        self.stop(&format!("run/qemu/{name}.pid"))
+    }
+
+    /// Stops the daemon itself until the returned value is dropped.
+    pub(crate) fn stop_daemon(&self) -> Stopped {
+        self.stop("libvirtd.pid")
+    }
+
+    fn stop(&self, pid_file: &str) -> Stopped {
+        let pid = fs::read_to_string(self.folder.path().join(pid_file)).unwrap();
+        let stopped = Stopped(pid.trim().to_owned());
         let status = Command::new("kill").args(["-STOP", &stopped.0]).status().unwrap();
         assert!(status.success());
         stopped
@@ -111,11 +120,16 @@ impl Libvirtd {
         self.folder.path().join("sock/libvirt-sock-ro")
     }
 
+    /// The URI of the writable socket.
+    pub(crate) fn uri(&self) -> String {
+        let socket = self.folder.path().join("sock/libvirt-sock");
+        format!("qemu:///system?socket={}", socket.display())
+    }
+
     /// What virsh prints, over the writable socket; `None` if it fails.
     pub(crate) fn virsh(&self, args: &[&str]) -> Option<String> {
-        let socket = self.folder.path().join("sock/libvirt-sock");
-        let uri = format!("qemu:///system?socket={}", socket.display());
-        let output = Command::new("virsh").args(["-q", "-c", &uri]).args(args).output().unwrap();
+        let mut command = Command::new("virsh");
+        let output = command.args(["-q", "-c", &self.uri()]).args(args).output().unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
@@ -123,6 +137,19 @@ impl Libvirtd {
     pub(crate) fn busy_guest(&self, number: u32) -> String {
         self.start_guest(number, "write_mib=8 read_mib=4 pings=20");
         wait_for("a guest's round of work", 180, || (self.rounds(number) > 0).then_some(()));
+        format!("instance-{number:08x}")
+    }
+
+    /// Starts a tiny guest that does nothing.
+    pub(crate) fn idle_guest(&self, number: u32) -> String {
+        self.guest(number, &[])
+    }
+
+    /// The same with options of virsh create.
+    pub(crate) fn guest(&self, number: u32, options: &[&str]) -> String {
+        let mut command = script("guest");
+        command.arg(number.to_string()).args(options).env("LIBVIRTD", self.folder.path());
+        assert!(command.status().unwrap().success(), "guest failed");
         format!("instance-{number:08x}")
     }
 

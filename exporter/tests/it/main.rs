@@ -9,9 +9,14 @@
 )]
 
 mod exporter_process;
+mod fields;
 mod fixture;
 mod golden;
 mod libvirtd;
 mod real;
 mod text;
 mod traffic;
+mod trouble;
+mod turnover;
+mod units;
+mod whole_page;

@@ -103,7 +103,10 @@ fn guests_of_a_real_libvirtd() {
     libvirtd.kill();
     let page = samples(&exporter.metrics());
     assert_eq!(value(&page, "libvirt_up", &[]), Some(0.0));
-    assert!(page.keys().all(|series| !series.starts_with("libvirt_domain")));
+    assert_eq!(value(&page, "libvirt_domains", &[]), None);
+    // Its guests live on, and are shown as they were for a while.
+    assert_eq!(value(&page, "libvirt_domain_timed_out", &[&guests[1]]), Some(1.0));
+    assert!(value(&page, "libvirt_domain_figures_age_seconds", &[&guests[1]]) > Some(0.0));
 
     libvirtd.run();
     let page = samples(&exporter.metrics());
@@ -192,14 +195,16 @@ fn a_hung_guest_hurts_only_itself(libvirtd: &Libvirtd, exporter: &Exporter, gues
     let label = format!("domain=\"{}\"", guests[0]);
     assert!(value(&page, "libvirt_domain_openstack_info", &[&label]).is_some());
     assert!(value(&page, "libvirt_domain_start_time_seconds", &[&label]).is_some());
-    assert_eq!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&label]), None);
-    assert_eq!(value(&page, "kanyun_exporter_given_up_threads", &[]), Some(1.0));
-
-    let page = scrape();
-    assert_eq!(flag(&page, &guests[0]), Some(1.0));
+    let age = |page: &Samples, guest: &str| {
+        value(page, "libvirt_domain_figures_age_seconds", &[&format!("domain=\"{guest}\"")])
+    };
+    assert!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&label]).is_some());
+    assert!(age(&page, &guests[0]) > Some(0.0));
+    // Its neighbour was in the same call, and was asked for again.
     assert_eq!(flag(&page, &guests[1]), Some(0.0));
-    let other = format!("domain=\"{}\"", guests[1]);
-    assert!(value(&page, "libvirt_domain_block_stats_write_bytes_total", &[&other]).is_some());
+    assert_eq!(age(&page, &guests[1]), Some(0.0));
+    assert_eq!(value(&page, "kanyun_exporter_given_up_threads", &[]), Some(1.0));
+    assert_eq!(flag(&scrape(), &guests[0]), Some(1.0));
 
     drop(hung);
     wait_for("the guest's recovery", 60, || {

@@ -140,7 +140,10 @@ async fn stored_around(fed: &Fed, hour: Hour) -> Vec<Series> {
     let copy = |samples: &[Sample]| (samples.to_vec(), 0);
     let none = [Matcher::not_equal("none", "x")];
     let found = fed.engine.select(range, &none, &copy).await.unwrap();
-    found.into_iter().map(|(labels, samples)| Series { labels, samples }).collect()
+    found
+        .into_iter()
+        .map(|(labels, samples)| Series { labels, samples, elsewhere: false })
+        .collect()
 }
 
 #[tokio::test]

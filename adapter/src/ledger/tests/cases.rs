@@ -137,8 +137,10 @@ impl Case {
                 of_labels.entry(one.labels()).or_default().push(sample);
             }
         }
-        let mut series: Vec<Series> =
-            of_labels.into_iter().map(|(labels, samples)| Series { labels, samples }).collect();
+        let mut series: Vec<Series> = of_labels
+            .into_iter()
+            .map(|(labels, samples)| Series { labels, samples, elsewhere: false })
+            .collect();
         if reversed {
             series.reverse();
         }

@@ -74,13 +74,18 @@ fn cpu_counters(series: &[Series], classes: &[Class], hour: Hour) -> Vec<Counter
 struct Table {
     points: Vec<(Source, Vec<Point>)>,
     suppliers: BTreeMap<Hour, Source>,
+    /// What workers sent in hours that belong to another guest of the same name.
+    elsewhere: Vec<Point>,
 }
 
 impl Table {
     /// § Families: "in a UTC hour the column with samples in the most minutes supplies the family,
     /// ties to the left".
     fn of(series: &[Series], family: Family) -> Table {
-        let points = SOURCES.map(|source| (source, points(series, family, source))).to_vec();
+        let (elsewhere, own): (Vec<Series>, Vec<Series>) =
+            series.iter().cloned().partition(|one| one.elsewhere);
+        let elsewhere = points(&elsewhere, family, Source::Worker);
+        let points = SOURCES.map(|source| (source, points(&own, family, source))).to_vec();
         let all = || points.iter().flat_map(|(_, points)| points);
         let hours: BTreeSet<Hour> = all().map(|point| Hour::of(point.t)).collect();
         let mut suppliers = BTreeMap::new();
@@ -95,7 +100,7 @@ impl Table {
                 }
             }
         }
-        Table { points, suppliers }
+        Table { points, suppliers, elsewhere }
     }
 
     fn supplier(&self, hour: Hour) -> Option<Source> {
@@ -110,10 +115,16 @@ impl Table {
     fn counters(&self, source: Source, classes: &[Class], column: &str) -> Vec<Counter> {
         let foreign = self.suppliers.iter().filter(|(_, supplier)| **supplier != source);
         let foreign_hours: Vec<Hour> = foreign.map(|(hour, _)| *hour).collect();
-        let counter = |class: &Class| Counter {
-            class: class.clone(),
-            supplied: self.supplied(source, class, column),
-            foreign_hours: foreign_hours.clone(),
+        let counter = |class: &Class| {
+            let is_own = |point: &&Point| class.contains(&point.host) && point.column == column;
+            let place = |point: &Point| (Hour::of(point.t), point.host.clone());
+            Counter {
+                class: class.clone(),
+                supplied: self.supplied(source, class, column),
+                foreign_hours: foreign_hours.clone(),
+                hosts: self.of_source(source).iter().filter(is_own).map(place).collect(),
+                elsewhere: self.elsewhere.iter().map(place).collect(),
+            }
         };
         classes.iter().map(counter).collect()
     }
@@ -228,6 +239,10 @@ struct Counter {
     supplied: Vec<Point>,
     /// The hours that another column of the table supplied.
     foreign_hours: Vec<Hour>,
+    /// The hours that it has samples in, and the hosts that these name.
+    hosts: BTreeSet<(Hour, String)>,
+    /// The hours in which workers meant another guest, and the hosts that they named.
+    elsewhere: BTreeSet<(Hour, String)>,
 }
 
 /// What a counter did in a minute.
@@ -252,7 +267,11 @@ impl Counter {
     /// another column supplied. § Families: "where an hour supplied by another column lies
     /// between, its first sample counts 0, flagged".
     fn foreign_end(&self, m: i64) -> Option<i64> {
-        let before = self.foreign_hours.iter().filter(|hour| **hour < Hour::of(m));
+        let is_here =
+            |host: &str| host.is_empty() || self.hosts.contains(&(Hour::of(m), host.to_owned()));
+        let elsewhere = self.elsewhere.iter().filter(|(_, host)| is_here(host));
+        let foreign = self.foreign_hours.iter().chain(elsewhere.map(|(hour, _)| hour));
+        let before = foreign.filter(|hour| **hour < Hour::of(m));
         before.map(|hour| hour.start_ms() + HOUR).filter(|end| *end > m - WEEK).max()
     }
 

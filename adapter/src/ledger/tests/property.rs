@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::guest::{Arrival, any_guest, stored};
+use super::guest::{Arrival, any_guest, divided, stored};
 use super::oracle;
 use crate::ledger::{
     Family, History, LOOKBACK_MS, MINUTE_MS, Row, Series, Sufficiency, past, rows_of_hour,
@@ -46,8 +46,8 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn production_is_the_oracle(arrived in any_guest()) {
-        let series = stored(&arrived);
+    fn production_is_the_oracle(arrived in any_guest(), elsewhere in 0..8_u8) {
+        let series = divided(stored(&arrived), elsewhere);
         for family in Family::ALL {
             for hour in hours(&series) {
                 let rows = rows_of_hour(&series, family, hour);
@@ -81,8 +81,11 @@ proptest! {
     }
 
     #[test]
-    fn what_lies_outside_the_lookback_changes_nothing(arrived in any_guest()) {
-        let series = stored(&arrived);
+    fn what_lies_outside_the_lookback_changes_nothing(
+        arrived in any_guest(),
+        elsewhere in 0..8_u8,
+    ) {
+        let series = divided(stored(&arrived), elsewhere);
         for hour in hours(&series) {
             let (start, end) = (hour.start_ms(), hour.start_ms() + HOUR_MS);
             let needed = cut(&series, start - LOOKBACK_MS, end);
@@ -98,8 +101,8 @@ proptest! {
 
     /// As reports read: hour after hour, with the past thinned behind them, and read in two parts.
     #[test]
-    fn a_thinned_past_gives_the_same_rows(arrived in any_guest()) {
-        let series = stored(&arrived);
+    fn a_thinned_past_gives_the_same_rows(arrived in any_guest(), elsewhere in 0..8_u8) {
+        let series = divided(stored(&arrived), elsewhere);
         for family in Family::ALL {
             let mut past: Vec<Series> = Vec::new();
             let mut next = i64::MIN;
@@ -122,8 +125,8 @@ proptest! {
     }
 
     #[test]
-    fn a_past_that_is_said_to_be_enough_is_enough(arrived in any_guest()) {
-        let series = stored(&arrived);
+    fn a_past_that_is_said_to_be_enough_is_enough(arrived in any_guest(), elsewhere in 0..8_u8) {
+        let series = divided(stored(&arrived), elsewhere);
         let hours = hours(&series);
         for (first, loaded_from) in hours.iter().flat_map(|hour| hours.range(..=hour).map(move |from| (*hour, *from))) {
             let part = cut(&series, loaded_from.start_ms(), i64::MAX);
