@@ -150,14 +150,22 @@ async fn scanned(session: &Session, table: &str) -> (u64, u64) {
     let mut statement = Statement::new(format!("SELECT * FROM \"DATA\".{table}"));
     statement.set_tracing(true);
     let answer = session.query_unpaged(statement, ()).await.unwrap();
-    let trace = session.get_tracing_info(&answer.tracing_id().unwrap()).await.unwrap();
-    let events = trace.events.iter().filter_map(|event| event.activity.as_deref());
-    let counts = events.filter_map(|event| {
-        let (live, rest) = event.strip_prefix("Read ")?.split_once(" live rows and ")?;
-        let (tombstones, _) = rest.split_once(" tombstone cells")?;
-        Some((live.parse::<u64>().ok()?, tombstones.parse::<u64>().ok()?))
-    });
-    counts.reduce(|a, b| (a.0 + b.0, a.1 + b.1)).expect("the node traces what it read")
+    let id = answer.tracing_id().unwrap();
+    // The node writes down the events of a trace after it has answered.
+    for _ in 0..300 {
+        let trace = session.get_tracing_info(&id).await.unwrap();
+        let events = trace.events.iter().filter_map(|event| event.activity.as_deref());
+        let counts = events.filter_map(|event| {
+            let (live, rest) = event.strip_prefix("Read ")?.split_once(" live rows and ")?;
+            let (tombstones, _) = rest.split_once(" tombstone cells")?;
+            Some((live.parse::<u64>().ok()?, tombstones.parse::<u64>().ok()?))
+        });
+        if let Some(counts) = counts.reduce(|a, b| (a.0 + b.0, a.1 + b.1)) {
+            return counts;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the node never traced what it read of {table}");
 }
 
 #[tokio::test]

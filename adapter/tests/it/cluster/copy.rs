@@ -2,7 +2,7 @@
 //! and every bill as it was.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Cluster, wait_until_sealed};
@@ -39,7 +39,8 @@ fn a_store_moves_into_a_cluster_and_back() {
 
     // Killed in the middle, and run again.
     let copy = |to| cluster.copy(("local", to), &first, &progress);
-    let mut cut_off = copy("cassandra").spawn().unwrap();
+    let mut cut_off =
+        copy("cassandra").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while !progress.exists() && cut_off.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(120), "no progress");
