@@ -3,10 +3,13 @@
 
 use std::io::{self, BufRead as _, BufWriter, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serve::client::{self, Access, AskError};
+use serve::clock::Clock;
 
 use crate::config::{AskFlags, Command, Flags, LedgerFlags};
+use crate::copy::{Copy, Done, Plan};
 use crate::engine::Engine;
 use crate::http::operator;
 use crate::ledger::Family;
@@ -76,9 +79,61 @@ pub async fn run(
                 closed(&opened.engine, printed).await?;
             }
         },
+        // It asks nobody, and opens two stores.
+        Command::Copy(_) => {}
     }
     out.flush()?;
     Ok(())
+}
+
+/// Copies a store and prints how far it is.
+pub async fn copy(plan: Plan, clock: Clock) -> Result<(), CommandError> {
+    let mut out = io::stdout();
+    let (from, to) = (Arc::clone(&plan.from), Arc::clone(&plan.to));
+    let mut shown = std::time::Instant::now();
+    let copied = async {
+        let copy = Copy::begin(plan, clock).await?;
+        copy.run(&mut |done| {
+            if shown.elapsed() >= COPY_LINE_INTERVAL {
+                shown = std::time::Instant::now();
+                // Where nobody reads it, the copy goes on.
+                writeln!(io::stdout(), "{}", in_words(done)).ok();
+            }
+        })
+        .await
+    }
+    .await;
+    for store in [&to, &from] {
+        store.close().await.map_err(failed)?;
+    }
+    let done = copied.map_err(failed)?;
+    writeln!(out, "{}", in_words(&done))?;
+    writeln!(out, "copied and compared; checksums {}", checksums(&done))?;
+    Ok(())
+}
+
+/// How often a copy says how far it is.
+const COPY_LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+fn in_words(done: &Done) -> String {
+    format!(
+        "{} groups of a week ({} series, {} rows of the head, {} chunks of {} bytes), {} guests of \
+         a month ({} hours)",
+        done.groups,
+        done.series.rows,
+        done.head.rows,
+        done.chunks.rows,
+        done.chunks.bytes,
+        done.guests,
+        done.ledger.rows
+    )
+}
+
+fn checksums(done: &Done) -> String {
+    let of = [("series", done.series), ("head", done.head), ("chunks", done.chunks)];
+    let of = of.into_iter().chain([("ledger", done.ledger)]);
+    let texts = of.map(|(name, counts)| format!("{name} {:016x}", counts.checksum));
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 enum Answer {

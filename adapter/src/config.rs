@@ -10,6 +10,7 @@ use serve::settings::ServiceFlags;
 use crate::kanyun_conf::{self, ConfError, KanyunConf};
 use crate::limits;
 use crate::model::instant;
+use crate::store::cassandra::Agreement;
 use crate::store::local;
 use crate::worker::sources::Source;
 
@@ -103,6 +104,44 @@ pub enum Command {
     Status(AskFlags),
     /// Prints a guest's rows as they stand in the ledger, in the words of Kanyun's column families
     Ledger(LedgerFlags),
+    /// Copies everything from the local store into a cluster, or back; the flags of both stores go
+    /// before the word copy. No adapter may work on either meanwhile
+    Copy(CopyFlags),
+}
+
+/// From where to where.
+#[derive(Clone, Debug, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct CopyFlags {
+    /// Store that is read
+    #[arg(long = "from", value_enum)]
+    pub from: CopyKind,
+
+    /// Store that is written: a new one, or one of the same layout
+    #[arg(long = "to", value_enum)]
+    pub to: CopyKind,
+
+    /// File that says how far a copy is: one that was cut off goes on from there
+    #[arg(long = "progress", value_name = "FILE", default_value = "kanyun-copy.json")]
+    pub progress: PathBuf,
+}
+
+/// A store that keeps what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CopyKind {
+    /// On this machine's disk, in --store.path
+    Local,
+    /// In a Cassandra or ScyllaDB cluster
+    Cassandra,
+}
+
+impl From<CopyKind> for StoreKind {
+    fn from(kind: CopyKind) -> StoreKind {
+        match kind {
+            CopyKind::Local => StoreKind::Local,
+            CopyKind::Cassandra => StoreKind::Cassandra,
+        }
+    }
 }
 
 /// Whom to ask.
@@ -193,6 +232,66 @@ pub struct CassandraFlags {
     /// File that holds the user's password
     #[arg(long = "cassandra.password-file", value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+
+    /// Whose answers writes and reads wait for: most replicas of the datacenter, most of all
+    /// datacenters, or all
+    #[arg(long = "cassandra.consistency", value_enum, default_value = "local-quorum")]
+    pub consistency: ConsistencyKind,
+
+    /// How long one attempt of a statement may take; more than the nodes' own timeouts. A write is
+    /// tried again for 25 s
+    #[arg(long = "cassandra.timeout", value_name = "TIME", default_value = "6s", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// How long connecting at the start may take
+    #[arg(long = "cassandra.connect-timeout", value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub connect_timeout: Duration,
+
+    /// How long samples stay in the head after their arrival, whether they were sealed or not; where
+    /// sealing is behind by half of it, writes are refused
+    #[arg(long = "cassandra.head-ttl", value_name = "TIME", default_value = "7d", value_parser = head_ttl)]
+    pub head_ttl: Duration,
+
+    /// Speak TLS with the nodes
+    #[arg(long = "cassandra.tls")]
+    pub tls: bool,
+
+    /// PEM file of the certificates to trust; without it those that this machine trusts
+    #[arg(long = "cassandra.tls-ca-file", value_name = "FILE", requires = "tls")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// PEM file of our own certificate, where the nodes ask for one
+    #[arg(long = "cassandra.tls-cert-file", value_name = "FILE", requires_all = ["tls", "tls_key_file"])]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// PEM file of its key
+    #[arg(long = "cassandra.tls-key-file", value_name = "FILE", requires_all = ["tls", "tls_cert_file"])]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// Name that the nodes' certificates must be for, where it is not their address
+    #[arg(long = "cassandra.tls-server-name", value_name = "NAME", requires = "tls")]
+    pub tls_server_name: Option<String>,
+}
+
+/// `--cassandra.consistency`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConsistencyKind {
+    /// Most replicas of the datacenter
+    LocalQuorum,
+    /// Most replicas of all datacenters
+    Quorum,
+    /// All replicas
+    All,
+}
+
+impl From<ConsistencyKind> for Agreement {
+    fn from(kind: ConsistencyKind) -> Agreement {
+        match kind {
+            ConsistencyKind::LocalQuorum => Agreement::LocalQuorum,
+            ConsistencyKind::Quorum => Agreement::Quorum,
+            ConsistencyKind::All => Agreement::All,
+        }
+    }
 }
 
 /// The doors that Kanyun had in 2012, over ZeroMQ.
@@ -330,6 +429,24 @@ fn seal_lease(text: &str) -> Result<Duration, String> {
         return Err("must be whole seconds, from 3s to 1h".to_owned());
     }
     Ok(lease)
+}
+
+fn head_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(Duration::from_secs(3 * 86_400)..=RETENTION_MAX).contains(&ttl) {
+        return Err(
+            "must be from 3d, so that there is time to repair what stops sealing".to_owned()
+        );
+    }
+    Ok(ttl)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&timeout) {
+        return Err("must be from 1s to 5m".to_owned());
+    }
+    Ok(timeout)
 }
 
 fn row_key_label(text: &str) -> Result<String, String> {

@@ -19,7 +19,7 @@ mod stored;
 pub(crate) mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ use crate::store::{Store, StoreError};
 pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
 use index::KnownSeries;
+pub use index::index_row;
 use layout::{Layout, LayoutError, Layouts};
 pub use memo::Known;
 pub use places::Place;
@@ -64,6 +65,8 @@ pub struct Engine {
     clock: Clock,
     keeping: Keeping,
     sealing: Arc<Sealing>,
+    // How long the oldest window that is not sealed has been due, as of the last look; ms.
+    lag_ms: AtomicI64,
     // Parts that reads may read at once.
     parts: Semaphore,
 }
@@ -169,6 +172,7 @@ impl Engine {
             clock,
             keeping,
             sealing,
+            lag_ms: AtomicI64::new(0),
             parts,
         })
     }
@@ -209,6 +213,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
+        self.refuse_unsealed().map_err(StoreError::Unavailable)?;
         let Batch { placements, mut unknown, lessons, .. } = batch;
         let stored = async {
             if !unknown.is_empty() {
@@ -353,7 +358,8 @@ impl Engine {
 
     /// Whether writes can be taken; else why not.
     pub fn ready(&self) -> Result<(), String> {
-        self.store.ready()
+        self.store.ready()?;
+        self.refuse_unsealed()
     }
 
     /// Why the store will take no writes until the process starts again; `None` while it works.

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod copy;
 pub mod engine;
 pub mod feed;
 pub mod http;

@@ -210,10 +210,22 @@ pub const SEAL_LEASE: Duration = Duration::from_secs(30);
 pub const SEAL_LEASE_RENEWALS: u32 = 3;
 /// Groups of which a sealer asks at once whether they are sealed.
 pub const SEAL_MARKERS_AT_ONCE: usize = 16;
+/// Windows after which a sealer that catches up says how far it is.
+pub const SEAL_WINDOWS_PER_MARK: usize = 12;
 /// How often the sealer looks for something to do.
 pub const SEAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Late rows of one group's window that one seal takes away; more keep it late for the next.
 pub const SEAL_LATE_ROWS_MAX: usize = 100_000;
+
+// Copies between stores.
+/// Groups of a week after which the progress of a copy is written down.
+pub const COPY_PAGE_ROWS: usize = 50;
+/// Chunks that are written together, mostly 1 KiB each.
+pub const COPY_CHUNKS_AT_ONCE: usize = 4_000;
+/// Rows of the head that are written together, each of up to 64 KiB.
+pub const COPY_HEADS_AT_ONCE: usize = 500;
+/// Hours of the ledger that are written together.
+pub const COPY_HOURS_AT_ONCE: usize = 200;
 
 // The embedded store.
 /// Bytes of waiting commits that are merged into one batch and one fdatasync.
@@ -280,6 +292,13 @@ pub const CASSANDRA_ATTEMPT: Duration = Duration::from_secs(6);
 pub const CASSANDRA_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long rows of the head are kept in a cluster after their arrival: sealing may fail for half of
+/// it, a long weekend, before writes are refused.
+pub const CASSANDRA_HEAD_TTL: Duration = Duration::from_secs(7 * 86_400);
+/// How often nodes are looked at, and their clocks asked.
+pub const CASSANDRA_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Seconds by which the cluster's clock may differ from ours (DESIGN.md, "The engine").
+pub const CLUSTER_CLOCK_DIFFERENCE_MAX: f64 = 60.0;
 /// Connecting to the cluster and reading its topology at the start.
 pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
 /// One statement that changes the schema, until all nodes agree.

@@ -2,6 +2,7 @@
 //! Both are the same; which of them holds for an hour is decided here. Knows no HTTP and no store.
 
 mod counted;
+mod names;
 mod standing;
 mod workers;
 
@@ -18,9 +19,10 @@ use crate::model::time::{Hour, TimeRange};
 use crate::query::QueryError;
 use crate::store::rows::{LedgerColumn, LedgerMinute, LedgerRow};
 pub use counted::{Counted, CountedHour};
+pub use names::Named;
+use names::WorkerWeeks;
 pub(crate) use standing::affected_until;
 pub use standing::{Run, Standing, Waits};
-use workers::WorkerWeeks;
 
 /// Counts and finds minutes.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::{Flags, Row};
+use crate::store::observed::ClusterMetrics;
 pub use feed::FeedMetrics;
 pub use keeping::KeepingMetrics;
 pub use requests::{RequestDoor, RequestMetrics, RequestOutcome};
@@ -62,6 +63,7 @@ pub struct Metrics {
     sealing: SealingMetrics,
     keeping: KeepingMetrics,
     feed: FeedMetrics,
+    cluster: ClusterMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -122,7 +124,7 @@ impl Metrics {
         let requests = RequestMetrics::register(registry);
         let sealing = SealingMetrics::register(registry);
         let keeping = KeepingMetrics::register(registry);
-        let feed = FeedMetrics::register(registry);
+        let (feed, cluster) = (FeedMetrics::register(registry), ClusterMetrics::register(registry));
         // All are there from the start: a counter that appears with its first event has no increase.
         for reason in Reason::ALL {
             drop(refused.get_or_create(&Refused { reason }));
@@ -144,6 +146,7 @@ impl Metrics {
             sealing,
             keeping,
             feed,
+            cluster,
             refused,
             reports,
             flagged,
@@ -261,6 +264,11 @@ impl Metrics {
     /// The families of what is kept.
     pub fn keeping(&self) -> &KeepingMetrics {
         &self.keeping
+    }
+
+    /// Of the cluster that is the store.
+    pub fn cluster(&self) -> &ClusterMetrics {
+        &self.cluster
     }
 
     /// The families of the workers of 2012.

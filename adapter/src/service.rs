@@ -16,11 +16,13 @@ use serve::own_metrics::OwnMetrics;
 use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
+use serve::tls_client::TlsClient;
 
 use background::Background;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, Flags, LegacyFlags, StoreKind};
+use crate::config::{Command, CopyFlags, CopyKind, Flags, LegacyFlags, StoreKind};
+use crate::copy::Plan;
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::feed::{Feed, Workers};
@@ -81,6 +83,8 @@ enum Failure {
     #[error("work that goes on for ever has ended, a fault of this program: {0}")]
     Ended(String),
     #[error("{0}")]
+    Copy(String),
+    #[error("{0}")]
     Spill(String),
     #[error("the process cannot be set up: {0}")]
     Setup(#[from] std::io::Error),
@@ -121,7 +125,17 @@ fn run_command(command: &Command, flags: &Flags) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return ended(&Err(CommandError::Output(error))),
     };
-    let done = runtime.block_on(command::run(flags, command, async || open_to_ask(flags).await));
+    let done = runtime.block_on(async {
+        match command {
+            Command::Copy(copy) => {
+                let clock = Clock::system();
+                let plan = Box::pin(copy_plan(flags, copy, &clock)).await;
+                let plan = plan.map_err(|failure| CommandError::Failed(failure.to_string()))?;
+                Box::pin(command::copy(plan, clock)).await
+            }
+            _ => Box::pin(command::run(flags, command, async || open_to_ask(flags).await)).await,
+        }
+    });
     runtime.shutdown_timeout(EXIT_DEADLINE);
     ended(&done)
 }
@@ -137,6 +151,35 @@ fn ended(done: &Result<(), CommandError>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Opens both stores of a copy.
+async fn copy_plan(flags: &Flags, copy: &CopyFlags, clock: &Clock) -> Result<Plan, Failure> {
+    if copy.from == copy.to {
+        return Err(Failure::Copy("--from and --to are the same store".to_owned()));
+    }
+    if copy.from == CopyKind::Local && !Local::is_in(&flags.store_path) {
+        let folder = flags.store_path.display();
+        return Err(Failure::Copy(format!(
+            "there is no store in {folder}, which --store.path names"
+        )));
+    }
+    let metrics = Metrics::register(&mut Registry::default());
+    let layout = layout(flags);
+    let mut stores = Vec::new();
+    for kind in [copy.from, copy.to] {
+        let flags = Flags { store: kind.into(), ..flags.clone() };
+        stores.push((
+            Arc::new(open(&flags, &layout, (clock.clone(), &metrics)).await?),
+            observed_name(&flags),
+        ));
+    }
+    let title = stores.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" to ");
+    let (Some((to, _)), Some((from, _))) = (stores.pop(), stores.pop()) else {
+        return Err(Failure::Copy("there are not two stores".to_owned()));
+    };
+    let progress = copy.progress.clone();
+    Ok(Plan { from, to, layout, keeping: keeping(flags), progress, title })
 }
 
 /// Opens the store of the flags where no adapter runs. Never makes one.
@@ -157,12 +200,25 @@ async fn open_to_ask(flags: &Flags) -> Result<Opened, String> {
 }
 
 fn observer(flags: &Flags, engine: &Arc<Engine>, clock: Clock) -> Observer {
-    let store = match flags.store {
+    Observer::new(Arc::clone(engine), clock, VERSION, observed_name(flags))
+}
+
+/// Which store it is, in words.
+fn observed_name(flags: &Flags) -> String {
+    match flags.store {
         StoreKind::Local => format!("local, {}", flags.store_path.display()),
         StoreKind::Memory => "memory".to_owned(),
         StoreKind::Cassandra => format!("cassandra, keyspace {}", flags.cassandra.keyspace),
-    };
-    Observer::new(Arc::clone(engine), clock, VERSION, store)
+    }
+}
+
+fn layout(flags: &Flags) -> Layout {
+    let window = u32::try_from(flags.seal_window.as_secs()).unwrap_or(u32::MAX);
+    Layout::new(flags.row_key_labels.clone(), window)
+}
+
+fn keeping(flags: &Flags) -> Keeping {
+    Keeping { samples: flags.retention, ledger: flags.ledger_retention, grace: flags.seal_grace }
 }
 
 /// Opens the store and starts the engine above it.
@@ -170,14 +226,8 @@ async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<En
     if flags.ledger_retention < flags.retention {
         return Err(Failure::LedgerRetention);
     }
-    let window = u32::try_from(flags.seal_window.as_secs()).unwrap_or(u32::MAX);
-    let layout = Layout::new(flags.row_key_labels.clone(), window);
-    let keeping = Keeping {
-        samples: flags.retention,
-        ledger: flags.ledger_retention,
-        grace: flags.seal_grace,
-    };
-    let store = open(flags, &layout, clock.clone()).await?;
+    let (layout, keeping) = (layout(flags), keeping(flags));
+    let store = open(flags, &layout, (clock.clone(), metrics)).await?;
     let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
     Ok(Arc::new(engine))
 }
@@ -197,7 +247,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             tracing::info!("all settings are valid");
             return Ok(());
         }
-        serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?).await
+        Box::pin(serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?)).await
     });
     // A read that is stuck on a broken disk must not keep the process from ending.
     runtime.shutdown_timeout(EXIT_DEADLINE);
@@ -350,7 +400,11 @@ fn room(flags: &Flags, metrics: Metrics) -> Result<Room, Failure> {
     Ok(room)
 }
 
-async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Failure> {
+async fn open(
+    flags: &Flags,
+    layout: &Layout,
+    (clock, metrics): (Clock, &Metrics),
+) -> Result<Store, Failure> {
     Ok(match flags.store {
         StoreKind::Memory => {
             tracing::warn!("--store=memory forgets everything when the process ends");
@@ -363,14 +417,19 @@ async fn open(flags: &Flags, layout: &Layout, clock: Clock) -> Result<Store, Fai
             Store::Local(open.await.map_err(std::io::Error::other)??)
         }
         StoreKind::Cassandra => {
-            let settings = cassandra_settings(flags, layout);
-            Store::Cassandra(Box::new(Cassandra::open(settings, clock).await?))
+            let settings = cassandra_settings(flags, layout, metrics);
+            Store::Cassandra(Box::new(Box::pin(Cassandra::open(settings, clock)).await?))
         }
     })
 }
 
-fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
+fn cassandra_settings(all: &Flags, layout: &Layout, metrics: &Metrics) -> CassandraSettings {
     let flags = &all.cassandra;
+    let tls = flags.tls.then(|| TlsClient {
+        ca_file: flags.tls_ca_file.clone(),
+        identity: flags.tls_cert_file.clone().zip(flags.tls_key_file.clone()),
+        server_name: flags.tls_server_name.clone(),
+    });
     CassandraSettings {
         nodes: flags.nodes.clone(),
         datacenter: flags.datacenter.clone(),
@@ -381,6 +440,12 @@ fn cassandra_settings(all: &Flags, layout: &Layout) -> CassandraSettings {
         index_shards: layout.index_shards,
         retention: all.retention,
         ledger_retention: all.ledger_retention,
+        head_ttl: flags.head_ttl,
         lease: all.seal_lease,
+        tls,
+        consistency: flags.consistency.into(),
+        attempt: flags.timeout,
+        connect: flags.connect_timeout,
+        metrics: metrics.cluster().clone(),
     }
 }

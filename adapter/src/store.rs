@@ -6,6 +6,7 @@ pub mod cassandra;
 pub mod inventory;
 pub mod local;
 pub mod memory;
+pub mod observed;
 pub mod rows;
 
 #[cfg(test)]
@@ -279,7 +280,11 @@ impl Store {
         match self {
             Store::Cassandra(cassandra) => cassandra.begin_seal_mark(shard, hour).await,
             Store::Memory(_) | Store::Local(_) => {
-                self.set_seal_mark(SealMark::Sealed(shard), hour).await
+                let mark = SealMark::Sealed(shard);
+                match self.seal_mark(mark).await? {
+                    Some(_) => Ok(()),
+                    None => self.set_seal_mark(mark, hour).await,
+                }
             }
         }
     }
@@ -329,6 +334,15 @@ impl Store {
         match self {
             Store::Memory(_) | Store::Local(_) => None,
             Store::Cassandra(cassandra) => Some(cassandra.lease_time()),
+        }
+    }
+
+    /// How long a row of the head is kept after its arrival, sealed or not; `None` where it is kept
+    /// until it is sealed.
+    pub fn head_ttl(&self) -> Option<Duration> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => None,
+            Store::Cassandra(cassandra) => Some(cassandra.head_ttl()),
         }
     }
 

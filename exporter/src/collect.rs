@@ -69,6 +69,8 @@ struct State {
     /// Reads storage pools. It is never given up: while it hangs, pools are not asked for.
     pools: Option<Worker<pools::Job>>,
     tally: Tally,
+    /// Counts collections.
+    turn: u64,
     /// When the newest collection began, and what it was for.
     began: Option<(Instant, Collectors)>,
 }
@@ -88,6 +90,7 @@ impl Collector {
             monitors: Monitors::new(usize::from(config.connections()), start),
             pools: None,
             tally: Tally::default(),
+            turn: 0,
             began: None,
         };
         Ok(Self {
@@ -235,6 +238,8 @@ impl Collector {
             Some(Part::Identities { steps, .. }) => return Found { steps, ..Found::default() },
             Some(Part::Guests { host, guests, steps }) => (*host, guests, steps),
         };
+        state.turn = state.turn.wrapping_add(1);
+        state.monitors.idle = Arc::new(past.idle(state.turn));
         let started = Instant::now();
         let details = async {
             if !wanted.needs_monitors() {
@@ -245,15 +250,13 @@ impl Collector {
         };
         let identities = timeout_at(deadline, received.recv());
         let (identities, details) = tokio::join!(identities, details);
-        let identities = match identities {
-            Ok(Some(Part::Identities { identities, steps: more })) => {
-                steps.extend(more);
-                Some(identities)
-            }
-            _ => {
-                state.give_up_roster("the guests' XML");
-                None
-            }
+        let identities = if let Ok(Some(Part::Identities { identities, steps: more })) = identities
+        {
+            steps.extend(more);
+            Some(identities)
+        } else {
+            state.give_up_roster("the guests' XML");
+            None
         };
         merge::identify(&mut guests, identities, &past);
         if let Some((details, elapsed)) = details {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use exporter::config::Config;
+use exporter::recording::Recording;
 use serve::server::Server;
 use serve::shutdown::Shutdown;
 
@@ -18,7 +19,9 @@ fn main() -> ExitCode {
     if let Err(error) = serve::log::start(config.service.log_level, config.service.log_format) {
         return failed(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // As many threads as a scrape can use: a hypervisor has a hundred processors, and they are the guests'.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
@@ -41,6 +44,10 @@ async fn answer(config: Config, command: exporter::config::Command) -> ExitCode 
 
 async fn serve_until_stopped(config: Config) -> ExitCode {
     if config.service.config_check {
+        let recording = config.replay.as_deref().map(Recording::read).transpose();
+        if let Err(error) = recording {
+            return failed(&error);
+        }
         return match Server::check(&config.service).await {
             Ok(()) => {
                 tracing::info!("all settings are valid");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serve::clock::Clock;
 
-use crate::libvirt::{CallCounts, Connection, LibvirtError, connection_uri, is_local};
+use crate::libvirt::{CallCounts, Connection, Idle, LibvirtError, is_local};
 use crate::recording::{Recording, Takes};
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
@@ -15,7 +15,7 @@ use crate::worker::Source;
 
 /// What libvirtd says now. Blocks, for as long as libvirtd does.
 pub(crate) fn record(source: &Source) -> Result<Recording, LibvirtError> {
-    let uri = connection_uri(&source.uri, &source.driver, |path| path.exists());
+    let uri = source.connection_uri();
     let mut connection = Connection::open(&uri, Arc::<CallCounts>::default())?;
     let now_ms = u64::try_from(Clock::system().now_ms()).unwrap_or(0);
     let host = connection.host();
@@ -24,7 +24,7 @@ pub(crate) fn record(source: &Source) -> Result<Recording, LibvirtError> {
     details.extend(connection.inactive_records()?);
     let mut guests: Vec<Guest> = basic.iter().map(|record| whole(record, &details)).collect();
     connection.places(&mut guests)?;
-    connection.jobs(&mut guests)?;
+    connection.jobs(&mut guests, &Idle::default())?;
     if is_local(&uri) {
         StartTimes::new(source.run_directory.clone()).fill(&mut guests);
     }

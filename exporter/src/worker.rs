@@ -5,7 +5,7 @@ pub(crate) mod monitor;
 pub(crate) mod pools;
 pub(crate) mod roster;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -35,6 +35,11 @@ impl Source {
             driver: config.inherited.driver.clone(),
             run_directory: config.run_directory.clone(),
         }
+    }
+
+    /// The URI to open now.
+    pub(crate) fn connection_uri(&self) -> String {
+        connection_uri(&self.uri, &self.driver, Path::exists)
     }
 }
 
@@ -143,8 +148,7 @@ impl Line {
             }
         }
         // Each time anew: which daemon's socket is there may change while this runs.
-        let uri = connection_uri(&self.source.uri, &self.source.driver, |path| path.exists());
-        let connection = Connection::open(&uri, Arc::clone(&self.counts))?;
+        let connection = Connection::open(&self.source.connection_uri(), Arc::clone(&self.counts))?;
         question(self.connection.insert(connection))
     }
 }

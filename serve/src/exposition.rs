@@ -28,10 +28,16 @@ pub fn page(registry: &Registry, head: &Parts) -> Answer {
     if let Err(error) = prometheus_client::encoding::text::encode(&mut raw, registry) {
         return Refusal::internal("cannot write the page of metrics", error.to_string()).into();
     }
+    // A page of many guests is a megabyte: no more than two of it are held at a time.
     let openmetrics = convert::escape_help(&raw);
+    drop(raw);
     let format = negotiate::format(&head.headers);
     let text = match format {
-        Format::Classic => classic(&openmetrics),
+        Format::Classic => {
+            let text = classic(&openmetrics);
+            drop(openmetrics);
+            text
+        }
         Format::OpenMetrics1 | Format::OpenMetrics0 => openmetrics,
     };
     let answer = compressed(text, &head.headers, format.content_type());

@@ -28,6 +28,8 @@ pub mod shutdown;
 
 pub mod client;
 
+pub mod tls_client;
+
 mod web_config;
 
 pub mod server;

@@ -17,6 +17,9 @@
 )]
 
 mod bodies;
+mod cassandra;
+#[path = "../../tests/parts/cassandra_node.rs"]
+mod cassandra_node;
 mod chunks;
 mod churn;
 mod disk;
@@ -62,6 +65,9 @@ struct Flags {
     /// What a sample costs the adapter at 10 thousand, 100 thousand and a million series
     #[arg(long, conflicts_with_all = ["quick", "url", "moved_clock"])]
     scale: bool,
+    /// Instead: the adapter on a Cassandra node, beside writers of single rows and of batches
+    #[arg(long, conflicts_with_all = ["url", "moved_clock"])]
+    cassandra: bool,
     /// Guests, 60 series each
     #[arg(long, default_value_t = 1_000, default_value_ifs = [("sealed", "true", "100"), ("fleet", "true", "100")])]
     guests: usize,
@@ -160,6 +166,10 @@ fn run(flags: &Flags) -> Result<(), String> {
     let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
     let protocols =
         flags.protocols.iter().map(|name| protocol(name)).collect::<Result<Vec<_>, _>>()?;
+    if flags.cassandra {
+        let rounds = cassandra::Rounds { adapter, protocols: &protocols, shards: &flags.shards };
+        return cassandra::run(&rounds, &course);
+    }
     report::heading(course.size);
     if let Some(url) = &flags.url {
         for protocol in protocols {

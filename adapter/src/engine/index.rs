@@ -188,6 +188,19 @@ pub(super) fn row(
     }
 }
 
+/// The index row of a series whose labels are stored elsewhere.
+pub fn index_row(
+    (week, series): (Week, SeriesId),
+    (group, row_key): (Group, String),
+    labels: Bytes,
+) -> Result<IndexRow, StoreError> {
+    let decoded = stored_labels(&labels)?;
+    let metric = decoded.get(METRIC_NAME).to_owned();
+    let others = decoded.iter().filter(|(name, _)| *name != METRIC_NAME);
+    let postings = others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(IndexRow { week, series, group, row_key, metric, postings, labels })
+}
+
 /// Stored labels, read back; damage is an error of the store.
 pub(super) fn stored_labels(encoded: &[u8]) -> Result<Labels, StoreError> {
     Labels::decode(encoded).map_err(|error| StoreError::Damaged(error.to_string()))

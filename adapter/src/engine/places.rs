@@ -95,20 +95,20 @@ impl Engine {
         (!self.store.is_shared()).then(|| self.known.generation.load(Ordering::Acquire))
     }
 
-    /// Those of some weeks in which any of these metrics has series.
+    /// Those of some weeks that have any series, each with whether it has some of these metrics.
     pub async fn weeks_with(
         &self,
         weeks: Vec<Week>,
         metrics: &[&str],
-    ) -> Result<Vec<Week>, SelectError> {
+    ) -> Result<BTreeMap<Week, bool>, SelectError> {
         let mut reads = stream::iter(weeks)
             .map(|week| async move {
                 let of_week = self.store.metrics(week, limits::QUERY_ROWS_MAX).await?;
                 let found = of_week.iter().any(|metric| metrics.contains(&metric.as_str()));
-                Ok::<_, SelectError>(found.then_some(week))
+                Ok::<_, SelectError>((!of_week.is_empty()).then_some((week, found)))
             })
             .buffer_unordered(self.store.reads_at_once());
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         while let Some(week) = reads.try_next().await? {
             found.extend(week);
         }

@@ -24,7 +24,7 @@ use crate::model::sample::Sample;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, TimeRange, Week, Window};
 use crate::store::StoreError;
-use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, SealMark, Sealed, Shard};
+use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Rows, SealMark, Sealed, Shard};
 
 /// When windows are sealed, and up to where sealing has come: what decides whether a sample is late.
 #[derive(Debug)]
@@ -195,6 +195,13 @@ impl Engine {
         self.store.late_page(shard, after, limits::SEAL_PAGE_ROWS).await
     }
 
+    /// Has a window sealed again that is short of something which is in the head.
+    pub async fn mark_late(&self, group: Group, window: Window) -> Result<(), StoreError> {
+        let (window, arrived_ms) = (window.first, self.clock.now_ms());
+        let late = vec![LateRow { group, window, arrived_ms, hash: 0 }];
+        self.store.append(Rows { late, ..Rows::default() }).await
+    }
+
     /// The labels of a group's series in the week of a window.
     pub async fn labels_of(&self, group: Group, window: Window) -> Result<Vec<Labels>, StoreError> {
         let week = Week::of(window.first.start_ms());
@@ -246,8 +253,8 @@ impl Engine {
     }
 
     /// Reads a group's window and encodes what its chunks do not hold yet; `late` are the late rows
-    /// that may go with it, from [`Engine::late_rows`]. `None` where there is nothing at all: such a
-    /// window gets no marker.
+    /// that may go with it, from [`Engine::late_rows`]. `None` where there is nothing at all, and such
+    /// a window gets no marker, or nothing that is not sealed.
     pub async fn encode_window(
         &self,
         group: Group,
@@ -280,7 +287,8 @@ impl Engine {
             whole = is_kept.then_some(fresh);
             slice += 1;
         }
-        if !any && late.is_empty() {
+        // Nothing at all, or nothing that is not sealed already.
+        if late.is_empty() && (!any || !is_first && count == 0) {
             return Ok(None);
         }
         let sealed = Sealed {

@@ -1,6 +1,7 @@
 //! How several processes share the sealing of one store: shards of the groups, each with one sealer
 //! at a time, and turns that put what they count in order. Knows no lease's form.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Engine;
@@ -9,6 +10,52 @@ use crate::store::StoreError;
 use crate::store::rows::{SealMark, Shard};
 
 impl Engine {
+    /// Takes notice of how long the oldest window that is not sealed has been due.
+    pub fn note_lag(&self, lag_ms: i64) {
+        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+    }
+
+    /// Refuses where heads expire and sealing is so far behind that some may expire unsealed.
+    pub(super) fn refuse_unsealed(&self) -> Result<(), String> {
+        let Some(ttl) = self.store.head_ttl() else { return Ok(()) };
+        let lag = Duration::from_millis(self.lag_ms.load(Ordering::Relaxed).unsigned_abs());
+        if lag < ttl / 2 {
+            return Ok(());
+        }
+        Err(format!(
+            "sealing is {} h behind, and samples that are not sealed expire {} h after their \
+             arrival; no more are taken until it has caught up: see why windows cannot be sealed in \
+             the adapters' logs",
+            lag.as_secs() / 3600,
+            ttl.as_secs() / 3600
+        ))
+    }
+
+    /// Where heads expire: the oldest window of a shard that is to be looked at once more by now.
+    pub async fn first_unchecked_of(&self, shard: Shard) -> Result<Option<Window>, StoreError> {
+        let Some(ttl) = self.store.head_ttl() else { return Ok(None) };
+        let Some(sealed) = self.store.seal_mark(SealMark::Sealed(shard)).await? else {
+            return Ok(None);
+        };
+        let mark = SealMark::Checked(shard);
+        let checked = if let Some(checked) = self.store.seal_mark(mark).await? {
+            checked
+        } else {
+            // What was sealed before is not known to be short of anything.
+            self.store.set_seal_mark(mark, sealed).await?;
+            sealed
+        };
+        let window = self.layouts.window(checked);
+        let half_ms = i64::try_from(ttl.as_millis() / 2).unwrap_or(i64::MAX);
+        let is_due = self.due_ms(window).saturating_add(half_ms) < self.clock.now_ms();
+        Ok((is_due && window.first < sealed).then_some(window))
+    }
+
+    /// Remembers that every window of a shard up to this one was looked at once more.
+    pub async fn finish_checking(&self, shard: Shard, window: Window) -> Result<(), StoreError> {
+        self.store.set_seal_mark(SealMark::Checked(shard), Hour(window.last().0 + 1)).await
+    }
+
     /// All shards.
     pub fn shards(&self) -> impl Iterator<Item = Shard> + use<> {
         (0..self.store.shards()).map(Shard)

@@ -10,7 +10,7 @@ use super::track::host_of;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::row_key::HOST_LABELS;
 use crate::model::sample::Sample;
-use crate::model::time::Hour;
+use crate::model::time::{Hour, Week};
 
 /// Uuids by hour.
 type Seen = BTreeMap<Hour, BTreeSet<String>>;
@@ -65,19 +65,48 @@ fn metrics_of(source: Source) -> Vec<&'static str> {
     metrics
 }
 
-/// The guest with a uuid that a worker's name stands for, by the labels of everything that goes by
-/// its domain: the only one that an exporter ever saw by that name. None where exporters that know
-/// no uuid use the name as well, because what they counted is the same that the others did.
-pub fn sole(name: &Guest, of_domain: &[Labels]) -> Option<Guest> {
-    let Guest::Name { host, .. } = name else { return None };
-    let mut by_name = of_domain.iter().filter(|labels| Guest::of(labels).as_ref() == Some(name));
-    if !by_name.all(is_of_worker) {
-        return None;
+/// Whose the hours are that stand under a worker's name because no exporter saw its guest in them:
+/// week by week, the guest's whom exporters saw by that name in the week, else in the last week
+/// before in which they saw any, else in the first one after. So a guest that comes later by the same
+/// name takes nothing away from weeks before it.
+#[derive(Clone, Debug)]
+pub struct Owners {
+    seen: BTreeMap<Week, BTreeSet<String>>,
+    /// Weeks in which exporters that know no uuid use the name as well: what they counted is the
+    /// same that the others did.
+    shared: BTreeSet<Week>,
+}
+
+impl Owners {
+    /// By all that goes by the domain of a worker's name, with the weeks in which it does.
+    pub fn new(name: &Guest, of_domain: &[(Labels, BTreeSet<Week>)]) -> Owners {
+        let mut owners = Owners { seen: BTreeMap::new(), shared: BTreeSet::new() };
+        let host = match name {
+            Guest::Name { host, .. } => host.as_str(),
+            Guest::Uuid(_) => return owners,
+        };
+        for (labels, weeks) in of_domain {
+            if Guest::of(labels).as_ref() == Some(name) && !is_of_worker(labels) {
+                owners.shared.extend(weeks);
+            }
+            let is_here = host.is_empty() || host_of(labels) == host;
+            if let Some(uuid) = sighted(labels).filter(|_| is_here) {
+                for week in weeks {
+                    owners.seen.entry(*week).or_default().insert(uuid.clone());
+                }
+            }
+        }
+        owners
     }
-    let here = |labels: &&Labels| host.is_empty() || host_of(labels) == host;
-    let uuids: BTreeSet<String> = of_domain.iter().filter(here).filter_map(sighted).collect();
-    let mut uuids = uuids.into_iter();
-    uuids.next().filter(|_| uuids.next().is_none()).map(Guest::Uuid)
+
+    /// The guest with a uuid to whom a week belongs; `None` where nobody can say, or nobody was seen.
+    pub fn of(&self, week: Week) -> Option<Guest> {
+        let before = self.seen.range(..=week).next_back();
+        let (_, uuids) = before.or_else(|| self.seen.range(week..).next())?;
+        let mut uuids = uuids.iter();
+        let sole = uuids.next().filter(|_| uuids.next().is_none() && !self.shared.contains(&week));
+        sole.map(|uuid| Guest::Uuid(uuid.clone()))
+    }
 }
 
 /// Of samples that say something, one an hour.
@@ -251,6 +280,36 @@ mod tests {
         check(&regions, "", &uuid("v"), "--  ");
         check(&regions, "", &named(""), "+-++");
         check(&regions, "a", &uuid("u"), "-+++");
+    }
+
+    #[test]
+    fn a_week_is_the_guests_who_was_seen_last() {
+        let week = |week: i32| BTreeSet::from([Week(week)]);
+        let metric = (METRIC_NAME, START_TIME);
+        let of = |uuid: &str, host: &str| {
+            labels(&[metric, ("domain", "d"), ("uuid", uuid), ("host", host)])
+        };
+        let nameless = labels(&[metric, ("domain", "d"), ("host", "a")]);
+        let of_domain = [
+            (worker("a").labels, (0..9).map(Week).collect()),
+            (of("u", "a"), week(2)),
+            (of("u", "a"), week(3)),
+            (of("v", "a"), week(5)),
+            (of("u", "a"), week(7)),
+            (of("v", "a"), week(7)),
+            (of("w", "b"), week(1)),
+            (nameless, week(6)),
+        ];
+        let name = |host: &str| Guest::Name { domain: "d".to_owned(), host: host.to_owned() };
+        let shown = |host: &str| {
+            let owners = Owners::new(&name(host), &of_domain);
+            let of = |week| owners.of(Week(week)).map_or("-".to_owned(), |of| of.to_string());
+            (0..9).map(of).collect::<String>()
+        };
+        assert_eq!(shown("a"), "uuuuuv---");
+        assert_eq!(shown("b"), "wwwwwwwww");
+        assert_eq!(shown("c"), "---------");
+        assert_eq!(shown(""), "wwuuuvv--");
     }
 
     #[test]

@@ -2,18 +2,15 @@
 //! guest's, and whose rows a sample can change because they share a name. `ledger/owner.rs` judges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
 
-use super::{Meter, any_of, labels_of, matchers, metrics_of};
+use super::{Meter, any_of, matchers, metrics_of};
 use crate::engine::Place;
 use crate::ledger::guest::Guest;
 use crate::ledger::owner::{self, Sightings, is_of_worker, sighted};
 use crate::ledger::{Family, Series};
-use crate::limits;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
-use crate::model::time::{Hour, TimeRange, Week};
+use crate::model::time::{Hour, TimeRange};
 use crate::query::QueryError;
 
 /// The domain and host that an exporter knows a guest by.
@@ -33,36 +30,6 @@ pub(super) fn names_in(guest: &Guest, series: &[Series]) -> BTreeSet<Name> {
         |one: &Series| (one.labels.get("domain").to_owned(), owner::host(&one.labels).to_owned());
     let names = series.iter().filter(says).map(name);
     names.filter(|(domain, _)| !domain.is_empty()).collect()
-}
-
-/// What is known of some weeks: those with series of workers, and those that had none when they were
-/// looked at.
-#[derive(Debug, Default)]
-pub(super) struct WorkerWeeks {
-    with: BTreeSet<Week>,
-    without: BTreeMap<Week, Look>,
-}
-
-/// When the index was looked at.
-#[derive(Clone, Copy, Debug)]
-enum Look {
-    /// At this generation, where nobody else writes.
-    Generation(u64),
-    /// At this time, where others do.
-    At(Instant),
-}
-
-impl Look {
-    /// Whether it is worth as much as a look at `now`.
-    fn holds(self, now: Look) -> bool {
-        match (self, now) {
-            (Look::Generation(then), Look::Generation(now)) => then == now,
-            (Look::At(then), Look::At(now)) => {
-                now.duration_since(then) < limits::WORKERS_UNSEEN_TIME
-            }
-            (Look::Generation(_), Look::At(_)) | (Look::At(_), Look::Generation(_)) => false,
-        }
-    }
 }
 
 impl Meter {
@@ -151,35 +118,6 @@ impl Meter {
         Ok(sightings)
     }
 
-    /// Whether workers have any series in the weeks of a range: where they have none, as in most
-    /// clouds of today, nothing of all this is looked up.
-    async fn has_workers(&self, range: TimeRange) -> Result<bool, QueryError> {
-        let generation = self.engine.index_generation();
-        let now = generation.map_or_else(|| Look::At(Instant::now()), Look::Generation);
-        let unknown: Vec<Week> = {
-            let mut known = self.worker_weeks();
-            if range.weeks().any(|week| known.with.contains(&week)) {
-                return Ok(true);
-            }
-            known.without.retain(|_, look| look.holds(now));
-            range.weeks().filter(|week| !known.without.contains_key(week)).collect()
-        };
-        if unknown.is_empty() {
-            return Ok(false);
-        }
-        let with = self.engine.weeks_with(unknown.clone(), &owner::worker_metrics()).await?;
-        let mut known = self.worker_weeks();
-        known.with.extend(&with);
-        let without = unknown.into_iter().filter(|week| !with.contains(week));
-        known.without.extend(without.map(|week| (week, now)));
-        Ok(!with.is_empty())
-    }
-
-    // Held for single steps, none of which can panic half way.
-    fn worker_weeks(&self) -> MutexGuard<'_, WorkerWeeks> {
-        self.worker_weeks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Everybody else whose rows can change by what is stored of a guest in some hours, or the
     /// other way round: those who share its name, where workers use that name.
     pub(crate) async fn relatives(
@@ -205,57 +143,10 @@ impl Meter {
         }
         Ok(relatives)
     }
-
-    /// The domains that a guest's exporters, or its name, say.
-    async fn domains(
-        &self,
-        guest: &Guest,
-        range: TimeRange,
-    ) -> Result<BTreeSet<String>, QueryError> {
-        if let Guest::Name { domain, .. } = guest {
-            return Ok(BTreeSet::from([domain.clone()]));
-        }
-        let mut domains = BTreeSet::new();
-        for (label, value) in labels_of(guest) {
-            let matchers = matchers(&owner::exporter_metrics(), label, value)?;
-            let labels = self.engine.placed(range, &matchers).await?;
-            let own = labels.iter().filter(|(labels, _)| Guest::of(labels).as_ref() == Some(guest));
-            domains.extend(own.map(|(labels, _)| labels.get("domain").to_owned()));
-        }
-        domains.remove("");
-        Ok(domains)
-    }
-
-    /// Other names under which a guest's hours may be stored: those that workers gave it, where no
-    /// other guest ever went by them. They hold the hours in which no exporter saw it.
-    pub async fn names(&self, guest: &Guest, range: TimeRange) -> Result<Vec<Guest>, QueryError> {
-        let mut names = BTreeSet::new();
-        if matches!(guest, Guest::Name { .. }) || !self.has_workers(range).await? {
-            return Ok(Vec::new());
-        }
-        for domain in self.domains(guest, range).await? {
-            let labels = self.engine.series(range, &of_domain(&domain)?).await?;
-            let of_workers = labels.iter().filter(|labels| is_of_worker(labels));
-            let candidates: BTreeSet<Guest> = of_workers.filter_map(Guest::of).collect();
-            let own = |name: &Guest| owner::sole(name, &labels).as_ref() == Some(guest);
-            names.extend(candidates.into_iter().filter(own));
-        }
-        Ok(names.into_iter().collect())
-    }
-
-    /// The guest with a uuid whom a worker's name has always meant; else the guest itself.
-    pub async fn known_as(&self, guest: Guest, range: TimeRange) -> Result<Guest, QueryError> {
-        let Guest::Name { domain, .. } = &guest else { return Ok(guest) };
-        if !self.has_workers(range).await? {
-            return Ok(guest);
-        }
-        let labels = self.engine.series(range, &of_domain(domain)?).await?;
-        Ok(owner::sole(&guest, &labels).unwrap_or(guest))
-    }
 }
 
 /// All billed series of a domain.
-fn of_domain(domain: &str) -> Result<[Matcher; 2], QueryError> {
+pub(super) fn of_domain(domain: &str) -> Result<[Matcher; 2], QueryError> {
     let mut metrics = metrics_of(&Family::ALL);
     metrics.extend(owner::exporter_metrics());
     metrics.sort_unstable();

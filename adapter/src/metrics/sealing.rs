@@ -17,7 +17,7 @@ pub struct SealingMetrics {
     failures: Counter,
     late_rows: Counter,
     leases_lost: Counter,
-    shards: Gauge,
+    shards: Known,
     late_windows: Gauge,
     lag: Gauge,
     unsealed_from: Known,
@@ -36,8 +36,8 @@ impl SealingMetrics {
         let late_windows = Gauge::default();
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
         registry.register("late_windows", help, late_windows.clone());
-        let shards = Gauge::default();
-        let help = "Shards of a cluster that this adapter seals, at the last look; 0 where the store is its own";
+        let shards = Known::default();
+        let help = "Shards of a cluster that this adapter seals, at the last look; absent where the store is its own";
         registry.register("seal_shards", help, shards.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();

@@ -91,7 +91,9 @@ impl Shares {
         let asked = Instant::now();
         let was_ours = self.holds(shard);
         if self.engine.hold(shard, &self.sealer).await? {
-            self.locked().insert(shard, asked + time);
+            // A cluster counts in whole seconds, and so may end it by one too early.
+            let ours = time.saturating_sub(Duration::from_secs(1));
+            self.locked().insert(shard, asked + ours);
         } else {
             self.locked().remove(&shard);
             if was_ours {

@@ -43,7 +43,7 @@ impl Background {
         let (engine, metrics) = (Arc::clone(&self.engine), self.metrics.clone());
         let sealer = Sealer::new(engine, self.clock.clone(), metrics, late_pause);
         self.tasks.spawn(async move {
-            sealer.run().await;
+            Box::pin(sealer.run()).await;
             "sealing"
         });
         let (engine, metrics) = (Arc::clone(&self.engine), self.metrics.clone());

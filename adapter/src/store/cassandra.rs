@@ -7,6 +7,7 @@ mod attempt;
 mod cluster;
 mod leases;
 mod minutes;
+mod nodes;
 mod read;
 mod schema;
 mod seal;
@@ -14,6 +15,7 @@ mod sealed;
 mod stage;
 mod statements;
 mod transaction;
+mod watch;
 mod write;
 
 #[cfg(test)]
@@ -28,9 +30,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use scylla::client::session::Session;
 use serve::clock::Clock;
+use serve::tls_client::TlsClient;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::observed::ClusterMetrics;
 use super::rows::{HeadKey, Kept, LayoutRow, Placed, PostingsKey, Rows, Wanted};
 use super::{OpenError, StoreError};
 use crate::limits;
@@ -63,8 +67,33 @@ pub struct CassandraSettings {
     pub retention: Duration,
     /// How long rows of the ledger are kept, reckoned from their own time.
     pub ledger_retention: Duration,
+    /// How long rows of the head are kept after their arrival.
+    pub head_ttl: Duration,
     /// How long a shard is a sealer's unless it says again that it is there; whole seconds.
     pub lease: Duration,
+    /// TLS, where the cluster asks for it.
+    pub tls: Option<TlsClient>,
+    /// Whose answers a write and a read wait for.
+    pub consistency: Agreement,
+    /// How long one attempt of a statement may take.
+    pub attempt: Duration,
+    /// How long connecting at the start may take.
+    pub connect: Duration,
+    /// Where it counts.
+    pub metrics: ClusterMetrics,
+}
+
+/// Whose answers a write and a read wait for. With each of them a read sees every acknowledged write,
+/// on which bills rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agreement {
+    /// Most replicas of the datacenter: LOCAL_QUORUM.
+    #[default]
+    LocalQuorum,
+    /// Most replicas of all datacenters: QUORUM.
+    Quorum,
+    /// All replicas: ALL for writes and reads.
+    All,
 }
 
 impl CassandraSettings {
@@ -81,7 +110,13 @@ impl CassandraSettings {
             index_shards: 16,
             retention,
             ledger_retention: retention,
+            head_ttl: limits::CASSANDRA_HEAD_TTL,
             lease: limits::SEAL_LEASE,
+            tls: None,
+            consistency: Agreement::default(),
+            attempt: limits::CASSANDRA_ATTEMPT,
+            connect: limits::CASSANDRA_CONNECT,
+            metrics: ClusterMetrics::default(),
         }
     }
 }
@@ -98,6 +133,7 @@ struct Shared {
     clock: Clock,
     retention_ms: i64,
     ledger_ms: i64,
+    head_ms: i64,
     index_shards: u16,
     /// As in the settings.
     datacenter: Option<String>,
@@ -113,6 +149,9 @@ struct Shared {
     lease: Duration,
     /// The last turn that we drew.
     turn: Mutex<Option<i64>>,
+    /// What is wrong with the clocks, as of the last look.
+    clock_trouble: Mutex<Option<String>>,
+    metrics: ClusterMetrics,
 }
 
 /// The one partition of small tables.
@@ -131,13 +170,16 @@ impl Cassandra {
         }
         let session = cluster::open(&settings).await?;
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
-        let statements = Statements::prepare(&session, &keyspace).await.map_err(OpenError)?;
+        let statements = Statements::prepare(&session, &keyspace, settings.consistency)
+            .await
+            .map_err(OpenError)?;
         let shared = Shared {
             session,
             statements,
             clock,
             retention_ms,
             ledger_ms,
+            head_ms: i64::try_from(settings.head_ttl.as_millis()).unwrap_or(i64::MAX),
             index_shards: settings.index_shards,
             datacenter: settings.datacenter,
             writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),
@@ -146,8 +188,14 @@ impl Cassandra {
             failed: Mutex::new(None),
             lease: settings.lease,
             turn: Mutex::new(None),
+            clock_trouble: Mutex::new(None),
+            metrics: settings.metrics,
         };
-        Ok(Cassandra { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        watch::look(&shared).await;
+        // Ends with the store.
+        drop(tokio::spawn(watch::regularly(Arc::downgrade(&shared))));
+        Ok(Cassandra { shared })
     }
 
     /// See [`super::Store::append`]. Rows whose time is over already are not written.
@@ -357,14 +405,18 @@ impl Cassandra {
         Ok(0)
     }
 
-    /// See [`super::Store::ready`]: whether any usable node is connected and the last write, if
-    /// it was lately, succeeded.
+    /// See [`super::Store::ready`]: whether any usable node is connected, the clocks agree, and the
+    /// last write, if it was lately, succeeded.
     pub fn ready(&self) -> Result<(), String> {
         if self.shared.writes.is_closed() {
             return Err("the store is closed".to_owned());
         }
         if !cluster::is_connected(&self.shared.session, self.shared.datacenter.as_deref()) {
             return Err("no Cassandra node is connected".to_owned());
+        }
+        let trouble = self.shared.clock_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = &*trouble {
+            return Err(trouble.clone());
         }
         match &*self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((at, error)) if at.elapsed() < limits::CASSANDRA_UNREADY => Err(error.clone()),

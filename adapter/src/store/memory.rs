@@ -47,6 +47,7 @@ struct Tables {
     // By family, guest and hour.
     ledger: BTreeMap<(String, String, Hour), LedgerRow>,
     sealed_until: Option<Hour>,
+    checked_until: Option<Hour>,
     sealing_until: Option<Hour>,
 }
 
@@ -54,6 +55,7 @@ impl Tables {
     fn seal_mark(&mut self, mark: SealMark) -> &mut Option<Hour> {
         match mark {
             SealMark::Sealed(_) => &mut self.sealed_until,
+            SealMark::Checked(_) => &mut self.checked_until,
             SealMark::Begun => &mut self.sealing_until,
         }
     }

@@ -133,6 +133,8 @@ pub struct Shard(pub u16);
 pub enum SealMark {
     /// Those of the shard are sealed, but for what came late to them.
     Sealed(Shard),
+    /// Those of the shard were looked at once more, before their heads expire.
+    Checked(Shard),
     /// Some may be sealed: what comes to them is late, also after a restart with another clock.
     Begun,
 }

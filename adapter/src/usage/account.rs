@@ -10,8 +10,9 @@ use super::{Minutes, Usage};
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
 use crate::limits;
+use crate::meter::Named;
 use crate::model::instant;
-use crate::model::time::Hour;
+use crate::model::time::{Hour, Week};
 use crate::query::QueryError;
 
 /// Whose rows are asked for.
@@ -30,7 +31,7 @@ pub struct Wanted {
 pub struct Account {
     usage: Arc<Usage>,
     /// The guest's names, itself first.
-    guests: Vec<Guest>,
+    names: Vec<Named>,
     minutes: Minutes,
     begin: Option<Begin>,
     /// What is left to read: a family and hours, both included.
@@ -56,14 +57,14 @@ impl Account {
             }),
             parts: VecDeque::new(),
             end: Some(End::default()),
-            guests: Vec::new(),
+            names: Vec::new(),
         };
         if let (Some(guest), Some(hours)) = (&guest, hours) {
-            account.guests = usage.names(guest).await?;
+            account.names = usage.names(guest).await?;
             // Before the rows: an hour that is sealed meanwhile is then said twice and never missed.
             let mut end = End::default();
-            for guest in &account.guests {
-                let missing = usage.meter.missing(guest, hours).await?;
+            for Named { name, .. } in &account.names {
+                let missing = usage.meter.missing(name, hours).await?;
                 end.missing.extend(missing.into_iter().map(|(why, hours)| Missing {
                     from: instant::format(hours.0.start_ms()),
                     to: instant::format(hours.1.end_ms() + 1),
@@ -93,9 +94,11 @@ impl Account {
         }
         if let Some((family, hours)) = self.parts.pop_front() {
             let _slot = self.usage.slots.acquire().await?;
-            let mut parts = Vec::with_capacity(self.guests.len());
-            for guest in &self.guests {
-                parts.push(self.usage.meter.stored(guest, family, hours).await?);
+            let mut parts = Vec::with_capacity(self.names.len());
+            for named in &self.names {
+                let mut rows = self.usage.meter.stored(&named.name, family, hours).await?;
+                rows.retain(|row| named.holds(Week::of(row.minute_ms)));
+                parts.push(rows);
             }
             let mut rows = merged(family, parts);
             rows.retain(|row| self.minutes.hold(row.minute_ms));

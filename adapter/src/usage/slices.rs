@@ -8,8 +8,8 @@ use crate::ledger::guest::Guest;
 use crate::ledger::{Family, Row};
 use crate::legacy::Devices;
 use crate::limits;
-use crate::meter::{Counted, Meter, Run, Standing};
-use crate::model::time::{Hour, TimeRange};
+use crate::meter::{Counted, Meter, Named, Run, Standing};
+use crate::model::time::{Hour, TimeRange, Week};
 use crate::query::QueryError;
 
 /// Whose rows are asked for.
@@ -37,7 +37,7 @@ pub struct Slices {
 /// The rows that are stored and counted under one name.
 #[derive(Debug)]
 struct Strand {
-    guest: Guest,
+    named: Named,
     family: Family,
     /// The hours that are left to plan, both included.
     hours: Option<(Hour, Hour)>,
@@ -63,6 +63,10 @@ impl Slices {
     /// it works: a client that takes its answer slowly keeps nobody else waiting.
     pub async fn next(&mut self) -> Result<Option<Vec<Row>>, QueryError> {
         let usage = Arc::clone(&self.usage);
+        let is_ended = |strand: &Strand| strand.until == ENDED;
+        if self.strands.as_ref().is_some_and(|strands| strands.iter().all(is_ended)) {
+            return Ok(None);
+        }
         let _slot = usage.slots.acquire().await?;
         let Some(mut rows) = self.rows(&usage).await? else { return Ok(None) };
         let Asked { devices, minutes, .. } = &self.asked;
@@ -89,9 +93,9 @@ async fn strands(usage: &Usage, asked: &Asked) -> Result<Vec<Strand>, QueryError
     let range = asked.minutes.samples().and_then(|range| usage.engine.billed_range(range));
     let Some(TimeRange { start_ms, end_ms }) = range else { return Ok(Vec::new()) };
     let hours = (Hour::of(start_ms), Hour::of(end_ms));
-    let guests = usage.names(&asked.guest).await?.into_iter();
-    let strand = |guest| Strand {
-        guest,
+    let names = usage.names(&asked.guest).await?.into_iter();
+    let strand = |named| Strand {
+        named,
         family: asked.family,
         hours: Some(hours),
         runs: Vec::new(),
@@ -99,7 +103,7 @@ async fn strands(usage: &Usage, asked: &Asked) -> Result<Vec<Strand>, QueryError
         ready: Vec::new(),
         until: Hour(hours.0.0 - 1),
     };
-    Ok(guests.map(strand).collect())
+    Ok(names.map(strand).collect())
 }
 
 impl Strand {
@@ -108,21 +112,23 @@ impl Strand {
         loop {
             if let Some(counted) = &mut self.counted {
                 if let Some(hours) = counted.next().await? {
-                    self.ready.extend(hours.into_iter().flat_map(|hour| hour.rows));
                     self.until = counted.until();
+                    self.keep(hours.into_iter().flat_map(|hour| hour.rows));
                     return Ok(());
                 }
                 self.counted = None;
             }
             match self.runs.pop() {
                 Some(Run { standing: Standing::Stored, hours }) => {
-                    self.ready.extend(meter.stored(&self.guest, self.family, hours).await?);
+                    let rows = meter.stored(&self.named.name, self.family, hours).await?;
+                    self.keep(rows.into_iter());
                     self.until = hours.1;
                     return Ok(());
                 }
                 Some(Run { standing: Standing::Counted, hours }) => {
                     let families = vec![self.family];
-                    self.counted = Some(Counted::new(meter, self.guest.clone(), families, hours));
+                    self.counted =
+                        Some(Counted::new(meter, self.named.name.clone(), families, hours));
                 }
                 None => {
                     let Some((first, last)) = self.hours.take() else {
@@ -131,12 +137,18 @@ impl Strand {
                     };
                     // Planned in parts: what is sealed while a long answer is taken stands then.
                     let end = Hour(last.0.min(first.0 + limits::REPORT_PLAN_HOURS - 1));
-                    self.runs = meter.runs(&self.guest, (first, end)).await?;
+                    self.runs = meter.runs(&self.named.name, (first, end)).await?;
                     self.runs.reverse();
                     self.hours = (end < last).then_some((Hour(end.0 + 1), last));
                 }
             }
         }
+    }
+
+    /// What is the guest's of rows under this name.
+    fn keep(&mut self, rows: impl Iterator<Item = Row>) {
+        let named = &self.named;
+        self.ready.extend(rows.filter(|row| named.holds(Week::of(row.minute_ms))));
     }
 
     /// Its rows up to an hour.

@@ -9,7 +9,7 @@ use crate::engine::tests::{NOW_MS, engine, sample, write};
 use crate::ledger::Family;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::sample::Sample;
-use crate::model::time::{DAY_MS, HOUR_MS, Week};
+use crate::model::time::{DAY_MS, HOUR_MS, WEEK_MS, Week};
 use crate::report::{Amount, Statistic};
 
 type Sent = (Labels, Vec<Sample>);
@@ -128,6 +128,58 @@ async fn everybody_who_is_listed_is_billed_once() {
     }
     let all = usage.guests(Family::NicIncoming, Minutes::ALL).await.unwrap();
     assert_eq!(all.len(), 1, "{all:?}");
+}
+
+/// The weeks in which only a worker reported go to who was seen last by that name, or first after.
+#[tokio::test]
+async fn a_workers_weeks_go_to_who_was_seen_last() {
+    let week = |number: i64| NOW_MS - (9 - number) * WEEK_MS;
+    let worker = [
+        (METRIC_NAME, "kanyun_nic_incoming_bytes_total"),
+        ("domain", "i-1"),
+        ("host", "a"),
+        ("job", "kanyun-worker"),
+        ("target_device", "tap1"),
+    ];
+    let seen = |uuid: &'static str| {
+        [("uuid", uuid), ("domain", "i-1"), ("instance", "a:9177"), ("job", "libvirt")]
+    };
+    // A byte in each week, by the worker; u is seen in the second, v in the sixth.
+    let bytes = |number: i64| -> Sent {
+        // More than seven days from one to the next: nothing counts from week to week.
+        let at = week(number) + number * 180_000;
+        (Labels::new(worker), vec![sample(at, 10.0), sample(at + 60_000, 11.0)])
+    };
+    let mut sent: Vec<Sent> = (0..9).map(bytes).collect();
+    let of_exporter = |uuid, number: i64, bytes: f64| {
+        let at = week(number) + 2 * HOUR_MS;
+        received(&seen(uuid), &[(at, 0.0), (at + 60_000, bytes)])
+    };
+    sent.extend([of_exporter("u", 1, 100.0), of_exporter("v", 5, 1000.0)]);
+    let usage = usage(&sent).await;
+    let all = (week(0) - WEEK_MS, NOW_MS + DAY_MS);
+    for (name, billed) in [("u", 105), ("v", 1004)] {
+        assert_eq!(sum(&usage, name, all).await.unwrap(), billed, "{name}");
+        let weeks = (0..9).map(|number| (week(number) - HOUR_MS, week(number) + DAY_MS));
+        let mut parts = 0;
+        for range in weeks {
+            parts += sum(&usage, name, range).await.unwrap_or(0);
+        }
+        assert_eq!(parts, billed, "{name} in parts");
+    }
+    let listed = async |range: (i64, i64)| {
+        let minutes = Minutes { from_ms: range.0, to_ms: range.1 };
+        let guests = usage.guests(Family::NicIncoming, minutes).await.unwrap();
+        guests.iter().map(Guest::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(all).await, ["u", "v"]);
+    assert_eq!(listed((week(0) - HOUR_MS, week(0) + DAY_MS)).await, ["u"]);
+    assert_eq!(listed((week(3) - HOUR_MS, week(3) + DAY_MS)).await, ["u"]);
+    assert_eq!(listed((week(8) - HOUR_MS, week(8) + DAY_MS)).await, ["v"]);
+    // By the worker's name, it is who had it then.
+    let range = (week(3) - HOUR_MS, week(3) + DAY_MS);
+    assert_eq!(sum(&usage, "i-1@a", range).await.unwrap(), 1);
+    assert!(sum(&usage, "i-1@a", all).await.is_err());
 }
 
 /// A guest whose name was given away within the minutes at a border is not in the range.

@@ -6,13 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Minutes, Usage};
 use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
 use crate::ledger::{Family, TOTAL};
-use crate::meter::{any_of, labels_of, matchers, metrics_of};
+use crate::meter::{Named, any_of, labels_of, matchers, metrics_of};
 use crate::model::labels::Labels;
 use crate::model::time::{DAY_MS, Hour, TimeRange};
 use crate::query::QueryError;
-
-/// All times.
-const ALWAYS: TimeRange = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
 
 impl Usage {
     /// The guest that a name means among those with samples of these families in a range; an error
@@ -43,10 +40,7 @@ impl Usage {
             Resolution::One(guest) => BTreeSet::from([guest]),
             Resolution::Several(guests) => guests.into_iter().collect(),
         };
-        let mut known: BTreeSet<Guest> = BTreeSet::new();
-        for guest in guests {
-            known.insert(self.known_as(guest).await?);
-        }
+        let mut known = self.meant(guests, range).await?;
         if known.len() > 1 {
             let names: Vec<String> = known.iter().map(Guest::to_string).collect();
             return Err(QueryError::Client(format!(
@@ -63,22 +57,27 @@ impl Usage {
         }
     }
 
-    /// The names under which a guest's hours may be found, itself first. Of all times, whatever is
-    /// asked for: parts of a range add up to the whole.
-    pub(super) async fn names(&self, guest: &Guest) -> Result<Vec<Guest>, QueryError> {
-        let mut names = vec![guest.clone()];
-        if let Some(kept) = self.engine.stored_range(ALWAYS) {
-            names.extend(self.meter.names(guest, kept).await?);
-        }
-        Ok(names)
+    /// The names under which a guest's rows are stored, itself first.
+    pub(super) async fn names(&self, guest: &Guest) -> Result<Vec<Named>, QueryError> {
+        self.meter.names(guest, self.kept()).await
     }
 
-    /// The guest with a uuid whom a worker's name means; else the guest itself.
-    async fn known_as(&self, guest: Guest) -> Result<Guest, QueryError> {
-        match self.engine.stored_range(ALWAYS) {
-            Some(kept) => self.meter.known_as(guest, kept).await,
-            None => Ok(guest),
-        }
+    /// Who is meant by some guests in a range, as workers' names mean guests with a uuid.
+    async fn meant(
+        &self,
+        guests: BTreeSet<Guest>,
+        range: TimeRange,
+    ) -> Result<BTreeSet<Guest>, QueryError> {
+        let kept = self.kept();
+        let range = self.engine.billed_range(range).unwrap_or(kept);
+        self.meter.meant(guests, (range, kept)).await
+    }
+
+    /// All that is kept of samples.
+    fn kept(&self) -> TimeRange {
+        let always = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
+        // There is always a day that may hold some.
+        self.engine.stored_range(always).unwrap_or(TimeRange { start_ms: 0, end_ms: 0 })
     }
 
     /// Whether a guest that no exporter saw in a range has samples there by another name.
@@ -88,9 +87,14 @@ impl Usage {
         metrics: &[&str],
         range: TimeRange,
     ) -> Result<bool, QueryError> {
-        for name in self.names(&Guest::Uuid(uuid.to_owned())).await?.iter().skip(1) {
-            if self.has_samples(name, metrics, range).await? {
-                return Ok(true);
+        let Some(range) = range.within(self.kept()) else { return Ok(false) };
+        for named in self.names(&Guest::Uuid(uuid.to_owned())).await?.iter().skip(1) {
+            for week in range.weeks().filter(|week| named.holds(*week)) {
+                let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
+                let Some(part) = range.within(of_week) else { continue };
+                if self.has_samples(&named.name, metrics, part).await? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -168,10 +172,10 @@ impl Usage {
         let _slot = self.slots.acquire().await?;
         let metrics = metrics_of(&Family::ALL);
         let mut devices: BTreeMap<Family, BTreeSet<String>> = BTreeMap::new();
-        for guest in self.names(&guest).await? {
-            for (label, value) in labels_of(&guest) {
+        for Named { name, .. } in self.names(&guest).await? {
+            for (label, value) in labels_of(&name) {
                 let series = self.engine.series(range, &matchers(&metrics, label, value)?).await?;
-                let own = series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&guest));
+                let own = series.iter().filter(|labels| Guest::of(labels).as_ref() == Some(&name));
                 for labels in own {
                     for family in Family::ALL.into_iter().filter(|family| family.is_fed_by(labels))
                     {
@@ -208,9 +212,16 @@ impl Usage {
         let mut listed = BTreeSet::new();
         if let Some(hours) = self.before_samples(range) {
             let names = self.engine.ledger_guests(family.name(), hours).await?;
-            listed.extend(names.iter().map(|name| Guest::named(name)));
+            let names = names.iter().map(|name| Guest::named(name)).collect();
+            let older = TimeRange { start_ms: hours.0.start_ms(), end_ms: hours.1.end_ms() };
+            let _slot = self.slots.acquire().await?;
+            listed = self.meant(names, older).await?;
         }
-        for guest in guests {
+        let meant = {
+            let _slot = self.slots.acquire().await?;
+            self.meant(guests, range).await?
+        };
+        for guest in meant {
             let Guest::Name { domain, .. } = &guest else {
                 listed.insert(guest);
                 continue;
@@ -220,18 +231,15 @@ impl Usage {
             let others = by_domain.get(domain.as_str()).map(Vec::as_slice).unwrap_or_default();
             let contested =
                 others.iter().any(|labels| matches!(Guest::of(labels), Some(Guest::Uuid(_))));
-            let known = self.known_as(guest.clone()).await?;
-            if known != guest {
-                listed.insert(known);
-            } else if !contested {
+            if !contested {
                 listed.insert(guest);
-            } else {
-                match self.guest(&name, &[family], minutes).await {
-                    Ok(meant) => listed.extend(meant.filter(|meant| *meant == guest)),
-                    // The name means several, and nobody can be asked for by it.
-                    Err(QueryError::Client(_)) => {}
-                    Err(error) => return Err(error),
-                }
+                continue;
+            }
+            match self.guest(&name, &[family], minutes).await {
+                Ok(meant) => listed.extend(meant.filter(|meant| *meant == guest)),
+                // The name means several, and nobody can be asked for by it.
+                Err(QueryError::Client(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(listed)

@@ -1,30 +1,32 @@
 //! Several adapters on one cluster: any mix of writes and reads, sealing that is shared, an adapter
 //! that dies and one that sleeps past its lease, and one that would arrange rows otherwise.
 
+mod copy;
+mod nodes;
+
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::adapter_process::{AdapterProcess, command, now_ms};
-use crate::cassandra_node::{self, Node};
+use crate::cassandra_node;
 use crate::load;
 use crate::power_loss::dice::Dice;
 
 /// A third of it is how often a lease is renewed: no less than a busy node takes to answer.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// The node of this process, and a keyspace of its own in it.
+/// Where a cluster answers, and a keyspace of a test's own in it.
 struct Cluster {
-    node: &'static Node,
+    nodes: String,
     keyspace: &'static str,
 }
 
 impl Cluster {
     fn new(keyspace: &'static str) -> Option<Cluster> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let node = runtime.block_on(cassandra_node::shared())?;
-        Some(Cluster { node, keyspace })
+        let node = wait_for(cassandra_node::shared())?;
+        Some(Cluster { nodes: node.address.clone(), keyspace })
     }
 
     fn command(&self) -> Command {
@@ -36,7 +38,7 @@ impl Cluster {
     fn plain_command(&self) -> Command {
         let mut command = command();
         command.args(["--store=cassandra", "--cassandra.create-schema"]);
-        command.arg(format!("--cassandra.nodes={}", self.node.address));
+        command.arg(format!("--cassandra.nodes={}", self.nodes));
         command.arg(format!("--cassandra.keyspace={}", self.keyspace));
         command.arg(format!("--seal.lease={}s", LEASE.as_secs()));
         command
@@ -45,6 +47,11 @@ impl Cluster {
     fn adapter(&self) -> AdapterProcess {
         AdapterProcess::start(&mut self.command())
     }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
 }
 
 fn metric(adapter: &AdapterProcess, name: &str) -> u64 {

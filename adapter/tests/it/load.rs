@@ -281,7 +281,7 @@ pub(crate) fn run_until_refused(
 
 /// Runs all senders until `goes_on`, which is told how many requests are acknowledged, says no;
 /// gives the answers that were no acknowledgements.
-fn run_while(
+pub(crate) fn run_while(
     senders: &mut [Sender],
     addresses: &[SocketAddr],
     goes_on: impl Fn(u64) -> bool + Sync,

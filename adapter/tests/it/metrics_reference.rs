@@ -10,6 +10,7 @@ use std::time::Duration;
 use adapter::metrics::{Metrics, Reason};
 use adapter::model::time::TimeRange;
 use adapter::store::inventory::{Inventory, Table};
+use adapter::store::observed::{ClusterMetrics, Driven, NodeState};
 use clap::Parser as _;
 use expect_test::expect_file;
 use prometheus_client::registry::Registry;
@@ -142,7 +143,19 @@ fn adapter_page() -> String {
         let whole = [table("journal", 0, None), table("other", 0, None)];
         let tables = tables.into_iter().chain(whole).collect();
         metrics.keeping().counted(&Inventory { tables, free_bytes: 1 });
+        metrics.sealing().shards(16);
+        of_a_cluster(metrics.cluster());
     })
+}
+
+fn of_a_cluster(cluster: &ClusterMetrics) {
+    let node = "127.0.0.1:9042".to_owned();
+    cluster.answered(node.clone(), Duration::from_millis(1));
+    cluster.failed(node.clone());
+    cluster.retried("writing samples");
+    cluster.gave_up("writing samples");
+    cluster.looked(&[NodeState { node, is_connected: true, clock: Some(0.0) }]);
+    cluster.driven(Driven { connections: 1, ..Driven::default() });
 }
 
 /// A match without a wildcard: whoever adds a reason has to add it here, and so to the page.

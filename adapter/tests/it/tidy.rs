@@ -95,6 +95,7 @@ fn each_library_stays_in_its_room() {
             &[
                 "adapter/src/model/",
                 "adapter/src/engine/",
+                "adapter/src/copy/",
                 "adapter/src/store/cassandra/",
                 "adapter/src/store/local/",
             ],
@@ -254,6 +255,19 @@ const ARROWS: &[(&str, &[&str])] = &[
             "crate::http",
         ],
     ),
+    (
+        "adapter/src/copy",
+        &[
+            "crate::wire",
+            "crate::service",
+            "crate::sealer",
+            "crate::usage",
+            "crate::http",
+            "crate::store::local",
+            "crate::store::cassandra",
+            "crate::store::memory",
+        ],
+    ),
     ("adapter/src/command", &["crate::wire", "crate::store", "crate::service", "crate::sealer"]),
     ("adapter/src/zeromq", &["crate::wire", "crate::store", "crate::read", "crate::http"]),
     (
@@ -286,6 +300,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         "exporter/src/recording",
         &["crate::libvirt", "crate::collect", "crate::families", "serve", "tokio"],
     ),
+    ("exporter/src/worker", &["crate::families", "crate::collect", "serve"]),
+    ("exporter/src/libvirt", &["crate::families", "crate::collect", "crate::worker", "tokio"]),
+    ("exporter/src/collect/merge", &["crate::libvirt", "crate::families", "serve", "tokio"]),
     ("exporter/src/tally", &["crate::libvirt", "crate::families", "serve", "tokio"]),
     ("exporter/src/stats", &["crate::libvirt", "crate::families", "serve", "tokio"]),
     ("exporter/src/traffic", &["crate::libvirt", "crate::collect", "crate::families", "serve"]),

@@ -1,6 +1,7 @@
-//! One real Cassandra node on free loopback ports for all tests of a process, started by the first
-//! that asks and stopped with the process. Included by `#[path]` where it is needed; knows no
-//! schema.
+//! Real Cassandra nodes on free loopback ports: one for all tests of a process, started by the first
+//! that asks and stopped with the process, and clusters and nodes with settings of their own.
+//! Included by `#[path]` where it is needed; knows no schema.
+#![allow(dead_code, reason = "each of those that include it uses a part")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -40,15 +41,37 @@ pub(crate) struct Node {
     keeper: Child,
 }
 
+/// What a node is to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// 127.0.0.1, or another for a further node of a cluster.
+    pub(crate) host: Ipv4Addr,
+    /// CQL, storage and JMX.
+    pub(crate) ports: [u16; 3],
+    /// Lines behind those of every node's cassandra.yaml.
+    pub(crate) yaml: String,
+    /// Where its data stay when it ends; without it they go.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+impl Plan {
+    /// A node by itself.
+    pub(crate) fn alone() -> Plan {
+        let (host, yaml) = (Ipv4Addr::LOCALHOST, String::new());
+        Plan { host, ports: free_ports(), yaml, folder: None }
+    }
+}
+
 /// The node of this process; `None`, after saying why, where none can run here. With
 /// `KANYUN_REQUIRE_ALL=1` that is a failure.
 pub(crate) async fn shared() -> Option<&'static Node> {
     static NODE: OnceCell<Option<Node>> = OnceCell::const_new();
-    NODE.get_or_init(Node::start).await.as_ref()
+    NODE.get_or_init(|| Node::start(Plan::alone())).await.as_ref()
 }
 
 impl Node {
-    async fn start() -> Option<Node> {
+    /// Starts a node and waits until it answers.
+    pub(crate) async fn start(plan: Plan) -> Option<Node> {
         let lib = match parts() {
             Ok(lib) => lib,
             Err(reason) => {
@@ -58,14 +81,19 @@ impl Node {
             }
         };
         let folder = tempfile::Builder::new().prefix("kanyun-cassandra-").tempdir().unwrap().keep();
-        let [cql, storage, jmx] = free_ports();
+        let data = plan.folder.clone().unwrap_or_else(|| folder.join("node"));
+        let yaml = folder.join("more.yaml");
+        std::fs::write(&yaml, &plan.yaml).unwrap();
+        let host = plan.host.to_string();
         let mut keeper = Command::new("bash")
             .args(["-c", KEEPER, "keeper"])
             .arg(&folder)
             .arg(launcher())
             .arg(&lib)
-            .arg(folder.join("node"))
-            .args(["127.0.0.1", "512M", &cql.to_string(), &storage.to_string(), &jmx.to_string()])
+            .arg(data)
+            .args([&*host, "512M"])
+            .args(plan.ports.map(|port| port.to_string()))
+            .env("KANYUN_CASSANDRA_YAML", yaml)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,9 +101,14 @@ impl Node {
         let mut process = String::new();
         BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut process).unwrap();
         let process = process.trim().parse().unwrap();
-        let node = Node { address: format!("127.0.0.1:{cql}"), process, folder, keeper };
+        let node = Node { address: format!("{host}:{}", plan.ports[0]), process, folder, keeper };
         node.wait().await;
         Some(node)
+    }
+
+    /// SIGKILL, as a machine that loses its power: the node can do nothing more.
+    pub(crate) fn kill(self) {
+        self.signal("KILL");
     }
 
     async fn wait(&self) {
@@ -164,7 +197,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 /// Ports that nobody listened on a moment ago, all different.
-fn free_ports() -> [u16; 3] {
-    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+pub(crate) fn free_ports() -> [u16; 3] {
+    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::channel;
 use tokio::time::{Instant, timeout_at};
 
+use crate::libvirt::Idle;
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
 use crate::worker::monitor::{Answer, Job, Share};
@@ -34,6 +35,8 @@ pub(super) struct Monitors {
     start: Box<dyn Fn() -> std::io::Result<Worker<Job>> + Send + Sync>,
     /// How many share the work.
     connections: usize,
+    /// Guests that are not asked for their job the next time.
+    pub(super) idle: Arc<Idle>,
     threads: Vec<Thread>,
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
@@ -69,7 +72,8 @@ impl Monitors {
         start: impl Fn() -> std::io::Result<Worker<Job>> + Send + Sync + 'static,
     ) -> Self {
         let start = Box::new(start);
-        Self { start, connections, threads: Vec::new(), given_up: Vec::new(), given_up_total: 0 }
+        let (threads, given_up) = (Vec::new(), Vec::new());
+        Self { start, connections, idle: Arc::default(), threads, given_up, given_up_total: 0 }
     }
 
     /// Threads that were given up and have not come back.
@@ -93,8 +97,13 @@ impl Monitors {
         // Those of a scrape that was cancelled, as its client went away, may be stuck.
         self.give_up_busy();
         let patience = (deadline.saturating_duration_since(Instant::now()) / 4).min(PATIENCE_MAX);
-        let (sender, mut answers) = unbounded_channel();
-        let job = |share, number| Job { share, wanted, number, answers: sender.clone() };
+        // Room for an answer of every thread that may be asked, so that none waits for this one.
+        let (sender, mut answers) = channel(self.connections + STUCK_MAX);
+        let idle = Arc::clone(&self.idle);
+        let job = |share, number| {
+            let (idle, answers) = (Arc::clone(&idle), sender.clone());
+            Job { share, wanted, idle, number, answers }
+        };
         let mut open = shares(guests, self.connections);
         let mut details = Details::default();
         while !open.is_empty() {

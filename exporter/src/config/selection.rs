@@ -101,7 +101,9 @@ fn what(name: CollectorName) -> &'static str {
         CollectorName::Metadata => "what guests, disks and interfaces are, and whose",
         CollectorName::Limits => "limits that guests' XML sets",
         CollectorName::Allocation => "seconds in each state, and what was allocated meanwhile",
-        CollectorName::Job => "progress of jobs such as migrations; a call a guest",
+        CollectorName::Job => {
+            "progress of jobs such as migrations; a call for a fourth of the guests"
+        }
         CollectorName::Pool => "storage pools",
         CollectorName::Node => "figures of the host",
         CollectorName::Perf => "hardware counters that guests' XML switched on",

@@ -95,16 +95,19 @@ pub(super) fn encode_infos(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt
         (one, labels)
     });
     encode_guest_info(sheet, "libvirt_domain", "The domain's machine", machines)?;
-    let novas = described.filter_map(|(one, text)| Some((one, text.nova.as_ref()?)));
     let help = "Nova's metadata of the domain";
     match sheet.profile {
         Profile::Inovex => {
+            let novas = described.filter_map(|(one, text)| Some((one, text.nova.as_ref()?)));
             let novas = novas.map(|(one, nova)| (one, inovex(one.guest, nova)));
             encode_guest_info(sheet, "libvirt_domain_openstack", help, novas)
         }
         Profile::Tinkoff => {
-            let novas = novas.map(|(one, nova)| (one, tinkoff(one.guest, nova)));
-            encode_guest_meta(sheet, "libvirt_domain_info_meta", help, novas)
+            // Tinkoff's has it of every guest, and what is joined with it must not lose those that nova did not make.
+            let none = Nova::default();
+            let all = described
+                .map(|(one, text)| (one, tinkoff(one.guest, text.nova.as_ref().unwrap_or(&none))));
+            encode_guest_meta(sheet, "libvirt_domain_info_meta", help, all)
         }
     }
 }

@@ -16,15 +16,22 @@ use crate::stats::{self, Param};
 /// Most vCPUs of a guest whose places are asked for: more than QEMU can give.
 const VCPUS_MAX: usize = 4096;
 
+/// Guests by uuid, each with libvirt's number of the run that had no job.
+pub(crate) type Idle = HashMap<String, Option<u32>>;
+
 /// Reads figures of the host.
 type NodeFigures = fn(&Connect) -> Result<Vec<(String, u64)>, virt::error::Error>;
 
 impl Connection {
     /// Sets each running guest's job, where its monitor answered: libvirtd would wait for one that hangs. It stays
-    /// unknown where it cannot be read.
-    pub(crate) fn jobs(&mut self, guests: &mut [Guest]) -> Result<(), LibvirtError> {
+    /// unknown where it cannot be read. Those of `idle` are taken to have none.
+    pub(crate) fn jobs(&mut self, guests: &mut [Guest], idle: &Idle) -> Result<(), LibvirtError> {
         self.find(guests)?;
         for (domain, guest) in answering(&self.handles, guests) {
+            if idle.get(&guest.uuid).is_some_and(|id| *id == guest.id) {
+                guest.job = Some(Job::default());
+                continue;
+            }
             guest.job = self.counts.count(Call::Job, records::job(domain)).ok().and_then(job);
         }
         Ok(())

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::{Line, Source, Worker};
-use crate::libvirt::{CallCounts, LibvirtError};
+use crate::libvirt::{CallCounts, Idle, LibvirtError};
 use crate::selection::{CollectorName, Collectors};
 use crate::snapshot::Guest;
 
@@ -28,10 +28,12 @@ pub(crate) struct Job {
     pub(crate) share: Share,
     /// What of them the page shows.
     pub(crate) wanted: Collectors,
+    /// Guests that had no job a moment ago and are not asked for it this time.
+    pub(crate) idle: Arc<Idle>,
     /// The number of the share, for the answer.
     pub(crate) number: usize,
-    /// Where the answer goes. Unbounded, as a thread must never wait for a scrape; each job sends once.
-    pub(crate) answers: UnboundedSender<Answer>,
+    /// Where the answer goes.
+    pub(crate) answers: Sender<Answer>,
 }
 
 /// The figures of a share.
@@ -47,16 +49,21 @@ pub(crate) struct Answer {
 pub(crate) fn start(source: &Source, counts: Arc<CallCounts>) -> std::io::Result<Worker<Job>> {
     let mut line = Line::new(source, counts);
     Worker::start(move |queue, status| {
-        while let Ok(Job { share, wanted, number, answers }) = queue.recv() {
-            let result = read(&mut line, &share, wanted).map_err(|error| error.to_string());
+        while let Ok(Job { share, wanted, idle, number, answers }) = queue.recv() {
+            let result = read(&mut line, &share, (wanted, &idle));
+            let result = result.map_err(|error| error.to_string());
             status.is_idle_now();
             // Nobody waits any more where the scrape's deadline has passed.
-            answers.send(Answer { number, result }).ok();
+            answers.blocking_send(Answer { number, result }).ok();
         }
     })
 }
 
-fn read(line: &mut Line, share: &Share, wanted: Collectors) -> Result<Vec<Guest>, LibvirtError> {
+fn read(
+    line: &mut Line,
+    share: &Share,
+    (wanted, idle): (Collectors, &Idle),
+) -> Result<Vec<Guest>, LibvirtError> {
     line.ask(|connection| {
         let mut guests = match share {
             Share::Active => connection.detail_active(wanted)?,
@@ -67,7 +74,7 @@ fn read(line: &mut Line, share: &Share, wanted: Collectors) -> Result<Vec<Guest>
             connection.places(&mut guests)?;
         }
         if wanted.has(CollectorName::Job) {
-            connection.jobs(&mut guests)?;
+            connection.jobs(&mut guests, idle)?;
         }
         Ok(guests)
     })

@@ -59,6 +59,7 @@ impl Exporter {
     }
 
     /// Its process id.
+    #[allow(dead_code, reason = "the bench asks for it")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }

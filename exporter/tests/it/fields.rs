@@ -130,7 +130,7 @@ fn numberless(field: &str) -> String {
 fn parts_of_xml(xml: &str) -> Vec<(String, String)> {
     let document = Document::parse(xml).unwrap();
     let mut found = Vec::new();
-    for node in document.descendants().filter(|node| node.is_element()) {
+    for node in document.descendants().filter(roxmltree::Node::is_element) {
         let mut path: Vec<&str> = node.ancestors().map(|node| node.tag_name().name()).collect();
         path.reverse();
         let path: Vec<&str> = path

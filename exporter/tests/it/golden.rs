@@ -131,6 +131,16 @@ fn tinkoffs_names_are_there() {
     }
 }
 
+/// Joins with `info_meta` keep guests that nova did not make.
+#[test]
+fn tinkoffs_metadata_is_there_of_every_guest() {
+    let tinkoff = Style::whole(Profile::Tinkoff, Collectors::all());
+    let page = styled(recording("oddities").snapshot(), tinkoff);
+    let page = samples(&serve::exposition::classic(&page));
+    let guest = "domain=\"no balloon driver\"";
+    assert_eq!(value(&page, "libvirt_domain_info_meta", &[guest]), Some(1.0));
+}
+
 #[test]
 fn a_page_shows_what_was_chosen() {
     let chosen = Collectors::NONE.with(CollectorName::Cpu, true);

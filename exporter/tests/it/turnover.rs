@@ -18,7 +18,7 @@ const STAYING: [u32; 3] = [71, 72, 73];
 /// Guests that are there beside them at a time.
 const PASSING: usize = 3;
 /// How much more memory the last third may take than the first. With records that are not given back it is twice that.
-const GROWTH_MAX: f64 = 4.0 * 1024.0 * 1024.0;
+const GROWTH_MAX: f64 = 2.5 * 1024.0 * 1024.0;
 
 /// Which passing guests are known to be there, and which to be gone.
 #[derive(Default)]
@@ -32,8 +32,8 @@ fn guests_that_come_and_go() {
     if let Some(reason) = libvirtd::missing() {
         return libvirtd::skip(&reason);
     }
-    let scrapes =
-        std::env::var("KANYUN_SCRAPES").ok().map_or(SCRAPES, |text| text.parse().unwrap());
+    let scrapes = std::env::var_os("KANYUN_SCRAPES")
+        .map_or(SCRAPES, |text| text.to_str().unwrap().parse().unwrap());
     let libvirtd = Libvirtd::start();
     let exporter = Exporter::start(&libvirtd);
     let staying = STAYING.map(|number| libvirtd.idle_guest(number));

@@ -31,6 +31,14 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never: {what}");
 }
 
+/// A pass; one that lost a shard to its own slowness goes on at the next.
+async fn pass(works: &Works) {
+    match works.sealer.pass().await {
+        Ok(()) | Err(QueryError::TryAgain(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
 async fn look(works: &Works) -> usize {
     works.sealer.shares.look().await.unwrap();
     works.sealer.shares.held().len()
@@ -86,7 +94,7 @@ async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
     send(&b, &late).await;
     b.clock.set(begin + 3 * HOUR_MS + 2 * 60_000);
     until("b has sealed it", async || {
-        b.pass().await;
+        pass(&b).await;
         b.engine.first_unsealed().await.unwrap().first > window.first
     })
     .await;
@@ -128,12 +136,81 @@ async fn a_commit_that_slept_past_the_grace_is_late() {
     let late = b.engine.late_page(None, None).await.unwrap();
     assert!(!late.is_empty(), "judged once more when it was durable");
     until("all is sealed", async || {
-        b.pass().await;
+        pass(&b).await;
         b.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
     })
     .await;
     b.clock.set(begin + 4 * HOUR_MS);
-    b.pass().await;
+    pass(&b).await;
     check(&b, &all).await.unwrap();
     all_stands(&a, &all, begin + HOUR_MS).await.unwrap();
+}
+
+/// An adapter whose clock is hours behind takes samples for in time that are late: nobody sees them
+/// in a window that is sealed, until it is looked at once more.
+#[tokio::test]
+async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
+    let Some((node, _guard)) = node().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let settings = settings(node, "slipped");
+    let [a, _] = two(&settings, begin).await;
+    let store = Cassandra::open(settings.clone(), Clock::fixed(begin)).await.unwrap();
+    let behind = Works::on(Store::Cassandra(Box::new(store)), &["uuid"], Clock::fixed(begin)).await;
+    let all = scrapes(begin, begin + HOUR_MS);
+    let (first, second) = all.split_at(120);
+    a.clock.set(begin + HOUR_MS);
+    send(&a, first).await;
+    a.clock.set(begin + 3 * HOUR_MS);
+    until("it is sealed", async || {
+        pass(&a).await;
+        a.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
+    })
+    .await;
+    behind.clock.set(begin + HOUR_MS);
+    send(&behind, second).await;
+    let range = TimeRange { start_ms: begin, end_ms: begin + DAY_MS };
+    let samples = async || {
+        let count = |samples: &[Sample]| (samples.len(), 0);
+        a.engine.select(range, &[], &count).await.unwrap()[0].1
+    };
+    assert_eq!(samples().await, 120, "it slipped past the seal");
+    a.clock.set(begin + 5 * DAY_MS);
+    until("it is looked at once more", async || {
+        pass(&a).await;
+        samples().await == all.len()
+    })
+    .await;
+    a.clock.set(begin + 5 * DAY_MS + HOUR_MS);
+    until("it is sealed again", async || {
+        pass(&a).await;
+        a.engine.late_page(None, None).await.unwrap().is_empty()
+    })
+    .await;
+    check(&a, &all).await.unwrap();
+    all_stands(&a, &all, begin + HOUR_MS).await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_are_refused_where_heads_might_expire_unsealed() {
+    let Some((node, _guard)) = node().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let [a, _] = two(&settings(node, "behind"), begin).await;
+    send(&a, &scrapes(begin, begin + 600_000)).await;
+    a.clock.set(begin + 4 * DAY_MS);
+    a.sealer.report_lag().await.unwrap();
+    let labels = Labels::new([(METRIC_NAME, "m"), ("uuid", "u2")]);
+    let pairs: Vec<(&str, &str)> = labels.iter().collect();
+    let write = async || {
+        let mut batch = a.engine.batch();
+        batch.add(None, &pairs, &[sample(begin + 4 * DAY_MS, 1.0)]);
+        a.engine.append(batch, crate::engine::tests::ticket(&a.engine)).await
+    };
+    let error = write().await.unwrap_err().to_string();
+    assert!(error.contains("sealing is 93 h behind"), "{error}");
+    until("it has caught up", async || {
+        pass(&a).await;
+        a.engine.first_unsealed().await.unwrap().first > Hour::of(begin + 3 * DAY_MS)
+    })
+    .await;
+    write().await.unwrap();
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::nodes;
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::observed::ClusterMetrics;
 
 /// Repeats `attempt` until it succeeds, fails for good, or `deadline` comes. `purpose` names the
 /// statement in the error, as in "writing samples".
 pub(super) async fn until<T, F>(
-    purpose: &str,
+    (purpose, metrics): (&'static str, &ClusterMetrics),
     deadline: Instant,
     attempt: impl Fn() -> F,
 ) -> Result<T, StoreError>
@@ -23,20 +25,25 @@ where
 {
     let mut pause = limits::CASSANDRA_PAUSE_MIN;
     let mut last_error = "no answer in time".to_owned();
-    while let Ok(answer) = timeout_at(deadline, attempt()).await {
+    while let Ok((answer, node)) = timeout_at(deadline, nodes::asked(attempt())).await {
         let error = match answer {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        last_error = error.to_string();
+        last_error = match node {
+            Some(node) => format!("node {node}: {error}"),
+            None => error.to_string(),
+        };
         let next = Instant::now() + jittered(pause);
         if !is_passing(&error) || next >= deadline {
             break;
         }
+        metrics.retried(purpose);
         tracing::debug!(purpose, error = last_error, "trying again");
         sleep(next - Instant::now()).await;
         pause = (pause * 2).min(limits::CASSANDRA_PAUSE_MAX);
     }
+    metrics.gave_up(purpose);
     Err(unavailable(purpose, &last_error))
 }
 
@@ -82,6 +89,10 @@ mod tests {
 
     use super::*;
 
+    fn named(purpose: &'static str) -> (&'static str, &'static ClusterMetrics) {
+        (purpose, Box::leak(Box::default()))
+    }
+
     fn database(error: DbError) -> ExecutionError {
         RequestAttemptError::DbError(error, "the node's words".to_owned()).into()
     }
@@ -90,7 +101,7 @@ mod tests {
     async fn passing_trouble_is_tried_again_until_it_has_passed() {
         let tries = AtomicUsize::new(0);
         let deadline = Instant::now() + Duration::from_secs(25);
-        let answer = until("writing samples", deadline, async || {
+        let answer = until(named("writing samples"), deadline, async || {
             match tries.fetch_add(1, Ordering::Relaxed) {
                 0..5 => Err(database(DbError::Overloaded)),
                 _ => Ok("stored"),
@@ -104,9 +115,10 @@ mod tests {
     async fn a_deadline_ends_it_and_names_purpose_and_error() {
         let start = Instant::now();
         let deadline = start + Duration::from_secs(25);
-        let answer: Result<(), _> =
-            until("writing samples", deadline, async || Err(database(DbError::IsBootstrapping)))
-                .await;
+        let answer: Result<(), _> = until(named("writing samples"), deadline, async || {
+            Err(database(DbError::IsBootstrapping))
+        })
+        .await;
         let error = answer.unwrap_err().to_string();
         assert!(error.contains("writing samples in Cassandra"), "{error}");
         assert!(error.contains("the node's words"), "{error}");
@@ -117,7 +129,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_hangs_ends_at_the_deadline() {
         let deadline = Instant::now() + Duration::from_secs(25);
-        let answer: Result<(), _> = until("reading samples", deadline, std::future::pending).await;
+        let answer: Result<(), _> =
+            until(named("reading samples"), deadline, std::future::pending).await;
         assert!(matches!(answer, Err(StoreError::Unavailable(_))));
         assert_eq!(Instant::now(), deadline);
     }
@@ -126,7 +139,7 @@ mod tests {
     async fn what_cannot_succeed_later_is_tried_once() {
         let tries = AtomicUsize::new(0);
         let deadline = Instant::now() + Duration::from_secs(25);
-        let answer: Result<(), _> = until("writing samples", deadline, async || {
+        let answer: Result<(), _> = until(named("writing samples"), deadline, async || {
             tries.fetch_add(1, Ordering::Relaxed);
             Err(database(DbError::Unauthorized))
         })

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use scylla::errors::{ExecutionError, NewSessionError};
+use scylla::errors::ExecutionError;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
 use tokio::time::timeout;
 
-use super::CassandraSettings;
+use super::nodes::Watched;
 use super::schema::{self, Found, Kept, TABLES};
+use super::{Agreement, CassandraSettings};
 use crate::limits;
 use crate::store::OpenError;
 
@@ -41,10 +42,17 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Session, OpenEr
 
 async fn connect(settings: &CassandraSettings) -> Result<Session, OpenError> {
     let nodes = settings.nodes.join(",");
+    let (consistency, serial) = match settings.consistency {
+        Agreement::LocalQuorum => (Consistency::LocalQuorum, SerialConsistency::LocalSerial),
+        Agreement::Quorum => (Consistency::Quorum, SerialConsistency::Serial),
+        Agreement::All => (Consistency::All, SerialConsistency::Serial),
+    };
+    let watched = Watched::new(settings.datacenter.as_deref(), settings.metrics.clone());
     let profile = ExecutionProfile::builder()
-        .consistency(Consistency::LocalQuorum)
-        .serial_consistency(Some(SerialConsistency::LocalSerial))
-        .request_timeout(Some(limits::CASSANDRA_ATTEMPT))
+        .consistency(consistency)
+        .serial_consistency(Some(serial))
+        .request_timeout(Some(settings.attempt))
+        .load_balancing_policy(Arc::new(watched))
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&settings.nodes)
@@ -59,26 +67,43 @@ async fn connect(settings: &CassandraSettings) -> Result<Session, OpenError> {
         })?;
         builder = builder.user(user, password.trim_end_matches(['\r', '\n']));
     }
-    match timeout(limits::CASSANDRA_CONNECT, builder.build()).await {
+    if let Some(tls) = &settings.tls {
+        let config =
+            tls.config().map_err(|error| OpenError(format!("--cassandra.tls: {error}")))?;
+        builder = builder.tls_context(Some(config));
+    }
+    match timeout(settings.connect, builder.build()).await {
         Ok(Ok(session)) => Ok(session),
         Ok(Err(error)) => Err(OpenError(format!(
             "cannot use Cassandra at --cassandra.nodes={nodes}: {error}; {}",
-            advice(&error)
+            advice(&error.to_string())
         ))),
         Err(_) => Err(OpenError(format!(
             "cannot use Cassandra at --cassandra.nodes={nodes}: no answer within {} s; is it \
-             Cassandra's CQL port, and is the node up?",
-            limits::CASSANDRA_CONNECT.as_secs()
+             Cassandra's CQL port, is the node up, and does it speak TLS if and only if \
+             --cassandra.tls is given?",
+            settings.connect.as_secs()
         ))),
     }
 }
 
-fn advice(error: &NewSessionError) -> &'static str {
-    let text = error.to_string();
+fn advice(text: &str) -> &'static str {
     // The driver wraps the cause five types deep, differently by when it happened.
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["Authentication", "credentials", "Auth", "auth"]) {
+    if says(&["certificate expired", "Expired"]) {
+        "renew the node's certificate, and see that this machine's clock is right"
+    } else if says(&["NotValidForName", "not valid for name"]) {
+        "the node's certificate must name its address, or --cassandra.tls-server-name what it names"
+    } else if says(&["UnknownIssuer", "invalid peer certificate"]) {
+        "check --cassandra.tls-ca-file: it must hold what the node's certificate was signed with"
+    } else if says(&["CertificateRequired", "HandshakeFailure", "BadCertificate"]) {
+        "the node asks for a certificate of ours: --cassandra.tls-cert-file and -key-file"
+    } else if says(&["InvalidContentType", "corrupt message"]) {
+        "the node does not speak TLS at this port: leave --cassandra.tls away, or name its TLS port"
+    } else if says(&["Authentication", "credentials", "Auth", "auth"]) {
         "check --cassandra.user and --cassandra.password-file"
+    } else if says(&["frame header"]) {
+        "does it listen for CQL, and ask for TLS (--cassandra.tls)?"
     } else if says(&["resolve"]) {
         "check the names in --cassandra.nodes"
     } else {
@@ -160,11 +185,12 @@ impl Cluster<'_> {
     async fn create_tables(&self) -> Result<(), OpenError> {
         let found = self.columns().await?;
         let (samples, ledger) = (self.settings.retention, self.settings.ledger_retention);
+        let kept = Kept { samples, ledger, head: self.settings.head_ttl };
         for table in &TABLES {
             if found.iter().any(|one| one.table == table.name) {
                 continue;
             }
-            self.change(table.create(&self.keyspace, Kept { samples, ledger })).await?;
+            self.change(table.create(&self.keyspace, kept)).await?;
             tracing::info!(table = table.name, "created the table");
         }
         Ok(())

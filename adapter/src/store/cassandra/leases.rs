@@ -20,6 +20,8 @@ use crate::store::rows::{SealMark, Shard};
 const SEALED: i32 = 0;
 /// The partition of what sealing has begun with, under shard 0.
 const BEGUN: i32 = 1;
+/// The partition of what was looked at once more.
+const CHECKED: i32 = 2;
 
 impl Cassandra {
     /// See [`crate::store::Store::shards`].
@@ -30,6 +32,11 @@ impl Cassandra {
     /// See [`crate::store::Store::lease_time`].
     pub fn lease_time(&self) -> Duration {
         self.shared.lease
+    }
+
+    /// See [`crate::store::Store::head_ttl`].
+    pub fn head_ttl(&self) -> Duration {
+        Duration::from_millis(self.shared.head_ms.unsigned_abs())
     }
 
     /// See [`crate::store::Store::hold`].
@@ -60,7 +67,7 @@ impl Cassandra {
         let deadline = Instant::now() + limits::WRITE_DEADLINE;
         let values = (THE_PART, sealer, self.lease_ttl());
         let write = || session.execute_unpaged(&announce.statement, values);
-        until(announce.purpose, deadline, write).await?;
+        until((announce.purpose, &shared.metrics), deadline, write).await?;
         let sealers: Vec<(String,)> =
             partitions(shared, &statements.sealers, [(THE_PART,)], limits::QUERY_ROWS_MAX).await?;
         Ok(sealers.len().max(1))
@@ -108,7 +115,7 @@ impl Cassandra {
         let deadline = Instant::now() + limits::READ_DEADLINE;
         let session = &self.shared.session;
         let ask = || session.execute_unpaged(&prepared.statement, ());
-        let answer = until(prepared.purpose, deadline, ask).await?;
+        let answer = until((prepared.purpose, &self.shared.metrics), deadline, ask).await?;
         let damaged = |error: &dyn std::error::Error| {
             StoreError::Damaged(format!("the cluster's clock cannot be read: {error}"))
         };
@@ -140,8 +147,11 @@ impl Cassandra {
     /// See [`crate::store::Store::begin_seal_mark`].
     pub async fn begin_seal_mark(&self, shard: Shard, hour: Hour) -> Result<(), StoreError> {
         let first = &self.shared.statements.sealed.first_sealing;
-        let values = (SEALED, shard.0.cast_signed(), hour.0);
-        decide(&self.shared, first, values).await.map(drop)
+        // First: nothing is sealed before it is known from where on to look once more.
+        for part in [CHECKED, SEALED] {
+            decide(&self.shared, first, (part, shard.0.cast_signed(), hour.0)).await?;
+        }
+        Ok(())
     }
 
     /// See [`crate::store::Store::set_seal_mark`].
@@ -177,6 +187,7 @@ fn turn_of(decided: &Decided) -> Option<i64> {
 fn place(mark: SealMark) -> (i32, i16) {
     match mark {
         SealMark::Sealed(shard) => (SEALED, shard.0.cast_signed()),
+        SealMark::Checked(shard) => (CHECKED, shard.0.cast_signed()),
         SealMark::Begun => (BEGUN, 0),
     }
 }

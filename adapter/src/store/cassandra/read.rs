@@ -86,10 +86,11 @@ impl Query {
         let mut rows = Vec::new();
         let mut page = PagingState::start();
         loop {
-            let (result, next) = until(prepared.purpose, self.deadline, || {
-                session.execute_single_page(&prepared.statement, key, page.clone())
-            })
-            .await?;
+            let (result, next) =
+                until((prepared.purpose, &self.shared.metrics), self.deadline, || {
+                    session.execute_single_page(&prepared.statement, key, page.clone())
+                })
+                .await?;
             let result = result.into_rows_result().map_err(|error| self.damaged(&error))?;
             for row in result.rows::<R>().map_err(|error| self.damaged(&error))? {
                 rows.push(row.map_err(|error| self.damaged(&error))?);

@@ -44,6 +44,8 @@ enum Role {
 /// How long rows of a table live.
 #[derive(Clone, Copy, Debug)]
 enum Life {
+    /// As long as rows of the head are kept after their arrival.
+    Head,
     /// For the retention and so many days.
     Days(i64),
     /// For the ledger's retention and so many days.
@@ -63,6 +65,8 @@ pub(super) struct Kept {
     pub(super) samples: Duration,
     /// Rows of the ledger.
     pub(super) ledger: Duration,
+    /// Rows of the head, after their arrival.
+    pub(super) head: Duration,
 }
 
 /// Kanyun's column families, each a table.
@@ -105,7 +109,7 @@ pub(super) const TABLES: [Table; 23] = [
             (Clustering, "hash", "bigint"),
             (Value, "samples", "blob"),
         ],
-        life: Life::Days(HEAD_EXTRA_DAYS),
+        life: Life::Head,
     },
     Table {
         name: "series",
@@ -323,6 +327,7 @@ impl Life {
     /// The end of a statement that creates a table.
     fn options(self, kept: Kept) -> String {
         let days = match self {
+            Life::Head => days(kept.head),
             Life::Days(extra) | Life::Deleted(extra) => days(kept.samples) + extra,
             Life::LedgerDays(extra) => days(kept.ledger) + extra,
             Life::Always => return String::new(),
@@ -361,8 +366,11 @@ fn days(retention: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    const KEPT: Kept =
-        Kept { samples: Duration::from_hours(400 * 24), ledger: Duration::from_hours(1825 * 24) };
+    const KEPT: Kept = Kept {
+        samples: Duration::from_hours(400 * 24),
+        ledger: Duration::from_hours(1825 * 24),
+        head: Duration::from_hours(7 * 24),
+    };
 
     /// The table as a cluster would describe it.
     fn described(table: &Table) -> Vec<Found> {
@@ -404,7 +412,7 @@ mod tests {
         for days in [9, 30, 400, 7271] {
             let retention = Duration::from_secs(days * 86_400);
             for table in &TABLES {
-                let kept = Kept { samples: retention, ledger: retention };
+                let kept = Kept { samples: retention, ledger: retention, head: retention };
                 let statement = table.create("\"k\"", kept);
                 let number = |after: &str| -> Option<i64> {
                     let (_, rest) = statement.split_once(after)?;

@@ -142,14 +142,18 @@ async fn batch<V: SerializeRow + Send + Sync>(
 ) -> Result<(), StoreError> {
     let (session, statement) = (&shared.session, &prepared.statement);
     if let [row] = rows {
-        return until(prepared.purpose, deadline, || session.execute_unpaged(statement, row))
-            .await
-            .map(drop);
+        return until((prepared.purpose, &shared.metrics), deadline, || {
+            session.execute_unpaged(statement, row)
+        })
+        .await
+        .map(drop);
     }
     let statements = vec![BatchStatement::PreparedStatement(statement.clone()); rows.len()];
     let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
     batch.set_is_idempotent(true);
-    until(prepared.purpose, deadline, || session.batch(&batch, rows)).await.map(drop)
+    until((prepared.purpose, &shared.metrics), deadline, || session.batch(&batch, rows))
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

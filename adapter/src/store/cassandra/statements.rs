@@ -6,9 +6,9 @@ mod sealed;
 
 use scylla::client::session::Session;
 use scylla::statement::prepared::PreparedStatement;
-use scylla::statement::{Consistency, SerialConsistency, Statement};
+use scylla::statement::{Consistency, Statement};
 
-use super::schema;
+use super::{Agreement, schema};
 use crate::limits;
 pub(super) use leases::LeaseStatements;
 pub(super) use sealed::SealedStatements;
@@ -60,8 +60,12 @@ pub(super) struct Statements {
 
 impl Statements {
     /// Prepares all of them for a (quoted) keyspace. An error is the driver's, in words.
-    pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Statements, String> {
-        let tables = Tables { session, keyspace };
+    pub(super) async fn prepare(
+        session: &Session,
+        keyspace: &str,
+        agreement: Agreement,
+    ) -> Result<Statements, String> {
+        let tables = Tables { session, keyspace, agreement };
         let (row_key, head_row) = ("row_key, group_id", "first_ms, hash, samples");
         Ok(Statements {
             write_head: tables.insert("writing samples", "head").await?,
@@ -72,15 +76,7 @@ impl Statements {
             write_postings: tables.insert("writing the index by label", "postings").await?,
             write_metrics: tables.insert("writing metric names", "metrics").await?,
             write_row_keys: tables.insert("writing row keys", "row_keys").await?,
-            add_layout: tables
-                .decide(
-                    "writing the layout",
-                    format!(
-                        "INSERT INTO {keyspace}.layout (part, from_week, settings) \
-                         VALUES (?, ?, ?) IF NOT EXISTS"
-                    ),
-                )
-                .await?,
+            add_layout: tables.add_layout().await?,
             head: tables.select("head", "samples", "group_id = ? AND hour = ?").await?,
             head_page: tables.select("head", head_row, "group_id = ? AND hour = ? LIMIT ?").await?,
             head_page_after: tables
@@ -137,6 +133,7 @@ impl Statements {
 struct Tables<'a> {
     session: &'a Session,
     keyspace: &'a str,
+    agreement: Agreement,
 }
 
 impl Tables<'_> {
@@ -158,6 +155,15 @@ impl Tables<'_> {
         Ok(Prepared { purpose, statement })
     }
 
+    async fn add_layout(&self) -> Result<Prepared, String> {
+        let keyspace = self.keyspace;
+        let cql = format!(
+            "INSERT INTO {keyspace}.layout (part, from_week, settings) VALUES (?, ?, ?) \
+             IF NOT EXISTS"
+        );
+        self.decide("writing the layout", cql).await
+    }
+
     /// An INSERT as [`Tables::insert`], whose place in the order of writes comes last.
     async fn insert_in_turn(&self, purpose: &'static str, table: &str) -> Result<Prepared, String> {
         let keyspace = self.keyspace;
@@ -172,8 +178,8 @@ impl Tables<'_> {
 
     /// A lightweight transaction.
     async fn decide(&self, purpose: &'static str, cql: String) -> Result<Prepared, String> {
-        let mut statement = prepare(self.session, cql).await?;
-        statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
+        // The session's serial consistency is that of its agreement.
+        let statement = prepare(self.session, cql).await?;
         Ok(Prepared { purpose, statement })
     }
 
@@ -189,7 +195,10 @@ impl Tables<'_> {
         statement.set_is_idempotent(true);
         if matches!(table, "layout" | "turns" | "leases") {
             // Sees what a half-finished transaction of another process decided.
-            statement.set_consistency(Consistency::LocalSerial);
+            statement.set_consistency(match self.agreement {
+                Agreement::LocalQuorum => Consistency::LocalSerial,
+                Agreement::Quorum | Agreement::All => Consistency::Serial,
+            });
         }
         let (purpose, page_rows) = reading(table);
         statement.set_page_size(page_rows);

@@ -45,7 +45,7 @@ pub(super) async fn decide(
 ) -> Result<Decided, StoreError> {
     let deadline = Instant::now() + limits::WRITE_DEADLINE;
     let attempts = AtomicUsize::new(0);
-    let answer = until(prepared.purpose, deadline, || {
+    let answer = until((prepared.purpose, &shared.metrics), deadline, || {
         attempts.fetch_add(1, Ordering::Relaxed);
         shared.session.execute_unpaged(&prepared.statement, &values)
     })

@@ -95,12 +95,13 @@ pub(super) struct Ages {
     now_ms: i64,
     retention_ms: i64,
     ledger_ms: i64,
+    head_ms: i64,
 }
 
 impl Ages {
     pub(super) fn now(shared: &Shared) -> Ages {
-        let (retention_ms, ledger_ms) = (shared.retention_ms, shared.ledger_ms);
-        Ages { now_ms: shared.clock.now_ms(), retention_ms, ledger_ms }
+        let Shared { retention_ms, ledger_ms, head_ms, .. } = *shared;
+        Ages { now_ms: shared.clock.now_ms(), retention_ms, ledger_ms, head_ms }
     }
 
     /// The rest of a row's life in seconds when its newest sample may be of `last_ms` and is kept
@@ -112,9 +113,12 @@ impl Ages {
         i32::try_from(seconds.min(TTL_SECONDS_MAX)).ok().filter(|seconds| *seconds > 0)
     }
 
-    /// Of a head row.
+    /// Of a head row: until it is sealed and a good while more, but no longer than its samples are
+    /// kept.
     fn ttl_of_hour(&self, hour: Hour) -> Option<i32> {
-        self.ttl(hour.end_ms(), self.retention_ms, HEAD_EXTRA_DAYS)
+        let of_head = i32::try_from(self.head_ms / 1000).unwrap_or(i32::MAX);
+        let of_samples = self.ttl(hour.end_ms(), self.retention_ms, HEAD_EXTRA_DAYS);
+        of_samples.map(|of_samples| of_samples.min(of_head))
     }
 
     /// Of an index row: a day beyond the last sample that its week can hold.
@@ -239,7 +243,12 @@ mod tests {
     #[test]
     fn rows_live_until_their_sample_is_old_enough() {
         let kept_ms = 400 * DAY_MS;
-        let ages = Ages { now_ms: 1_700_000_000_000, retention_ms: kept_ms, ledger_ms: kept_ms };
+        let ages = Ages {
+            now_ms: 1_700_000_000_000,
+            retention_ms: kept_ms,
+            ledger_ms: kept_ms,
+            head_ms: 7 * DAY_MS,
+        };
         let ttl = |last_ms| ages.ttl(last_ms, kept_ms, 1);
         assert_eq!(ttl(ages.now_ms), Some(i32::try_from(401 * DAY).unwrap()));
         let week_ago = ages.now_ms - 7 * DAY_MS;
@@ -253,10 +262,12 @@ mod tests {
     #[test]
     fn a_window_lives_no_less_than_its_head() {
         let (now_ms, retention_ms) = (1_700_000_000_000, 400 * DAY_MS);
-        let ages = Ages { now_ms, retention_ms, ledger_ms: 2 * retention_ms };
+        let (ledger_ms, head_ms) = (2 * retention_ms, 7 * DAY_MS);
+        let ages = Ages { now_ms, retention_ms, ledger_ms, head_ms };
         let window = Hour::of(now_ms);
         let last = Hour(window.0 + 23);
         assert!(ages.ttl_of_window(window) >= ages.ttl_of_hour(last));
+        assert_eq!(ages.ttl_of_hour(last), Some(i32::try_from(7 * DAY).unwrap()));
         assert!(ages.ttl_of_ledger(window) > ages.ttl_of_window(window));
         assert!(ages.ttl_of_guest(Month::of(now_ms)) >= ages.ttl_of_ledger(window));
     }

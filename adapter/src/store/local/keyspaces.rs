@@ -21,6 +21,7 @@ use crate::store::rows::{Kept, LateRow, SealMark};
 pub(super) const META_LAYOUT: u8 = b'l';
 const META_ARRIVAL: u8 = b'a';
 const META_SEALED_UNTIL: u8 = b'u';
+const META_CHECKED_UNTIL: u8 = b'v';
 const META_SEALING_UNTIL: u8 = b'b';
 
 /// Handles of all open keyspaces: at 400 days of retention and five years of ledger, about 150.
@@ -341,6 +342,7 @@ impl Keyspaces {
 pub(super) fn seal_tag(mark: SealMark) -> u8 {
     match mark {
         SealMark::Sealed(_) => META_SEALED_UNTIL,
+        SealMark::Checked(_) => META_CHECKED_UNTIL,
         SealMark::Begun => META_SEALING_UNTIL,
     }
 }

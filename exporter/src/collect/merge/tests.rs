@@ -1,7 +1,7 @@
 //! Guests that answer, that are busy, hung, gone or started anew, after a scrape that knew them.
 
 use super::*;
-use crate::snapshot::{Block, Cpu, Memory};
+use crate::snapshot::{Block, Cpu, Job, Memory};
 
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -168,4 +168,26 @@ fn other_disks_of_the_same_run_are_noticed() {
     assert!(!seen(1, "vda", Some(0.0)));
     assert!(!seen(2, "vdb", Some(0.0)), "a new run's XML is read anyway");
     assert!(!seen(1, "vdb", None));
+}
+
+#[test]
+fn guests_without_a_job_are_asked_for_it_by_turns() {
+    let guest = |number: u32, job: Option<Job>| {
+        let uuid = format!("uuid-{number}");
+        Guest { uuid, id: Some(number), job, ..Guest::default() }
+    };
+    let mut guests: Vec<Guest> = (0..9).map(|number| guest(number, Some(Job::default()))).collect();
+    guests.push(guest(10, Some(Job { kind: 2, ..Job::default() })));
+    guests.push(guest(11, None));
+    let past = Snapshot { up: true, guests: Some(guests), ..Snapshot::default() };
+    let past = Past::new(&past, Duration::ZERO, MAX_AGE);
+    let turns: Vec<Idle> = (5..9).map(|turn| past.idle(turn)).collect();
+    for number in 0..9 {
+        let asked = turns.iter().filter(|idle| !idle.contains_key(&format!("uuid-{number}")));
+        assert_eq!(asked.count(), 1, "guest {number}");
+    }
+    for idle in &turns {
+        assert!(!idle.contains_key("uuid-10") && !idle.contains_key("uuid-11"));
+        assert!(idle.iter().all(|(uuid, id)| *uuid == format!("uuid-{}", id.unwrap())));
+    }
 }

@@ -67,7 +67,7 @@ fn monitors(connections: usize, host: &Arc<Host>) -> Monitors {
                     Ok(uuids.iter().map(|uuid| host.ask(uuid)).collect())
                 };
                 status.is_idle_now();
-                answers.send(Answer { number, result }).ok();
+                answers.blocking_send(Answer { number, result }).ok();
             }
         })
     })

@@ -55,24 +55,8 @@ impl SealedStatements {
                 )
                 .await?,
             write_guests: tables.insert("writing the ledger's guests", "guests").await?,
-            first_sealing: tables
-                .decide(
-                    "writing where sealing begins",
-                    format!(
-                        "INSERT INTO {keyspace}.sealing (part, shard, sealed_until) \
-                         VALUES (?, ?, ?) IF NOT EXISTS"
-                    ),
-                )
-                .await?,
-            next_sealing: tables
-                .decide(
-                    "writing how far sealing has come",
-                    format!(
-                        "UPDATE {keyspace}.sealing SET sealed_until = ? \
-                         WHERE part = ? AND shard = ? IF sealed_until < ?"
-                    ),
-                )
-                .await?,
+            first_sealing: tables.first_sealing().await?,
+            next_sealing: tables.next_sealing().await?,
             chunks: tables
                 .select(
                     "chunks",
@@ -110,6 +94,25 @@ impl SealedStatements {
     pub(in crate::store::cassandra) fn family(&self, name: &str) -> Result<&Family, StoreError> {
         let found = self.families.iter().find(|family| family.select.table == name);
         found.ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
+    }
+}
+
+impl Tables<'_> {
+    async fn first_sealing(&self) -> Result<Prepared, String> {
+        let cql = format!(
+            "INSERT INTO {}.sealing (part, shard, sealed_until) VALUES (?, ?, ?) IF NOT EXISTS",
+            self.keyspace
+        );
+        self.decide("writing where sealing begins", cql).await
+    }
+
+    async fn next_sealing(&self) -> Result<Prepared, String> {
+        let cql = format!(
+            "UPDATE {}.sealing SET sealed_until = ? WHERE part = ? AND shard = ? \
+             IF sealed_until < ?",
+            self.keyspace
+        );
+        self.decide("writing how far sealing has come", cql).await
     }
 }
 

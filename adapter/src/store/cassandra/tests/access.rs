@@ -1,0 +1,166 @@
+//! Who may use the cluster: TLS, users, certificates and clocks. Whatever is wrong is said in words
+//! that an operator can act on.
+
+use std::path::Path;
+
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::cassandra_node::Plan;
+use super::*;
+
+fn certificate(name: &str) -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed([name.to_owned()]).unwrap()
+}
+
+fn expired(name: &str) -> CertifiedKey<KeyPair> {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let signing_key = KeyPair::generate().unwrap();
+    CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key }
+}
+
+/// A node that takes TLS and users only.
+async fn guarded(folder: &Path, made: &CertifiedKey<KeyPair>) -> Option<Node> {
+    let keystore = folder.join("node.pem");
+    let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
+    std::fs::write(&keystore, pem).unwrap();
+    let keystore = keystore.display();
+    let yaml = format!(
+        "authenticator: PasswordAuthenticator\n\
+         client_encryption_options:\n  enabled: true\n  optional: false\n  \
+         ssl_context_factory: {{class_name: org.apache.cassandra.security.PEMBasedSslContextFactory}}\n  \
+         keystore: {keystore}\n  truststore: {keystore}\n"
+    );
+    Node::start(Plan { yaml, ..Plan::alone() }).await
+}
+
+/// The superuser of a new cluster is made after the node answers.
+async fn open_patiently(settings: &CassandraSettings) -> Cassandra {
+    let mut tries = 0;
+    loop {
+        match Cassandra::open(settings.clone(), Clock::system()).await {
+            Ok(store) => return store,
+            Err(error) => {
+                tries += 1;
+                assert!(tries < 120, "{error}");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_with_tls_and_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = certificate("127.0.0.1");
+    let Some(node) = guarded(folder.path(), &made).await else { return };
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let trusting = |ca_file| Some(TlsClient { ca_file: Some(ca_file), ..TlsClient::default() });
+    let password = file("password", "cassandra\n");
+    let good = CassandraSettings {
+        tls: trusting(file("ca.pem", &made.cert.pem())),
+        login: Some(("cassandra".to_owned(), password)),
+        ..settings(&node, "guarded")
+    };
+    let store = open_patiently(&good).await;
+    let now_ms = Clock::system().now_ms();
+    let head = vec![head_row(1, now_ms, Bytes::from_static(b"over TLS"))];
+    store.append(Rows { head, ..Rows::default() }).await.unwrap();
+    let hour = Hour::of(now_ms);
+    assert_eq!(store.head(Group(1), (hour, hour), 9).await.unwrap(), [&b"over TLS"[..]]);
+    store.ready().unwrap();
+
+    let wrong = Some(("cassandra".to_owned(), file("wrong", "sesame")));
+    let error = refused(CassandraSettings { login: wrong, ..good.clone() }).await;
+    assert!(error.contains("check --cassandra.user and --cassandra.password-file"), "{error}");
+    let error = refused(CassandraSettings { login: None, ..good.clone() }).await;
+    assert!(error.contains("check --cassandra.user and --cassandra.password-file"), "{error}");
+
+    let other = file("other.pem", &certificate("127.0.0.1").cert.pem());
+    let error = refused(CassandraSettings { tls: trusting(other), ..good.clone() }).await;
+    assert!(error.contains("check --cassandra.tls-ca-file"), "{error}");
+    let nowhere = folder.path().join("nowhere.pem");
+    let error = refused(CassandraSettings { tls: trusting(nowhere), ..good.clone() }).await;
+    assert!(error.contains("nowhere.pem cannot be used"), "{error}");
+    let plain = CassandraSettings { tls: None, connect: Duration::from_secs(3), ..good };
+    let error = refused(plain).await;
+    assert!(error.contains("--cassandra.tls"), "{error}");
+}
+
+/// TLS in front of the shared node, with a certificate of the test's own.
+async fn in_front(node: &'static Node, made: &CertifiedKey<KeyPair>) -> String {
+    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+    let certificate = CertificateDer::from(made.cert.der().to_vec());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust it goes away.
+                let Ok(mut secure) = acceptor.accept(stream).await else { return };
+                let mut plain = TcpStream::connect(&node.address).await.unwrap();
+                tokio::io::copy_bidirectional(&mut secure, &mut plain).await.ok();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_fit_are_named() {
+    let Some((node, _guard)) = node().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let through = async |made: &CertifiedKey<KeyPair>, server_name: Option<&str>| {
+        let address = in_front(node, made).await;
+        let ca_file = folder.path().join(address.replace(':', "-"));
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let server_name = server_name.map(str::to_owned);
+        let tls = Some(TlsClient { ca_file: Some(ca_file), server_name, identity: None });
+        let settings =
+            CassandraSettings { nodes: vec![address], tls, ..settings(node, "certificates") };
+        Cassandra::open(settings, Clock::system()).await
+    };
+    through(&certificate("127.0.0.1"), None).await.unwrap();
+    let error = through(&expired("127.0.0.1"), None).await.unwrap_err().to_string();
+    assert!(error.contains("renew the node's certificate"), "{error}");
+    let of_name = certificate("cassandra.example");
+    through(&of_name, Some("cassandra.example")).await.unwrap();
+    let error = through(&of_name, None).await.unwrap_err().to_string();
+    assert!(error.contains("--cassandra.tls-server-name"), "{error}");
+    let error = through(&of_name, Some("db.example")).await.unwrap_err().to_string();
+    assert!(error.contains("--cassandra.tls-server-name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_minute_off_is_not_ready() {
+    let Some((node, _guard)) = node().await else { return };
+    let settings = settings(node, "clocks");
+    let now_ms = Clock::system().now_ms();
+    let behind = Clock::fixed(now_ms - 120_000);
+    let store = Cassandra::open(settings.clone(), behind).await.unwrap();
+    let error = store.ready().unwrap_err();
+    assert!(error.contains(&node.address) && error.contains("ahead of ours"), "{error}");
+    assert!(error.contains("NTP"), "{error}");
+    let store = Cassandra::open(settings, Clock::system()).await.unwrap();
+    store.ready().unwrap();
+}
