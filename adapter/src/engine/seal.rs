@@ -394,10 +394,13 @@ async fn encode(fresh: Arc<Whole>) -> Result<Vec<ChunkRow>, StoreError> {
         }
         rows
     });
-    encoded.await.map_err(|error| match error.is_panic() {
+    encoded.await.map_err(|error| {
         // It would be so again: the others are not to wait for it.
-        true => StoreError::Damaged(format!("a window cannot be encoded: {error}")),
-        false => StoreError::Unavailable(format!("a seal was cut off: {error}")),
+        if error.is_panic() {
+            StoreError::Damaged(format!("a window cannot be encoded: {error}"))
+        } else {
+            StoreError::Unavailable(format!("a seal was cut off: {error}"))
+        }
     })
 }
 

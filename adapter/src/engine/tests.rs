@@ -200,7 +200,7 @@ pub(crate) async fn compare_with_oracle(mut open: impl AsyncFnMut() -> Store, ro
     let matchers = prop::collection::vec(any_matcher(), 0..3);
     let mut oracle = Oracle::new();
     for half in 0..2 {
-        let engine = Arc::new(engine_on(open().await).await);
+        let engine = Arc::new(Box::pin(engine_on(open().await)).await);
         for _ in 0..rounds {
             let request = request.new_tree(&mut seeds).unwrap().current();
             write(&engine, &request).await;

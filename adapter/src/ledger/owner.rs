@@ -180,11 +180,10 @@ impl Sightings {
                 // Its exporter's own samples supply the hour where others were seen as well.
                 if count == 1 { Share::Own } else { Share::Unused }
             }
-            Guest::Uuid(_) => Share::Elsewhere,
             // Several on one host took each other's name over, and their exporters' samples count.
             // Where the worker names no host, it may have meant one that no exporter sees.
             Guest::Name { .. } if count == 0 || (host.is_empty() && count > 1) => Share::Own,
-            Guest::Name { .. } => Share::Elsewhere,
+            Guest::Uuid(_) | Guest::Name { .. } => Share::Elsewhere,
         }
     }
 }

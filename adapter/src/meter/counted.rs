@@ -169,9 +169,12 @@ impl Counted {
             drop(histories);
             (past, hours)
         });
-        counted.await.map_err(|error| match error.is_panic() {
-            true => QueryError::Damaged(format!("minutes cannot be counted: {error}")),
-            false => QueryError::TryAgain(error.to_string()),
+        counted.await.map_err(|error| {
+            if error.is_panic() {
+                QueryError::Damaged(format!("minutes cannot be counted: {error}"))
+            } else {
+                QueryError::TryAgain(error.to_string())
+            }
         })
     }
 

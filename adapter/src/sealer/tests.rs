@@ -48,7 +48,7 @@ impl Works {
     }
 
     async fn on(store: Store, row_key_labels: &[&str], clock: Clock) -> Works {
-        let engine = Arc::new(engine_by(store, row_key_labels, &clock).await);
+        let engine = Arc::new(Box::pin(engine_by(store, row_key_labels, &clock)).await);
         let metrics = Metrics::register(&mut Registry::default());
         let usage = Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone());
         let sealer = Sealer::new(Arc::clone(&engine), clock.clone(), metrics, PAUSE);

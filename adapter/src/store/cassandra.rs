@@ -168,11 +168,11 @@ impl Cassandra {
             let shards = settings.index_shards;
             return Err(OpenError(format!("{shards} index shards; use 1 to {}", i16::MAX)));
         }
-        let session = cluster::open(&settings).await?;
+        let session = Box::pin(cluster::open(&settings)).await?;
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
-        let statements = Statements::prepare(&session, &keyspace, settings.consistency)
-            .await
-            .map_err(OpenError)?;
+        // The driver's futures are large, and whoever opens a store would carry them.
+        let prepared = Box::pin(Statements::prepare(&session, &keyspace, settings.consistency));
+        let statements = prepared.await.map_err(OpenError)?;
         let shared = Shared {
             session,
             statements,

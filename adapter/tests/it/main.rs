@@ -47,7 +47,6 @@ mod tidy;
 mod traffic;
 mod zeromq;
 
-#[allow(dead_code, reason = "the library's tests use the rest of it")]
 #[path = "../parts/cassandra_node.rs"]
 mod cassandra_node;
 

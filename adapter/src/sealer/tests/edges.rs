@@ -178,7 +178,7 @@ async fn a_bill_finds_the_sample_before_where_the_sealer_slept_over_a_months_end
     works.engine.expire().await.unwrap();
     works.pass().await;
     let billed = works.billed(Family::NicIncoming, minutes).await;
-    assert_eq!(sum(&billed), sum(&expected));
+    assert!((sum(&billed) - sum(&expected)).abs() < 0.5);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::store::cassandra::tests::{node, node_alone, settings};
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 
 /// Longer than a busy node takes to be asked for all shards.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(20);
 
 /// Two adapters on a keyspace of their own, on one clock.
 async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
@@ -22,7 +22,7 @@ async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
 
 /// Until a condition holds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..600 {
+    for _ in 0..1200 {
         if holds().await {
             return;
         }
@@ -47,7 +47,7 @@ async fn look(works: &Works) -> usize {
 #[tokio::test]
 async fn shards_are_shared_and_those_of_a_dead_sealer_are_taken() {
     let Some((node, _guard)) = node().await else { return };
-    let [a, b] = two(&settings(node, "shared"), NOW_MS).await;
+    let [a, b] = Box::pin(two(&settings(node, "shared"), NOW_MS)).await;
     assert_eq!(look(&a).await, 16, "alone");
     assert_eq!(look(&b).await, 0, "all are taken");
     // It hears of the other, and gives half of them back.
@@ -78,7 +78,7 @@ async fn half_way(works: &Works, window: Window) -> Vec<Sealed> {
 async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
     let Some((node, _guard)) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
-    let [a, b] = two(&settings(node, "slept"), begin).await;
+    let [a, b] = Box::pin(two(&settings(node, "slept"), begin)).await;
     let all = scrapes(begin, begin + 2 * HOUR_MS);
     let missing = begin + 600_000..begin + 1_200_000;
     let (late, in_time): (Vec<Arrival>, Vec<Arrival>) =
@@ -119,7 +119,7 @@ async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
 async fn a_commit_that_slept_past_the_grace_is_late() {
     let Some((node, _guard)) = node_alone().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
-    let [a, b] = two(&settings(node, "slept_commit"), begin).await;
+    let [a, b] = Box::pin(two(&settings(node, "slept_commit"), begin)).await;
     let all = scrapes(begin, begin + HOUR_MS);
     let (first, second) = all.split_at(120);
     a.clock.set(begin + HOUR_MS);
@@ -153,7 +153,7 @@ async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
     let Some((node, _guard)) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let settings = settings(node, "slipped");
-    let [a, _] = two(&settings, begin).await;
+    let [a, _] = Box::pin(two(&settings, begin)).await;
     let store = Cassandra::open(settings.clone(), Clock::fixed(begin)).await.unwrap();
     let behind = Works::on(Store::Cassandra(Box::new(store)), &["uuid"], Clock::fixed(begin)).await;
     let all = scrapes(begin, begin + HOUR_MS);
@@ -194,7 +194,7 @@ async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
 async fn writes_are_refused_where_heads_might_expire_unsealed() {
     let Some((node, _guard)) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
-    let [a, _] = two(&settings(node, "behind"), begin).await;
+    let [a, _] = Box::pin(two(&settings(node, "behind"), begin)).await;
     send(&a, &scrapes(begin, begin + 600_000)).await;
     a.clock.set(begin + 4 * DAY_MS);
     a.sealer.report_lag().await.unwrap();

@@ -45,12 +45,12 @@ impl Peer {
         let content = vec![0xFF; length];
         let counted = if self.counts_flags() { length + 1 } else { length };
         let long = long || counted > 254;
-        let wide = (counted as u64).to_be_bytes();
+        let wide @ [.., short] = (counted as u64).to_be_bytes();
         let head = match (self.counts_flags(), long) {
             (true, true) => [&[255][..], &wide, &[flags & 1]].concat(),
-            (true, false) => vec![counted as u8, flags & 1],
+            (true, false) => vec![short, flags & 1],
             (false, true) => [&[flags | 2][..], &wide].concat(),
-            (false, false) => vec![flags, counted as u8],
+            (false, false) => vec![flags, short],
         };
         [head, content].concat()
     }

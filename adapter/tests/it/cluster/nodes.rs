@@ -14,19 +14,19 @@ use crate::power_loss::dice::Dice;
 struct Nodes {
     plans: Vec<Plan>,
     running: Vec<Mutex<Option<Node>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Nodes {
     fn start() -> Option<Nodes> {
         let folder = tempfile::tempdir().unwrap();
         let ports = free_ports();
-        let mut nodes = Nodes { plans: Vec::new(), running: Vec::new(), _folder: folder };
+        let mut nodes = Nodes { plans: Vec::new(), running: Vec::new(), folder };
         for number in 1..=3_u8 {
             let host = Ipv4Addr::new(127, 0, 0, number);
             // JMX listens on all addresses, whatever the node's own.
             let ports = if number == 1 { ports } else { [ports[0], ports[1], free_ports()[2]] };
-            let folder = Some(nodes._folder.path().join(number.to_string()));
+            let folder = Some(nodes.folder.path().join(number.to_string()));
             let plan = Plan { host, ports, folder, ..Plan::alone() };
             nodes.running.push(Mutex::new(Some(wait_for(Node::start(plan.clone()))?)));
             nodes.plans.push(plan);

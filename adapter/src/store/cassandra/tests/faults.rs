@@ -17,11 +17,11 @@ async fn behind_proxy(node: &Node) -> (RunningProxy, String) {
 }
 
 /// What befalls the next writes of a payload, so many times.
-fn befalls(payload: &str, times: usize, reaction: RequestReaction) -> Option<Vec<RequestRule>> {
+fn befalls(payload: &str, times: usize, reaction: RequestReaction) -> Vec<RequestRule> {
     let condition = Condition::RequestOpcode(RequestOpcode::Execute)
         .and(Condition::BodyContainsCaseSensitive(payload.as_bytes().into()))
         .and(Condition::TrueForLimitedTimes(times));
-    Some(vec![RequestRule(condition, reaction)])
+    vec![RequestRule(condition, reaction)]
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn passing_faults_cost_time_and_nothing_else() {
         ("cut-off", RequestReaction::drop_connection()),
     ];
     for (number, (name, reaction)) in faults.into_iter().enumerate() {
-        proxy.running_nodes[0].change_request_rules(befalls(name, 3, reaction));
+        proxy.running_nodes[0].change_request_rules(Some(befalls(name, 3, reaction)));
         let group = u64::try_from(number).unwrap();
         let head = vec![head_row(group, now_ms, Bytes::from_static(name.as_bytes()))];
         let written = store.append(Rows { head, ..Rows::default() }).await;
@@ -55,7 +55,7 @@ async fn passing_faults_cost_time_and_nothing_else() {
 
     // One that does not pass is said, with the node and its own words.
     let refused = RequestReaction::forge_with_error(errors::unauthorized());
-    proxy.running_nodes[0].change_request_rules(befalls("refused", 1, refused));
+    proxy.running_nodes[0].change_request_rules(Some(befalls("refused", 1, refused)));
     let head = vec![head_row(99, now_ms, Bytes::from_static(b"refused"))];
     let error = store.append(Rows { head, ..Rows::default() }).await.unwrap_err().to_string();
     assert!(error.contains("writing samples in Cassandra: node 127.0.0.1:"), "{error}");
