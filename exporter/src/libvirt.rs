@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use particulars::Idle;
 use thiserror::Error;
 use virt::connect::Connect;
 use virt::domain::Domain;

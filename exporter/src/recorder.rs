@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serve::clock::Clock;
 
-use crate::libvirt::{CallCounts, Connection, Idle, LibvirtError, is_local};
+use crate::libvirt::{CallCounts, Connection, LibvirtError, is_local};
 use crate::recording::{Recording, Takes};
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
+use crate::snapshot::Idle;
 use crate::start_time::StartTimes;
 use crate::stats::Record;
 use crate::worker::Source;

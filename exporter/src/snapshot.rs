@@ -4,6 +4,7 @@
 mod description;
 mod rarities;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -349,3 +350,6 @@ pub struct Calls {
     /// How often it failed.
     pub errors: u64,
 }
+
+/// Guests by uuid, each with libvirt's number of the run that had no job.
+pub(crate) type Idle = HashMap<String, Option<u32>>;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::monitors::Details;
-use crate::libvirt::Idle;
+use crate::snapshot::Idle;
 use crate::snapshot::{Guest, Snapshot};
 use crate::stats::is_busy;
 use crate::worker::roster::Identity;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::channel;
 use tokio::time::{Instant, timeout_at};
 
-use crate::libvirt::Idle;
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
+use crate::snapshot::Idle;
 use crate::worker::monitor::{Answer, Job, Share};
 use crate::worker::{Status, Worker};
 

@@ -10,14 +10,11 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::{Call, Connection, LibvirtError, records};
-use crate::snapshot::{Guest, Job, Pool};
+use crate::snapshot::{Guest, Idle, Job, Pool};
 use crate::stats::{self, Param};
 
 /// Most vCPUs of a guest whose places are asked for: more than QEMU can give.
 const VCPUS_MAX: usize = 4096;
-
-/// Guests by uuid, each with libvirt's number of the run that had no job.
-pub(crate) type Idle = HashMap<String, Option<u32>>;
 
 /// Reads figures of the host.
 type NodeFigures = fn(&Connect) -> Result<Vec<(String, u64)>, virt::error::Error>;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
 use super::{Line, Source, Worker};
-use crate::libvirt::{CallCounts, Idle, LibvirtError};
+use crate::libvirt::{CallCounts, LibvirtError};
 use crate::selection::{CollectorName, Collectors};
 use crate::snapshot::Guest;
+use crate::snapshot::Idle;
 
 /// Some of the host's guests.
 #[derive(Clone, Debug, PartialEq, Eq)]
