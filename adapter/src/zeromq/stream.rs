@@ -141,7 +141,10 @@ impl Stream {
                 Awaited::Signature { read: read + 1, length: length << 8 | u64::from(byte) }
             }
             Awaited::Signature { .. } if byte & MORE_FLAG != 0 => Awaited::Revision,
-            Awaited::Signature { length, .. } => self.counted(length, byte)?,
+            // No signature after all: this byte is a frame's flags.
+            Awaited::Signature { length, .. } | Awaited::Flags { length } => {
+                self.counted(length, byte)?
+            }
             Awaited::Revision => {
                 self.framing = if byte == 0 { Framing::LengthFirst } else { Framing::FlagsFirst };
                 let left = if byte <= 1 { GREETING_2_LEFT } else { GREETING_3_LEFT };
@@ -158,7 +161,6 @@ impl Stream {
                     _ => Awaited::LongLength { left: left - 1, length, flags },
                 }
             }
-            Awaited::Flags { length } => self.counted(length, byte)?,
             Awaited::Content { left } => Awaited::Content { left },
         })
     }

@@ -44,13 +44,13 @@ impl Peer {
     fn frame(self, (flags, long, length): Frame) -> Vec<u8> {
         let content = vec![0xFF; length];
         let counted = if self.counts_flags() { length + 1 } else { length };
-        let long = long || counted > 254;
+        let short = u8::try_from(counted).ok().filter(|short| *short < 255 && !long);
         let wide = (counted as u64).to_be_bytes();
-        let head = match (self.counts_flags(), long) {
-            (true, true) => [&[255][..], &wide, &[flags & 1]].concat(),
-            (true, false) => vec![counted as u8, flags & 1],
-            (false, true) => [&[flags | 2][..], &wide].concat(),
-            (false, false) => vec![flags, counted as u8],
+        let head = match (self.counts_flags(), short) {
+            (true, None) => [&[255][..], &wide, &[flags & 1]].concat(),
+            (true, Some(short)) => vec![short, flags & 1],
+            (false, None) => [&[flags | 2][..], &wide].concat(),
+            (false, Some(short)) => vec![flags, short],
         };
         [head, content].concat()
     }
