@@ -13,8 +13,10 @@ use crate::end_to_end::Prometheus;
 use crate::libvirtd::{Libvirtd, on_path, skip, wait_for};
 use crate::rules::rules;
 
+const NO_CLUSTER: &str = "the adapter keeps its samples on its own disk";
+
 /// Queries that may be empty where all is well: board, panel, query, and why.
-const EMPTY: [(&str, &str, &str, &str); 18] = [
+const EMPTY: [(&str, &str, &str, &str); 26] = [
     ("kanyun-fleet", "Alerts that fire", "A", "no rule is loaded, and no alert should fire"),
     ("kanyun-fleet", "Network errors and drops", "A", "it lists only guests with some"),
     ("kanyun-fleet", "Most swapping", "A", "it lists only guests that swap; these have no swap"),
@@ -33,6 +35,14 @@ const EMPTY: [(&str, &str, &str, &str); 18] = [
     ("kanyun-adapter", "Refused, by reason", "A", "a reason's counter begins with a refusal"),
     ("kanyun-adapter", "Bytes of a sealed sample", "A", "no window is sealed in a short run"),
     ("kanyun-adapter", "Who is ahead", "B", "a reason's counter begins with a refusal"),
+    ("kanyun-adapter", "Nodes connected", "A", NO_CLUSTER),
+    ("kanyun-adapter", "Answers of nodes", "A", NO_CLUSTER),
+    ("kanyun-adapter", "Failed and tried again", "A", NO_CLUSTER),
+    ("kanyun-adapter", "Failed and tried again", "B", NO_CLUSTER),
+    ("kanyun-adapter", "Failed and tried again", "C", NO_CLUSTER),
+    ("kanyun-adapter", "Clocks of nodes", "A", NO_CLUSTER),
+    ("kanyun-adapter", "Who seals", "A", NO_CLUSTER),
+    ("kanyun-adapter", "Leases lost", "A", NO_CLUSTER),
 ];
 /// Windows that hold scrapes a second apart, also where they come late.
 const BUILT_IN: [(&str, &str); 2] = [("__rate_interval", "20s"), ("__range", "5m")];
