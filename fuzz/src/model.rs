@@ -12,7 +12,7 @@ use adapter::wire::write::{self, DecodeError};
 use adapter::write::DECODE_LIMITS;
 use prost::Message;
 
-use crate::{NOW_MS, RETENTION};
+use crate::{KEEPING, NOW_MS};
 
 type Labels = Vec<(String, String)>;
 /// Stored samples by labels and time.
@@ -83,7 +83,7 @@ fn sent_v2(request: &v2::Request) -> Vec<Sent> {
 
 /// The rules of docs/adapter.md, "Writing".
 fn stored(sent: &[Sent]) -> Found {
-    let retention_ms = i64::try_from(RETENTION.as_millis()).unwrap();
+    let retention_ms = i64::try_from(KEEPING.samples.as_millis()).unwrap();
     let oldest_ms = NOW_MS - retention_ms + limits::FROZEN_BEFORE_EXPIRY_MS;
     let mut found = Found::new();
     for series in sent {

@@ -37,7 +37,11 @@ fn check(adapter: &Adapter, body: &[u8]) {
             let message = snappy::decompress(&bytes, 64 << 20).unwrap();
             messages::ReadResponse::decode(&message[..]).unwrap();
         }
-        Ok(Answer::Streamed(frames)) => frames.for_each(|frame| drop(frame.unwrap())),
+        Ok(Answer::Streamed(mut frames)) => adapter.run(async {
+            while let Some(frame) = frames.next().await {
+                frame.unwrap();
+            }
+        }),
         Err(QueryError::Client(_) | QueryError::TooMuch(_)) => {}
         Err(error) => panic!("{error:?}"),
     }
