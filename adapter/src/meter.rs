@@ -196,9 +196,18 @@ pub fn any_of(metrics: &[&str]) -> Result<Matcher, QueryError> {
     Matcher::matching(METRIC_NAME, &pattern).map_err(|error| QueryError::Damaged(error.to_string()))
 }
 
-/// The metrics of several families, each once.
+/// The metrics that must be at hand to count several families, sorted, each once.
+fn metrics_needed(families: &[Family]) -> Vec<&'static str> {
+    each_once(families.iter().flat_map(|family| family.metrics_needed()))
+}
+
+/// The metrics of several families, sorted, each once.
 pub fn metrics_of(families: &[Family]) -> Vec<&'static str> {
-    let mut metrics: Vec<&str> = families.iter().flat_map(|family| family.metrics()).collect();
+    each_once(families.iter().flat_map(|family| family.metrics()))
+}
+
+fn each_once(metrics: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let mut metrics: Vec<&str> = metrics.collect();
     metrics.sort_unstable();
     metrics.dedup();
     metrics

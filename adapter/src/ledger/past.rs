@@ -46,7 +46,7 @@ pub fn forget(series: &mut Vec<Series>, before: Hour) {
     series.retain(|one| !one.samples.is_empty());
 }
 
-/// Joins a guest's series of two spans of time, each sorted by labels.
+/// Joins a guest's series of two spans of time; sorted by labels.
 pub fn join(earlier: Vec<Series>, later: Vec<Series>) -> Vec<Series> {
     let mut all: Vec<Series> = earlier.into_iter().chain(later).collect();
     // Stable: of one series, the earlier samples stay first.

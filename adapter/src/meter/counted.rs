@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Meter;
 use super::workers::{Name, names_in};
+use super::{Meter, metrics_needed};
 use crate::engine::Whole;
 use crate::ledger::guest::Guest;
 use crate::ledger::past::{forget, join, thin};
@@ -117,7 +117,7 @@ impl Counted {
     /// The guest's series in some hours, or in the first of them where all are too much at once;
     /// says which hour is the last of them.
     async fn read(&self, (first, hours): (Hour, i32)) -> Result<(Vec<Series>, Hour), QueryError> {
-        let metrics = self.metrics();
+        let metrics = metrics_needed(&self.families);
         let mut hours = hours;
         loop {
             let last = Hour(first.0 + hours - 1);
@@ -130,15 +130,6 @@ impl Counted {
         }
     }
 
-    /// The metrics that its families need, sorted.
-    fn metrics(&self) -> Vec<&'static str> {
-        let mut metrics: Vec<&str> =
-            self.families.iter().flat_map(|family| family.metrics_needed()).collect();
-        metrics.sort_unstable();
-        metrics.dedup();
-        metrics
-    }
-
     /// The guest's series in some hours, and the workers' that go by its names.
     async fn joined(
         &self,
@@ -147,7 +138,9 @@ impl Counted {
         (first, last): (Hour, Hour),
     ) -> Result<Vec<Series>, QueryError> {
         let range = TimeRange { start_ms: first.start_ms(), end_ms: last.end_ms() };
-        self.meter.joined(&self.guest, series, (names, &self.metrics(), range)).await
+        self.meter
+            .joined(&self.guest, series, (names, &metrics_needed(&self.families), range))
+            .await
     }
 
     /// The hours from `next` to `last`, where the past is enough for them. On a thread of its own: a

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::counted::LOOKBACK_HOURS_MAX;
-use super::{Meter, labels_of, matchers, metrics_of};
+use super::{Meter, labels_of, matchers, metrics_needed};
 use crate::engine::Place;
 use crate::ledger::Family;
 use crate::ledger::guest::Guest;
@@ -156,10 +156,7 @@ impl Meter {
         if let Some(places) = self.places(guest, range) {
             return Ok(places.into_iter().collect());
         }
-        let mut metrics = metrics_of(&Family::ALL);
-        metrics.extend(Family::ALL.iter().flat_map(|family| family.metrics_needed()));
-        metrics.sort_unstable();
-        metrics.dedup();
+        let metrics = metrics_needed(&Family::ALL);
         let is_of_guest = |labels: &Labels| Guest::of(labels).as_ref() == Some(guest);
         let mut places = BTreeSet::new();
         for (label, value) in labels_of(guest) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Meter, any_of, matchers, metrics_of};
+use super::{Meter, any_of, matchers, metrics_needed};
 use crate::engine::Place;
 use crate::ledger::guest::Guest;
 use crate::ledger::owner::{self, Sightings, is_of_worker, sighted};
@@ -34,7 +34,7 @@ pub(super) fn names_in(guest: &Guest, series: &[Series]) -> BTreeSet<Name> {
 
 impl Meter {
     /// A guest's series, with those of workers that go by its names, as far as their hours are its
-    /// own; what is another guest's is marked so.
+    /// own; what is another guest's is marked so. In no order.
     pub(super) async fn joined(
         &self,
         guest: &Guest,
@@ -67,9 +67,6 @@ impl Meter {
             series.extend(of_domain.divide(worker, guest));
             sightings.insert(domain, of_domain);
         }
-        series.sort_by(|one, other| {
-            one.labels.cmp(&other.labels).then(one.elsewhere.cmp(&other.elsewhere))
-        });
         Ok(series)
     }
 
@@ -85,11 +82,9 @@ impl Meter {
             return Ok(workers);
         }
         let domains: BTreeSet<&str> = names.iter().map(|(domain, _)| domain.as_str()).collect();
-        let metrics: Vec<&str> = metrics
-            .iter()
-            .copied()
-            .filter(|metric| owner::worker_metrics().contains(metric))
-            .collect();
+        let of_workers = owner::worker_metrics();
+        let metrics: Vec<&str> =
+            metrics.iter().copied().filter(|metric| of_workers.contains(metric)).collect();
         let whole = |samples: &[Sample]| (samples.to_vec(), size_of_val(samples));
         for domain in domains {
             let matchers = matchers(&metrics, "domain", domain)?;
@@ -147,9 +142,5 @@ impl Meter {
 
 /// All billed series of a domain.
 pub(super) fn of_domain(domain: &str) -> Result<[Matcher; 2], QueryError> {
-    let mut metrics = metrics_of(&Family::ALL);
-    metrics.extend(owner::exporter_metrics());
-    metrics.sort_unstable();
-    metrics.dedup();
-    Ok([any_of(&metrics)?, Matcher::equal("domain", domain)])
+    Ok([any_of(&metrics_needed(&Family::ALL))?, Matcher::equal("domain", domain)])
 }
