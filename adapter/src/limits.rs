@@ -208,6 +208,8 @@ pub const SEAL_LATE_WINDOWS_MAX: usize = 84;
 pub const SEAL_LEASE: Duration = Duration::from_secs(30);
 /// Parts of its time after which a lease is renewed.
 pub const SEAL_LEASE_RENEWALS: u32 = 3;
+/// How long an adapter that stops tries to give back the shards that it seals.
+pub const SEAL_STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Groups of which a sealer asks at once whether they are sealed.
 pub const SEAL_MARKERS_AT_ONCE: usize = 16;
 /// Windows after which a sealer that catches up says how far it is.

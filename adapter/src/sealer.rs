@@ -83,10 +83,19 @@ impl Sealer {
         Sealer { engine, shares, meter, clock, metrics, late_pause, stuck: Mutex::default() }
     }
 
-    /// Works until it is dropped, which it may be at any time: a seal that was cut off is made again.
-    pub async fn run(self) {
+    /// Works until it is asked to stop, and then gives its shards back, so that another sealer need
+    /// not wait for the end of their leases. May be dropped at any time: a seal that was cut off is
+    /// made again.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
         // A pass may take longer than a lease.
-        tokio::join!(self.shares.keep(), self.look_regularly());
+        let work = async { tokio::join!(self.shares.keep(), self.look_regularly()) };
+        tokio::select! {
+            _ = work => {}
+            () = stop => {}
+        }
+        if let Err(error) = self.shares.give_back().await {
+            tracing::warn!(%error, "shards could not be given back; others take them when the leases end");
+        }
     }
 
     async fn look_regularly(&self) {

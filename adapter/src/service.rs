@@ -317,7 +317,11 @@ async fn serve_until_stopped(
     if let (Ok(()), Some(api)) = (&served, &mut api) {
         api.ended().await.map_err(Failure::Door)?;
     }
-    drop(background);
+    if served.is_ok() {
+        background.finish().await;
+    } else {
+        drop(background);
+    }
     let closed = engine.close().await;
     served?;
     closed.map_err(Failure::Close)?;

@@ -372,6 +372,14 @@ impl Store {
         }
     }
 
+    /// Says that this sealer stops, and is to be counted no more.
+    pub async fn leave(&self, sealer: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => Ok(()),
+            Store::Cassandra(cassandra) => cassandra.leave(sealer).await,
+        }
+    }
+
     /// The first of so many numbers that follow each other, greater than all that any process was
     /// given before. Who draws one and reads the samples then sees all that was durable when lesser
     /// ones were drawn: so the projection with the greatest turn holds what the others hold.

@@ -44,6 +44,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adapter::wire::negotiate::Protocol;
 use clap::Parser;
 
+use cassandra::Cluster;
 use disk::Disk;
 use fleet::{INTERVAL_MS, Size};
 use readback::Door;
@@ -65,8 +66,9 @@ struct Flags {
     /// What a sample costs the adapter at 10 thousand, 100 thousand and a million series
     #[arg(long, conflicts_with_all = ["quick", "url", "moved_clock"])]
     scale: bool,
-    /// Instead: the adapter on a Cassandra node, beside writers of single rows and of batches
-    #[arg(long, conflicts_with_all = ["url", "moved_clock"])]
+    /// The adapter on a Cassandra node: with --report or --fleet, that; else beside writers of single
+    /// rows and of batches
+    #[arg(long, conflicts_with_all = ["url", "moved_clock", "sealed"])]
     cassandra: bool,
     /// Guests, 60 series each
     #[arg(long, default_value_t = 1_000, default_value_ifs = [("sealed", "true", "100"), ("fleet", "true", "100")])]
@@ -160,7 +162,8 @@ fn run(flags: &Flags) -> Result<(), String> {
         return churn::run(adapter, 2 * flags.guests, generations, now_ms);
     }
     if let Some(mode) = flags.sealed.mode() {
-        return with_sealing(flags, mode);
+        let cluster = if flags.cassandra { Some(Cluster::start()?) } else { None };
+        return with_sealing(flags, mode, cluster.as_ref());
     }
     let course = course(flags)?;
     let moved = flags.moved_clock.as_deref().map(|library| course.moved(MovedClock { library }));
@@ -194,20 +197,21 @@ fn run(flags: &Flags) -> Result<(), String> {
     }
     if flags.quick {
         // Late samples are sealed without a clock that is moved: a day, and the report over it.
-        with_sealing(flags, Mode::Bill { days: 1 })?;
+        with_sealing(flags, Mode::Bill { days: 1 }, None)?;
     }
     Ok(())
 }
 
-fn with_sealing(flags: &Flags, mode: Mode) -> Result<(), String> {
+fn with_sealing(flags: &Flags, mode: Mode, cluster: Option<&Cluster>) -> Result<(), String> {
     let programs = Programs {
         adapter: Path::new(env!("CARGO_BIN_EXE_kanyun-adapter")),
         victoria_metrics: flags.victoria_metrics.as_deref(),
-        faketime: if matches!(mode, Mode::Bill { .. }) {
-            Path::new("")
-        } else {
+        faketime: if matches!(mode, Mode::AllIn { .. }) {
             flags.sealed.faketime()?
+        } else {
+            Path::new("")
         },
+        cluster,
     };
     match mode {
         Mode::AllIn { hours } => {

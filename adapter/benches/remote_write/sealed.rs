@@ -9,12 +9,14 @@ mod set_clock;
 mod tables;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adapter::wire::negotiate::Protocol;
 
 use crate::bodies;
-use crate::fleet::Size;
+use crate::cassandra::Cluster;
+use crate::fleet::{self, Size};
 use crate::sender::{self, client};
 use crate::server::{self, Server};
 pub(crate) use all_in::all_in;
@@ -40,7 +42,7 @@ pub(crate) struct Flags {
     /// Days that --report loads and asks for
     #[arg(long, default_value_t = 31)]
     days: usize,
-    /// libfaketimeMT.so.1, which --sealed and --fleet move the adapter's clock with
+    /// libfaketimeMT.so.1, which --sealed moves the adapter's clock with
     #[arg(long, value_name = "FILE")]
     faketime: Option<PathBuf>,
 }
@@ -64,7 +66,7 @@ impl Flags {
     }
 
     pub(crate) fn faketime(&self) -> Result<&Path, String> {
-        let missing = "--sealed and --fleet need --faketime, which scripts/bench finds";
+        let missing = "--sealed needs --faketime, which scripts/bench finds";
         self.faketime.as_deref().ok_or_else(|| missing.to_owned())
     }
 }
@@ -76,6 +78,17 @@ pub(crate) struct Programs<'a> {
     pub(crate) victoria_metrics: Option<&'a Path>,
     /// libfaketimeMT.so.1
     pub(crate) faketime: &'a Path,
+    /// Where the adapter keeps its rows, unless in a folder.
+    pub(crate) cluster: Option<&'a Cluster>,
+}
+
+impl Programs<'_> {
+    /// Has an adapter keep its rows where they are to be kept.
+    fn keep(&self, command: &mut Command, keyspace: &str) {
+        if let Some(cluster) = self.cluster {
+            cluster.apply(command, keyspace);
+        }
+    }
 }
 
 const HOUR_MS: i64 = 3_600_000;
@@ -109,9 +122,18 @@ impl Load {
         Ok(seconds)
     }
 
+    /// How many samples are older than a time.
+    fn samples_until(&self, unix_ms: i64) -> usize {
+        let mut samples = 0;
+        fleet::play(self.size, self.start_ms, |point| {
+            samples += usize::from(point.timestamp_ms < unix_ms);
+        });
+        samples
+    }
+
     /// A range that holds every sample.
     pub(crate) fn range(&self) -> (i64, i64) {
-        let length_ms = self.size.scrapes as i64 * crate::fleet::INTERVAL_MS;
+        let length_ms = self.size.scrapes as i64 * fleet::INTERVAL_MS;
         (self.start_ms - 60_000, self.start_ms + length_ms + 60_000)
     }
 }

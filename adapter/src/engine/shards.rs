@@ -81,6 +81,11 @@ impl Engine {
         self.store.sealers(sealer).await
     }
 
+    /// See [`crate::store::Store::leave`].
+    pub async fn leave(&self, sealer: &str) -> Result<(), StoreError> {
+        self.store.leave(sealer).await
+    }
+
     /// Turns for some projections: to be drawn when the late rows of all of them have been read, and
     /// before anything that they are counted from. From then on this process also knows which
     /// windows others have begun with, whose hours it must not leave as they are.

@@ -81,6 +81,17 @@ impl Shares {
         Ok(())
     }
 
+    /// Gives back all that it holds, and is counted no more.
+    pub(super) async fn give_back(&self) -> Result<(), StoreError> {
+        if self.engine.lease_time().is_none() {
+            return Ok(());
+        }
+        let ours = std::mem::take(&mut *self.locked());
+        let released = ours.keys().map(|shard| self.engine.release(*shard, &self.sealer));
+        try_join_all(released).await?;
+        self.engine.leave(&self.sealer).await
+    }
+
     /// Asks for some shards at once: each answer takes several rounds of the cluster's.
     async fn hold_each(&self, shards: &[Shard], time: Duration) -> Result<(), StoreError> {
         try_join_all(shards.iter().map(|shard| self.hold(*shard, time))).await.map(drop)

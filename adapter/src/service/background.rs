@@ -1,18 +1,22 @@
 //! What the adapter does without being asked: it seals, drops what is old, and says how far it is
 //! and what is kept. Knows when, not how.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serve::clock::Clock;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::sealer::{Sealer, report_lag};
 
+/// The name of the task that seals.
+const SEALING: &str = "sealing";
 /// How often what is old is dropped: whole days, weeks and months.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often what is kept is counted: a few calls of the file system for each table.
@@ -24,8 +28,10 @@ pub(super) struct Background {
     engine: Arc<Engine>,
     clock: Clock,
     metrics: Metrics,
-    /// Each ends with its name, which none of them should.
+    /// Each ends with its name, which none of them should by itself.
     tasks: JoinSet<&'static str>,
+    /// Asks sealing to stop, by being dropped.
+    sealing: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Background {
@@ -35,16 +41,19 @@ impl Background {
         tasks.spawn(expire_regularly(Arc::clone(engine), metrics.clone()));
         tasks.spawn(count_regularly(Arc::clone(engine), metrics.clone()));
         let (engine, clock, metrics) = (Arc::clone(engine), clock.clone(), metrics.clone());
-        Background { engine, clock, metrics, tasks }
+        Background { engine, clock, metrics, tasks, sealing: None }
     }
 
     /// Starts sealing; what came late waits for so long.
     pub(super) fn seal(&mut self, late_pause: Duration) {
         let (engine, metrics) = (Arc::clone(&self.engine), self.metrics.clone());
         let sealer = Sealer::new(engine, self.clock.clone(), metrics, late_pause);
+        let (asks, stop) = oneshot::channel();
+        self.sealing = Some(asks);
         self.tasks.spawn(async move {
-            Box::pin(sealer.run()).await;
-            "sealing"
+            // It is dropped, and so ends with an error.
+            Box::pin(sealer.run(async { drop(stop.await) })).await;
+            SEALING
         });
         let (engine, metrics) = (Arc::clone(&self.engine), self.metrics.clone());
         self.tasks.spawn(report_regularly(engine, self.clock.clone(), metrics));
@@ -57,6 +66,20 @@ impl Background {
             Some(Ok(name)) => format!("{name} has ended by itself"),
             Some(Err(error)) => error.to_string(),
             None => "nothing was started".to_owned(),
+        }
+    }
+
+    /// Ends all of it; sealing first leaves its shards to others.
+    pub(super) async fn finish(mut self) {
+        if self.sealing.take().is_some() {
+            let left = async {
+                while !matches!(self.tasks.join_next().await, None | Some(Ok(SEALING))) {}
+            };
+            if timeout(limits::SEAL_STOP_DEADLINE, left).await.is_err() {
+                tracing::warn!(
+                    "sealing did not stop in time; other adapters take its shards when the leases end"
+                );
+            }
         }
     }
 }

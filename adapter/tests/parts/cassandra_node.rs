@@ -18,6 +18,9 @@ const START_MAX: Duration = Duration::from_mins(3);
 /// How long the threads of a node may take to stop on a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
+/// Enough for the little that tests write, so that several nodes run side by side.
+pub(crate) const SMALL_HEAP: &str = "512M";
+
 /// Runs the node, says its process id, and stops it once our end of its standard input is closed:
 /// that happens however the test process ends, a panic or a signal included.
 const KEEPER: &str = r#"
@@ -52,13 +55,15 @@ pub(crate) struct Plan {
     pub(crate) yaml: String,
     /// Where its data stay when it ends; without it they go.
     pub(crate) folder: Option<PathBuf>,
+    /// Of its JVM, as `-Xmx` takes it.
+    pub(crate) heap: &'static str,
 }
 
 impl Plan {
     /// A node by itself.
     pub(crate) fn alone() -> Plan {
         let (host, yaml) = (Ipv4Addr::LOCALHOST, String::new());
-        Plan { host, ports: free_ports(), yaml, folder: None }
+        Plan { host, ports: free_ports(), yaml, folder: None, heap: SMALL_HEAP }
     }
 }
 
@@ -91,7 +96,7 @@ impl Node {
             .arg(launcher())
             .arg(&lib)
             .arg(data)
-            .args([&*host, "512M"])
+            .args([&*host, plan.heap])
             .args(plan.ports.map(|port| port.to_string()))
             .env("KANYUN_CASSANDRA_YAML", yaml)
             .stdin(Stdio::piped())

@@ -13,8 +13,11 @@ use crate::sender::client;
 use crate::server::{self, Kind, Server};
 use crate::tally::{self, Likeness};
 
+/// The default of --seal.grace.
+const GRACE_MS: i64 = 15 * 60_000;
 /// How often each report is asked for.
 const TIMES: usize = 9;
+const KEYSPACE: &str = "bench_report";
 const METRICS: [&str; 3] = ["nic_outgoing", "cpu", "blk_write"];
 
 /// Measures reports of one guest over so many days.
@@ -30,6 +33,7 @@ pub(crate) fn bill(programs: Programs<'_>, days: usize) -> Result<(), String> {
     let start = |pause: &str| {
         Server::start_with(Kind::Adapter, programs.adapter, folder.path(), |command| {
             command.args(["--seal.late-pause", pause]);
+            programs.keep(command, KEYSPACE);
         })
     };
     let server = start("1d")?;
@@ -44,7 +48,7 @@ pub(crate) fn bill(programs: Programs<'_>, days: usize) -> Result<(), String> {
     let server = start("10ms")?;
     let started = Instant::now();
     let cpu = server::cpu_seconds(server.pid())?;
-    until_sealed(&server, samples_of_ended_windows(load, now))?;
+    until_sealed(&server, load.samples_until((now - GRACE_MS) / WINDOW_MS * WINDOW_MS))?;
     until_nothing_is_late(&server)?;
     println!(
         "  sealed in {:.1} s, {:.1} s of CPU; {} rows of the ledger, peak {:.0} MiB",
@@ -63,18 +67,10 @@ pub(crate) fn bill(programs: Programs<'_>, days: usize) -> Result<(), String> {
         return Err("the adapter reads back other values".to_owned());
     }
     server.stop()?;
+    if let Some(cluster) = programs.cluster {
+        println!("  {}", cluster.kept(KEYSPACE, size.samples())?);
+    }
     Ok(())
-}
-
-/// Samples of all windows whose grace is over.
-fn samples_of_ended_windows(load: Load, now_ms: i64) -> usize {
-    const GRACE_MS: i64 = 15 * 60_000;
-    let end_ms = (now_ms - GRACE_MS) / WINDOW_MS * WINDOW_MS;
-    let mut samples = 0;
-    fleet::play(load.size, load.start_ms, |point| {
-        samples += usize::from(point.timestamp_ms < end_ms);
-    });
-    samples
 }
 
 fn until_nothing_is_late(server: &Server) -> Result<(), String> {

@@ -1,56 +1,68 @@
 //! One metric of a fleet by streamed remote_read: the last six hours, half of them sealed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adapter::wire::negotiate::Protocol;
 
-use super::set_clock::SetClock;
 use super::{HOUR_MS, Load, Programs, WINDOW_MS, forget_peak, median, until_sealed};
 use crate::fleet::{INTERVAL_MS, Size};
 use crate::remote;
 use crate::sender::client;
-use crate::server::{self, Kind, MOVED_TO_MS, Server};
+use crate::server::{self, Kind, Server};
 
-/// Two windows are sealed, and three hours are not, because their grace is not over.
 const HOURS: i64 = 7;
+/// Two windows are sealed, and three hours are not, because their grace is not over.
 const SEALED_MS: i64 = 2 * WINDOW_MS;
-const GRACE: &str = "2h";
+/// Longer than all of it: nothing is sealed while it arrives.
+const LOADING_GRACE: Duration = Duration::from_secs(24 * 3600);
 const ASKED_MS: i64 = 6 * HOUR_MS;
+const KEYSPACE: &str = "bench_fleet";
 const METRIC: &str = "libvirt_domain_info_cpu_time_seconds_total";
 const TIMES: usize = 5;
 
 /// Loads seven hours of a fleet and asks for the last six of one metric.
 pub(crate) fn query(programs: Programs<'_>, guests: Size) -> Result<(), String> {
     let size = Size { scrapes: (HOURS * HOUR_MS / INTERVAL_MS) as usize, ..guests };
-    let load = Load { size, start_ms: MOVED_TO_MS + 5, protocol: Protocol::V2 };
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let begin_ms = (now() - HOURS * HOUR_MS) / WINDOW_MS * WINDOW_MS;
+    let load = Load { size, start_ms: begin_ms + 5, protocol: Protocol::V2 };
     println!(
         "fleet: one metric of {} guests, 6 of {HOURS} hours, {} samples in all",
         size.guests(),
         size.samples()
     );
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|e| e.to_string())?;
-    let clock = SetClock::new(programs.faketime, folder.path(), MOVED_TO_MS)?;
-    let start = || {
+    let start = |grace: Duration| {
         Server::start_with(Kind::Adapter, programs.adapter, folder.path(), |command| {
-            command.args(["--seal.grace", GRACE]);
-            clock.apply(command);
+            command.args(["--seal.grace", &format!("{}s", grace.as_secs())]);
+            programs.keep(command, KEYSPACE);
         })
     };
-    let server = start()?;
-    for hour in 0..HOURS {
-        let from_ms = MOVED_TO_MS + hour * HOUR_MS;
-        clock.set(&server, from_ms + HOUR_MS)?;
-        load.send(&server.write_url(), (from_ms, from_ms + HOUR_MS))?;
-    }
-    let sealed = size.samples() * SEALED_MS as usize / (HOURS * HOUR_MS) as usize;
-    until_sealed(&server, sealed)?;
+    let server = start(LOADING_GRACE)?;
+    let sent = load.send(&server.write_url(), (begin_ms, begin_ms + HOURS * HOUR_MS))?;
+    println!("  loaded in {sent:.0} s, peak {:.0} MiB", server::peak_mebibytes(server.pid())?);
+    server.stop()?;
+    // The two windows are due from now on, the third is in two hours.
+    let grace = Duration::from_millis((now() - begin_ms - SEALED_MS) as u64);
+    let server = start(grace)?;
+    let (started, cpu) = (Instant::now(), server::cpu_seconds(server.pid())?);
+    until_sealed(&server, load.samples_until(begin_ms + SEALED_MS))?;
+    println!(
+        "  half of it sealed in {:.0} s, {:.0} s of CPU, peak {:.0} MiB",
+        started.elapsed().as_secs_f64(),
+        server::cpu_seconds(server.pid())? - cpu,
+        server::peak_mebibytes(server.pid())?,
+    );
     // A process that has written nothing shows what a read alone takes.
     server.stop()?;
-    let server = start()?;
+    let server = start(grace)?;
     server::cpu_seconds_when_idle(server.pid())?;
-    let end_ms = MOVED_TO_MS + HOURS * HOUR_MS;
+    let end_ms = begin_ms + HOURS * HOUR_MS;
     ask(&server, size, (end_ms - ASKED_MS, end_ms))?;
     server.stop()?;
+    if let Some(cluster) = programs.cluster {
+        println!("  {}", cluster.kept(KEYSPACE, size.samples())?);
+    }
     Ok(())
 }
 

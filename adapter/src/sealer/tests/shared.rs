@@ -10,8 +10,12 @@ const LEASE: Duration = Duration::from_secs(20);
 
 /// Two adapters on a keyspace of their own, on one clock.
 async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
+    two_with(LEASE, settings, now_ms).await
+}
+
+async fn two_with(lease: Duration, settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
     let clock = Clock::fixed(now_ms);
-    let settings = CassandraSettings { lease: LEASE, ..settings.clone() };
+    let settings = CassandraSettings { lease, ..settings.clone() };
     let mut works = Vec::new();
     for _ in 0..2 {
         let store = Cassandra::open(settings.clone(), clock.clone()).await.unwrap();
@@ -60,6 +64,20 @@ async fn shards_are_shared_and_those_of_a_dead_sealer_are_taken() {
     assert_eq!(a.sealer.shares.held(), []);
     assert_eq!(look(&a).await, 0);
     assert_eq!(look(&b).await, 8, "it is back");
+}
+
+#[tokio::test]
+async fn a_sealer_that_stops_leaves_its_shards_at_once() {
+    let Some((node, _guard)) = node().await else { return };
+    // Nobody waits for the end of these leases.
+    let lease = Duration::from_secs(3600);
+    let [a, b] = Box::pin(two_with(lease, &settings(node, "left"), NOW_MS)).await;
+    assert_eq!(look(&a).await, 16, "alone");
+    assert_eq!(look(&b).await, 0, "all are taken");
+    assert_eq!(look(&a).await, 8);
+    assert_eq!(look(&b).await, 8);
+    b.sealer.run(std::future::ready(())).await;
+    until("a holds all", async || look(&a).await == 16).await;
 }
 
 /// What a sealer read and counted, and has not written yet.

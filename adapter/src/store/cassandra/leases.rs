@@ -62,15 +62,24 @@ impl Cassandra {
 
     /// See [`crate::store::Store::sealers`]. One that died is counted for as long as its leases hold.
     pub async fn sealers(&self, sealer: &str) -> Result<usize, StoreError> {
+        self.announce(sealer, self.lease_ttl()).await?;
         let (shared, statements) = (&self.shared, &self.shared.statements.leases);
-        let (session, announce) = (&shared.session, &statements.announce);
-        let deadline = Instant::now() + limits::WRITE_DEADLINE;
-        let values = (THE_PART, sealer, self.lease_ttl());
-        let write = || session.execute_unpaged(&announce.statement, values);
-        until((announce.purpose, &shared.metrics), deadline, write).await?;
         let sealers: Vec<(String,)> =
             partitions(shared, &statements.sealers, [(THE_PART,)], limits::QUERY_ROWS_MAX).await?;
         Ok(sealers.len().max(1))
+    }
+
+    /// See [`crate::store::Store::leave`]: it is counted for a second more.
+    pub async fn leave(&self, sealer: &str) -> Result<(), StoreError> {
+        self.announce(sealer, 1).await
+    }
+
+    /// Says that a sealer is there, for so many seconds from now on.
+    async fn announce(&self, sealer: &str, ttl: i32) -> Result<(), StoreError> {
+        let (shared, announce) = (&self.shared, &self.shared.statements.leases.announce);
+        let deadline = Instant::now() + limits::WRITE_DEADLINE;
+        let write = || shared.session.execute_unpaged(&announce.statement, (THE_PART, sealer, ttl));
+        until((announce.purpose, &shared.metrics), deadline, write).await.map(drop)
     }
 
     /// See [`crate::store::Store::turns`]: microseconds since 1970 by the cluster's clock, or the
