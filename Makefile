@@ -9,7 +9,7 @@ help:
 	@echo 'make check  formatting, lints and the tests that need no services; quick, installs nothing'
 	@echo 'make soak   all tests, with 200 kills of the adapter under load, 10 rounds of killed Cassandra nodes, 20 sleeps past a lease, 200 power losses, 200 full disks, 1,000 damaged files, 2,000 generated guests and 10,000 scrapes among guests that come and go, then ten minutes of each fuzz target'
 	@echo 'make fuzz   damaged requests to decoders and use cases, 15 s a target'
-	@echo 'make bench  what a sample costs the adapter and VictoriaMetrics, and a scrape the exporter: CPU, memory, disk; docs/benchmarks.md'
+	@echo 'make bench  what a sample costs the adapter and VictoriaMetrics, on its own store and on Cassandra, and a scrape the exporter: docs/benchmarks.md'
 
 run:
 	@scripts/run
@@ -30,3 +30,6 @@ fuzz:
 bench:
 	@scripts/bench
 	@scripts/bench --exporter
+	@scripts/bench --cassandra
+	@scripts/bench --cassandra --report
+	@scripts/bench --cassandra --fleet

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::cassandra_node::{Node, Plan};
-use crate::fleet::SERIES_PER_GUEST;
+use crate::fleet::{INTERVAL_MS, SERIES_PER_GUEST};
 use crate::report::{self, Round};
 use crate::server::{Kind, Server};
 use crate::{Course, bodies, readback, sender, server};
@@ -83,21 +83,26 @@ pub(crate) fn run(rounds: &Rounds<'_>, course: &Course<'_>) -> Result<(), String
     let written = |rows, samples| {
         cluster.runtime.block_on(plain::written(&cluster.node, course, rows, samples))
     };
-    let single = written(1, SINGLE_ROWS)?;
+    // A node that was just started is several times slower than one whose code is compiled.
+    let (single, batched) = (written(1, SINGLE_ROWS)?, written(SERIES_PER_GUEST, BATCHED_ROWS)?);
+    println!("to warm up: {single:.0} and {batched:.0} samples/s");
+    let (single, batched) = (written(1, SINGLE_ROWS)?, written(SERIES_PER_GUEST, BATCHED_ROWS)?);
     println!("one row a sample                    {single:>11.0} samples/s");
-    let batched = written(SERIES_PER_GUEST, BATCHED_ROWS)?;
     println!("rows of a scrape in one batch       {batched:>11.0} samples/s");
     report::heading(course.size);
     for protocol in rounds.protocols {
         for shards in rounds.shards {
             let keyspace = format!("bench_{}_{shards}", u8::from(*protocol == Protocol::V2) + 1);
-            let (round, rate) =
-                through(rounds.adapter, &cluster, course, (*protocol, *shards), &keyspace)?;
-            report::line(&round, None);
+            let keep = Keep { cluster: &cluster, keyspace: &keyspace };
+            let passed = through(rounds.adapter, keep, course, (*protocol, *shards))?;
+            report::line(&passed.round, None);
+            let times = |rate: f64| format!("{:.1} and {:.1}", rate / single, rate / batched);
             println!(
-                "  {:.1} times one row a sample, {:.1} times rows in batches; {}",
-                rate / single,
-                rate / batched,
+                "  {} times the two writers; {} new series before it in {:.1} s, with which {}; {}",
+                times(passed.later),
+                course.size.series(),
+                passed.new_seconds,
+                times(passed.all),
                 cluster.kept(&keyspace, course.size.samples())?
             );
         }
@@ -105,28 +110,54 @@ pub(crate) fn run(rounds: &Rounds<'_>, course: &Course<'_>) -> Result<(), String
     Ok(())
 }
 
-/// A round through the adapter, and its samples a second.
+/// Where a round's rows go.
+#[derive(Clone, Copy, Debug)]
+struct Keep<'a> {
+    cluster: &'a Cluster,
+    keyspace: &'a str,
+}
+
+/// What a round through the adapter was like.
+#[derive(Debug)]
+struct Passed {
+    /// Of all samples but the first of each series.
+    round: Round,
+    /// Their samples a second.
+    later: f64,
+    /// Samples a second of all, the first included.
+    all: f64,
+    /// How long the first sample of each series took, which puts it into the index once a week.
+    new_seconds: f64,
+}
+
 fn through(
     adapter: &Path,
-    cluster: &Cluster,
+    keep: Keep<'_>,
     course: &Course<'_>,
     (protocol, shards): (Protocol, usize),
-    keyspace: &str,
-) -> Result<(Round, f64), String> {
-    let requests = bodies::make(course.size, course.start_ms, protocol, shards);
+) -> Result<Passed, String> {
+    // No sample is so late that its series would be new after this.
+    let known_ms = course.start_ms + INTERVAL_MS + 1_000;
+    let part = |part| bodies::within(course.size, course.start_ms, (part, protocol, shards));
+    let (first, later) = (part(i64::MIN..known_ms), part(known_ms..i64::MAX));
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let server = Server::start_with(Kind::Adapter, adapter, folder.path(), |command| {
-        cluster.apply(command, keyspace);
+        keep.cluster.apply(command, keep.keyspace);
     })?;
     let pid = server.pid();
-    let mut round = Round::new("Cassandra", (protocol, shards), &requests);
+    let new_seconds =
+        sender::send(&server.write_url(), protocol, shards, first)?.elapsed.as_secs_f64();
+    let mut round = Round::new("Cassandra", (protocol, shards), &later);
     let before = server::cpu_seconds(pid)?;
-    let sent = sender::send(&server.write_url(), protocol, shards, requests)?;
+    let samples = later.iter().map(|request| request.samples).sum::<usize>();
+    let sent = sender::send(&server.write_url(), protocol, shards, later)?;
     round.sent = Some(sent);
     round.cpu_at_last_answer = Some(server::cpu_seconds(pid)? - before);
     round.peak_mebibytes = Some(server::peak_mebibytes(pid)?);
     let (door, url) = server.read_door();
     round.read_back = Some(readback::check(door, &url, course.range(), &course.expected)?);
     server.stop()?;
-    Ok((round, course.size.samples() as f64 / sent.elapsed.as_secs_f64()))
+    let seconds = sent.elapsed.as_secs_f64();
+    let all = course.size.samples() as f64 / (seconds + new_seconds);
+    Ok(Passed { round, later: samples as f64 / seconds, all, new_seconds })
 }

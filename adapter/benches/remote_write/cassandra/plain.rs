@@ -34,8 +34,8 @@ pub(super) async fn written(
          {'class': 'SimpleStrategy', 'replication_factor': 1}"
             .to_owned(),
         format!(
-            "CREATE TABLE IF NOT EXISTS {table} (guest bigint, hour int, series int, ts bigint, \
-             value double, PRIMARY KEY ((guest, hour), series, ts))"
+            "CREATE TABLE IF NOT EXISTS {table} (guest bigint, hour int, ts bigint, series int, \
+             value double, PRIMARY KEY ((guest, hour), ts, series))"
         ),
     ] {
         session.query_unpaged(cql, ()).await.map_err(|error| text(&error))?;

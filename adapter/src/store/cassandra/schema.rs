@@ -164,7 +164,7 @@ pub(super) const TABLES: [Table; 23] = [
         name: "chunks",
         columns: &[
             (Partition, "group_id", "bigint"),
-            (Partition, "month", "int"),
+            (Partition, "week", "int"),
             (Clustering, "series", "blob"),
             (Clustering, "window", "int"),
             (Clustering, "hash", "bigint"),

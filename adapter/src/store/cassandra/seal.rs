@@ -9,7 +9,7 @@ use super::Shared;
 use super::minutes::{self, MinuteValues};
 use super::stage::{Stage, batches};
 use super::write::{Ages, LateKey, guest_shard, late_key};
-use crate::model::time::{Day, Month};
+use crate::model::time::{Day, Month, Week};
 use crate::store::StoreError;
 use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Projection, Sealed};
 
@@ -36,10 +36,10 @@ pub(super) async fn seal(shared: &Arc<Shared>, sealed: Sealed) -> Result<(), Sto
 fn chunks(rows: Vec<ChunkRow>, ages: &Ages) -> Vec<Vec<ChunkValues>> {
     let values = rows.into_iter().filter_map(|row| {
         let ttl = ages.ttl_of_window(row.window)?;
-        let month = Month::of(row.window.start_ms()).0;
+        let week = Week::of(row.window.start_ms()).0;
         let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
         let series = Bytes::copy_from_slice(&row.series.to_bytes());
-        Some((group, month, series, row.window.0, hash, row.payload, ttl))
+        Some((group, week, series, row.window.0, hash, row.payload, ttl))
     });
     batches(values.collect(), |a, b| (a.0, a.1) == (b.0, b.1), |row: &ChunkValues| row.5.len())
 }

@@ -37,11 +37,12 @@ impl Cassandra {
         };
         let parts: Vec<Vec<Bytes>> =
             series.chunks(limits::CASSANDRA_CHUNK_SERIES_MAX).map(ids).collect();
-        let keys = months((from, to)).flat_map(|month| {
-            let of_month = move |part: &Vec<Bytes>| {
-                (group.0.cast_signed(), month.0, part.clone(), from.0, to.0)
+        let weeks = Week::of(from.start_ms()).0..=Week::of(to.start_ms()).0;
+        let keys = weeks.flat_map(|week| {
+            let of_week = move |part: &Vec<Bytes>| {
+                (group.0.cast_signed(), week, part.clone(), from.0, to.0)
             };
-            parts.iter().map(of_month).collect::<Vec<_>>()
+            parts.iter().map(of_week).collect::<Vec<_>>()
         });
         let select = &self.shared.statements.sealed.chunks;
         let rows: Vec<(Bytes, i32, Bytes)> =

@@ -61,7 +61,7 @@ impl SealedStatements {
                 .select(
                     "chunks",
                     "series, window, samples",
-                    "group_id = ? AND month = ? AND series IN ? AND window >= ? AND window <= ?",
+                    "group_id = ? AND week = ? AND series IN ? AND window >= ? AND window <= ?",
                 )
                 .await?,
             markers: tables

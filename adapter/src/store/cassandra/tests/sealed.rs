@@ -81,7 +81,7 @@ async fn an_operator_sees_what_the_page_draws() {
     let session = operator(node).await;
     let page = include_str!("../../../../../docs/storage.md");
     for (select, rows) in [
-        ("group_id, month, series, window, hash, samples FROM drawn.chunks", 1),
+        ("group_id, week, series, window, hash, samples FROM drawn.chunks", 1),
         ("group_id, month, sealed_window FROM drawn.markers", 1),
         ("shard, group_id, window, arrived_ms, hash FROM drawn.late", 1),
         ("key, day, column1, column2, value, resets, flags, samples FROM drawn.cpu", 60),
@@ -226,7 +226,8 @@ fn hour_of(guest: &str, hour: Hour, columns: usize) -> LedgerRow {
     }
 }
 
-/// More series than a statement asks for, more bytes than a batch or a page, windows in two months.
+/// More series than a statement asks for, more bytes than a batch or a page, windows in two weeks
+/// and in two months.
 #[tokio::test]
 async fn large_seals_come_back_whole() {
     let Some((node, _guard)) = node().await else { return };
