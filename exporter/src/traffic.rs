@@ -1,6 +1,7 @@
 //! External traffic of guests (Kanyun's vmnetwork): what the host's accounting rules mean. Pure: rules in, counts by guest,
 //! address and direction out. The two firewalls' languages and the programs that speak them are below `traffic/`.
 
+pub(crate) mod claims;
 pub(crate) mod firewall;
 pub(crate) mod iptables;
 pub(crate) mod nftables;
@@ -27,6 +28,8 @@ pub(crate) struct Rule {
     pub(crate) ip: IpAddr,
     /// Which way its packets go.
     pub(crate) direction: Direction,
+    /// The public interface that it is for, as the firewall writes it; `None` where it counts by every one.
+    pub(crate) interface: Option<String>,
     /// Where the rule stands and what it matches: two rules alike in this see the same packets.
     pub(crate) selector: String,
     /// Bytes counted.
@@ -44,8 +47,9 @@ pub(crate) struct Found {
     pub(crate) unclear: u64,
     /// Chains of ours that are there.
     pub(crate) chains: BTreeSet<Direction>,
-    /// Interfaces whose packets are sent through a chain of ours.
-    pub(crate) jumps: BTreeSet<(Direction, String)>,
+    /// Interfaces whose packets are sent through a chain of ours, each with the numbers by which nftables knows the rules
+    /// that do so. Where there are several, a packet passes the chain as often.
+    pub(crate) jumps: BTreeMap<(Direction, String), Vec<Option<u64>>>,
 }
 
 /// What the comment of a rule says.
@@ -92,16 +96,16 @@ pub(crate) fn id_of(guest: &Guest) -> &str {
 }
 
 /// What a rule's match on addresses and interfaces says about its direction.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ends {
     /// Matches one source address.
     pub(crate) source: Option<IpAddr>,
     /// Matches one destination address.
     pub(crate) destination: Option<IpAddr>,
     /// Matches the interface by which a packet comes.
-    pub(crate) comes_by: bool,
+    pub(crate) comes_by: Option<String>,
     /// Matches the interface by which it goes.
-    pub(crate) goes_by: bool,
+    pub(crate) goes_by: Option<String>,
 }
 
 impl Ends {
@@ -116,11 +120,19 @@ impl Ends {
                 (false, true) => Some(Direction::In),
                 _ => None,
             },
-            (None, None) => match (self.goes_by, self.comes_by) {
+            (None, None) => match (self.goes_by.is_some(), self.comes_by.is_some()) {
                 (true, false) => Some(Direction::Out),
                 (false, true) => Some(Direction::In),
                 _ => None,
             },
+        }
+    }
+
+    /// The public interface that a rule of this direction is for.
+    pub(crate) fn interface(self, direction: Direction) -> Option<String> {
+        match direction {
+            Direction::Out => self.goes_by,
+            Direction::In => self.comes_by,
         }
     }
 }

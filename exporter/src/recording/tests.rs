@@ -41,16 +41,19 @@ fn recording() -> Recording {
          <cputune><vcpupin vcpu='0' cpuset='0-3,^2'/></cputune><devices>\
          <disk type='network'><driver name='qemu' type='raw' cache='none'/>\
          <source protocol='rbd' name='secretpool/volume-{UUID}'><host name='ceph.secret' port='6789'/></source>\
-         <target dev='vda' bus='virtio'/></disk>\
+         <target dev='vda' bus='virtio'/><serial>40440440</serial><wwn>5550555055505550</wwn></disk>\
          <interface type='bridge'><mac address='fa:16:3e:11:22:33'/><source bridge='br-secret'/>\
-         <target dev='tap5e5e5e5e-12'/><model type='virtio'/></interface></devices></domain>"
+         <target dev='tap5e5e5e5e-12'/><model type='virtio'/></interface>\
+         <interface type='bridge'><mac address='fa:16:3e:11:22:34'/><source bridge='sr7'/>\
+         <target dev='sdsrv'/></interface></devices>\
+         <sysinfo type='smbios'><system><entry name='serial'>60660660</entry></system></sysinfo></domain>"
     );
     let takes = Takes {
         basic: vec![basic],
         details: vec![detail],
         guests: vec![guest],
         xml: BTreeMap::from([(UUID.to_owned(), xml)]),
-        pools: vec![Pool { name: "secret-pool".to_owned(), state: 2, ..Pool::default() }],
+        pools: vec![Pool { name: "secret-pool".to_owned(), state: Some(2), ..Pool::default() }],
     };
     let host = Host { hostname: Some("secret-host".to_owned()), cpus: Some(2), ..Host::default() };
     Recording::new(1_795_235_500_000, host, takes)
@@ -86,6 +89,8 @@ fn an_anonymous_recording_says_nothing_of_whom_it_was_made() {
     let text = recording.text().unwrap();
     for secret in
         ["secret", UUID, PORT, "12345", "203.0.113", "fa:16", "70070070", "5e5e5e5e", "0a1b2c3d"]
+            .into_iter()
+            .chain(["40440440", "5550555055505550", "60660660", "\"sr7\\\"", "sdsrv"])
     {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }

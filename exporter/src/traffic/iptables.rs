@@ -64,7 +64,7 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     if let ["-A", "FORWARD", way @ ("-i" | "-o"), interface, "-j", target] = texts.as_slice() {
         let expected = if *way == "-o" { Direction::Out } else { Direction::In };
         if direction_of(target) == Some(expected) && plan::interface(interface).is_ok() {
-            found.jumps.insert((expected, (*interface).to_owned()));
+            found.jumps.entry((expected, (*interface).to_owned())).or_default().push(None);
         }
         return Some(());
     }
@@ -79,7 +79,8 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     };
     match ends.direction(ip) {
         Some(direction) => {
-            found.rules.push(Rule { guest, ip, direction, selector, bytes, packets });
+            let interface = ends.interface(direction);
+            found.rules.push(Rule { guest, ip, direction, interface, selector, bytes, packets });
         }
         None => found.unclear += 1,
     }
@@ -105,8 +106,8 @@ fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
             match word {
                 "-s" if !negated => ends.source = host(value),
                 "-d" if !negated => ends.destination = host(value),
-                "-i" => ends.comes_by = !negated,
-                "-o" => ends.goes_by = !negated,
+                "-i" => ends.comes_by = (!negated).then(|| value.to_owned()),
+                "-o" => ends.goes_by = (!negated).then(|| value.to_owned()),
                 _ => {}
             }
         }
@@ -154,9 +155,15 @@ pub(crate) fn script(plan: &Plan) -> String {
         let (chain, ip, guest) = (chain(account.direction), account.ip, &account.guest);
         let end = if account.direction == Direction::Out { "-s" } else { "-d" };
         let length = if ip.is_ipv4() { 32 } else { 128 };
+        let way = way(account.direction);
+        let by = account.interface.as_ref().map(|interface| format!("{way} {interface} "));
         lines.push(format!(
-            "-A {chain} {end} {ip}/{length} -m comment --comment \"{guest} {ip} accounting rule\""
+            "-A {chain} {end} {ip}/{length} {}-m comment --comment \"{guest} {ip} accounting rule\"",
+            by.unwrap_or_default()
         ));
+    }
+    for ((direction, interface), handles) in &plan.surplus {
+        lines.extend(handles.iter().map(|_| removed(*direction, interface)));
     }
     for (direction, interface) in &plan.jumps {
         lines.push(format!("-I FORWARD 1 {}", jump(*direction, interface)));
@@ -167,8 +174,8 @@ pub(crate) fn script(plan: &Plan) -> String {
 /// The script that takes away our chains and the jumps to them, and nothing else.
 pub(crate) fn removal(found: &Found) -> String {
     let mut lines = vec!["*filter".to_owned()];
-    for (direction, interface) in &found.jumps {
-        lines.push(format!("-D FORWARD {}", jump(*direction, interface)));
+    for ((direction, interface), handles) in &found.jumps {
+        lines.extend(handles.iter().map(|_| removed(*direction, interface)));
     }
     for direction in &found.chains {
         lines.push(format!("-F {}", chain(*direction)));
@@ -177,9 +184,16 @@ pub(crate) fn removal(found: &Found) -> String {
     finished(lines)
 }
 
+fn removed(direction: Direction, interface: &str) -> String {
+    format!("-D FORWARD {}", jump(direction, interface))
+}
+
 fn jump(direction: Direction, interface: &str) -> String {
-    let way = if direction == Direction::Out { "-o" } else { "-i" };
-    format!("{way} {interface} -j {}", chain(direction))
+    format!("{} {interface} -j {}", way(direction), chain(direction))
+}
+
+fn way(direction: Direction) -> &'static str {
+    if direction == Direction::Out { "-o" } else { "-i" }
 }
 
 fn finished(mut lines: Vec<String>) -> String {

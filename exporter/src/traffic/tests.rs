@@ -11,7 +11,8 @@ fn ip(text: &str) -> IpAddr {
 fn rule(guest: &str, address: &str, selector: &str, bytes: u64) -> Rule {
     let direction = Direction::Out;
     let (guest, selector) = (guest.to_owned(), selector.to_owned());
-    Rule { guest, ip: ip(address), direction, selector, bytes, packets: bytes / 10 }
+    let (ip, interface) = (ip(address), None);
+    Rule { guest, ip, direction, interface, selector, bytes, packets: bytes / 10 }
 }
 
 #[test]
@@ -45,7 +46,9 @@ fn comments_of_2012_and_of_today() {
 #[test]
 fn the_direction_is_the_guests_end() {
     let (guest, other) = (ip("10.0.0.2"), ip("10.9.9.9"));
-    let of = |source, destination, goes_by, comes_by| {
+    let of = |source, destination, goes_by: bool, comes_by: bool| {
+        let interface = |by: bool| by.then(|| "eth0".to_owned());
+        let (comes_by, goes_by) = (interface(comes_by), interface(goes_by));
         Ends { source, destination, comes_by, goes_by }.direction(guest)
     };
     assert_eq!(of(Some(guest), None, true, false), Some(Direction::Out));

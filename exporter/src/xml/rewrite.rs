@@ -13,6 +13,8 @@ pub(crate) struct Place<'a> {
     pub(crate) element: &'a str,
     /// The attribute's; `None` for the element's text.
     pub(crate) attribute: Option<&'a str>,
+    /// The element that it is in, likewise; empty for the outermost.
+    pub(crate) within: &'a str,
     /// Whether it is in nova's namespace.
     pub(crate) of_nova: bool,
     /// How many elements are around it.
@@ -48,6 +50,8 @@ fn element(
         return;
     }
     let name = node.tag_name().name();
+    let parent = node.parent().filter(Node::is_element);
+    let within = parent.map(|parent| parent.tag_name().name()).unwrap_or_default();
     let indent = "  ".repeat(depth);
     write!(written, "{indent}<{name}").ok();
     if let Some(namespace) = namespace {
@@ -57,13 +61,14 @@ fn element(
         }
     }
     for attribute in node.attributes().filter(|attribute| attribute.namespace().is_none()) {
-        let place = Place { element: name, attribute: Some(attribute.name()), of_nova, depth };
+        let attribute_name = Some(attribute.name());
+        let place = Place { element: name, attribute: attribute_name, within, of_nova, depth };
         let value = value(&place, attribute.value());
         write!(written, " {}=\"{}\"", attribute.name(), escaped(&value)).ok();
     }
     let children: Vec<Node<'_, '_>> = node.children().filter(Node::is_element).collect();
     let text = super::text_of(node).map(|text| {
-        let place = Place { element: name, attribute: None, of_nova, depth };
+        let place = Place { element: name, attribute: None, within, of_nova, depth };
         escaped(&value(&place, &text))
     });
     match (text, children.is_empty()) {
