@@ -30,7 +30,7 @@ pub(crate) struct Rule {
     pub(crate) direction: Direction,
     /// The public interface that it is for, as the firewall writes it; `None` where it counts by every one.
     pub(crate) interface: Option<String>,
-    /// Where the rule stands and what it matches: two rules alike in this see the same packets.
+    /// Where the rule stands and what else it matches: two rules alike in this, and for one interface, see the same packets.
     pub(crate) selector: String,
     /// Bytes counted.
     pub(crate) bytes: u64,
@@ -137,18 +137,20 @@ impl Ends {
     }
 }
 
-/// Sums up rules by guest, address and direction. Rules with different matches (one for each public interface, as in 2012)
-/// count different packets and are added; of rules that are alike every one has counted the same packets, and the largest
-/// stands for all. The sum only grows as long as none of its rules is zeroed or removed by itself.
+/// Sums up rules by guest, address and direction. Rules with different matches count different packets and are added, and
+/// so are those for different public interfaces, as in 2012; but one for all interfaces has counted what those for single ones
+/// have, and the larger figure stands. Of rules that are alike every one has counted the same packets, and the largest stands
+/// for all. The sum only grows as long as none of its rules is zeroed or removed by itself.
 pub(crate) fn counted<'f>(found: impl IntoIterator<Item = &'f Found>) -> Traffic {
     let mut traffic = Traffic::default();
-    let mut sums: BTreeMap<_, BTreeMap<&str, Flow>> = BTreeMap::new();
+    let mut sums: BTreeMap<_, BTreeMap<&str, BTreeMap<Option<&str>, Flow>>> = BTreeMap::new();
     for found in found {
         traffic.unclear_rules += found.unclear;
         for rule in &found.rules {
             let key = (rule.guest.as_str(), rule.ip, rule.direction);
-            let alike = sums.entry(key).or_default().entry(&rule.selector);
-            let flow = alike.or_insert_with(|| empty(rule.guest.clone(), rule.ip, rule.direction));
+            let alike = sums.entry(key).or_default().entry(&rule.selector).or_default();
+            let flow = alike.entry(rule.interface.as_deref());
+            let flow = flow.or_insert_with(|| empty(rule.guest.clone(), rule.ip, rule.direction));
             flow.bytes = flow.bytes.max(rule.bytes);
             flow.packets = flow.packets.max(rule.packets);
             flow.rules += 1;
@@ -156,8 +158,18 @@ pub(crate) fn counted<'f>(found: impl IntoIterator<Item = &'f Found>) -> Traffic
     }
     for ((guest, ip, direction), parts) in sums {
         let mut sum = empty(guest.to_owned(), ip, direction);
-        for part in parts.values() {
-            add(&mut sum, part);
+        for mut by_interface in parts.into_values() {
+            let all = by_interface.remove(&None);
+            let mut part = empty(guest.to_owned(), ip, direction);
+            for flow in by_interface.values() {
+                add(&mut part, flow);
+            }
+            if let Some(all) = all {
+                part.bytes = part.bytes.max(all.bytes);
+                part.packets = part.packets.max(all.packets);
+                part.rules += all.rules;
+            }
+            add(&mut sum, &part);
         }
         traffic.flows.push(sum);
     }

@@ -62,7 +62,8 @@ impl Connection {
     pub(crate) fn pools(&self) -> Result<(Vec<Pool>, bool), LibvirtError> {
         let active = sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE;
         let found = self.connect.list_all_storage_pools(active);
-        if found.as_ref().is_err_and(has_no_pools) {
+        // A connection that broke gives the same errors.
+        if found.as_ref().is_err_and(has_no_pools) && self.is_alive() {
             return Ok((Vec::new(), true));
         }
         let (mut pools, mut all) = (Vec::new(), true);

@@ -143,7 +143,7 @@ impl Pseudonyms {
     }
 
     fn unless_figure(&mut self, value: &str) -> String {
-        if is_figure(value) { value.to_owned() } else { self.text(value) }
+        if is_figure(value) && !is_uuid(value) { value.to_owned() } else { self.text(value) }
     }
 
     /// A name that a person chose, whatever it looks like.

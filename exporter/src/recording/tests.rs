@@ -41,7 +41,8 @@ fn recording() -> Recording {
          <cputune><vcpupin vcpu='0' cpuset='0-3,^2'/></cputune><devices>\
          <disk type='network'><driver name='qemu' type='raw' cache='none'/>\
          <source protocol='rbd' name='secretpool/volume-{UUID}'><host name='ceph.secret' port='6789'/></source>\
-         <target dev='vda' bus='virtio'/><serial>40440440</serial><wwn>5550555055505550</wwn></disk>\
+         <target dev='vda' bus='virtio'/></disk>\
+         <disk type='block'><target dev='sdb'/><serial>40440440</serial><wwn>5550555055505550</wwn></disk>\
          <interface type='bridge'><mac address='fa:16:3e:11:22:33'/><source bridge='br-secret'/>\
          <target dev='tap5e5e5e5e-12'/><model type='virtio'/></interface>\
          <interface type='bridge'><mac address='fa:16:3e:11:22:34'/><source bridge='sr7'/>\

@@ -37,7 +37,7 @@ pub(crate) fn direction_of(name: &str) -> Option<Direction> {
 pub(crate) fn read(text: &str) -> Result<Found, IptablesError> {
     let mut found = Found::default();
     let mut within = false;
-    for (idx, line) in text.lines().enumerate() {
+    for (idx, line) in lines(text) {
         let line = line.trim();
         if let Some(table) = line.strip_prefix('*') {
             within = table == "filter";
@@ -54,6 +54,26 @@ pub(crate) fn read(text: &str) -> Result<Found, IptablesError> {
     if within { Err(IptablesError::CutOff) } else { Ok(found) }
 }
 
+/// Lines with their numbers, from 0. A comment in quotes may hold line ends, and does not end its line.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    let ends = move |letter: char| {
+        let is_escaped = std::mem::take(&mut escaped);
+        match letter {
+            '"' if !is_escaped => quoted = !quoted,
+            '\\' if quoted && !is_escaped => escaped = true,
+            _ => {}
+        }
+        letter == '\n' && !quoted
+    };
+    let mut number = 0;
+    text.split(ends).map(move |line| {
+        let first = number;
+        number += line.matches('\n').count() + 1;
+        (first, line)
+    })
+}
+
 /// Reads `[packets:bytes] -A CHAIN …`; `None` if there are no counters.
 fn rule(line: &str, found: &mut Found) -> Option<()> {
     let (counters, rest) = line.strip_prefix('[')?.split_once(']')?;
@@ -68,7 +88,7 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
         }
         return Some(());
     }
-    let (ends, selector, said) = take_apart(&texts);
+    let (ends, said) = take_apart(&texts);
     let (guest, ip) = match said {
         Comment::Other => return Some(()),
         Comment::Unclear => {
@@ -80,6 +100,7 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     match ends.direction(ip) {
         Some(direction) => {
             let interface = ends.interface(direction);
+            let selector = selector(&texts, direction, interface.as_deref());
             found.rules.push(Rule { guest, ip, direction, interface, selector, bytes, packets });
         }
         None => found.unclear += 1,
@@ -87,10 +108,28 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     Some(())
 }
 
-/// A rule's ends, its words without the comment, and what the comment says. A rule may have several comments: the first
-/// one that is about accounting counts.
-fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
-    let (mut ends, mut selector, mut said) = (Ends::default(), Vec::new(), Comment::Other);
+/// Where a rule stands and what it matches, but for the public interface and the comment. Our chains stand in FORWARD.
+fn selector(words: &[&str], direction: Direction, interface: Option<&str>) -> String {
+    let (mut kept, mut rest) = (Vec::new(), words.iter().copied().peekable());
+    while let Some(word) = rest.next() {
+        let is_interface = word == way(direction) && rest.peek().copied() == interface;
+        if word == "--comment" || is_interface {
+            rest.next();
+        } else if matches!(word, "-j" | "-g") {
+            // What becomes of a packet that was counted makes no difference; it stands at the end.
+            break;
+        } else if direction_of(word).is_some() && kept == ["-A"] {
+            kept.push("FORWARD");
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// A rule's ends, and what its comment says. A rule may have several comments: the first one that is about accounting counts.
+fn take_apart(words: &[&str]) -> (Ends, Comment) {
+    let (mut ends, mut said) = (Ends::default(), Comment::Other);
     let mut negated = false;
     let mut rest = words.iter().copied();
     while let Some(word) = rest.next() {
@@ -99,10 +138,8 @@ fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
             said = if said == Comment::Other { text } else { said };
             continue;
         }
-        selector.push(word);
         if matches!(word, "-s" | "-d" | "-i" | "-o" | "-m" | "-j" | "-g" | "-p" | "-A") {
             let value = rest.next().unwrap_or_default();
-            selector.push(value);
             match word {
                 "-s" if !negated => ends.source = host(value),
                 "-d" if !negated => ends.destination = host(value),
@@ -113,7 +150,7 @@ fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
         }
         negated = word == "!";
     }
-    (ends, selector.join(" "), said)
+    (ends, said)
 }
 
 /// The one address that `10.0.0.2/32` means; a net is no guest's end.

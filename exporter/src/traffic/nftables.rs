@@ -78,11 +78,17 @@ fn read_rule(rule: &Value, found: &mut Found) {
         found.unclear += 1;
         return;
     };
+    let interface = ends.interface(direction);
+    let is_interface = |part: &&Value| {
+        let key = text_at(part, &["match", "left", "meta", "key"]);
+        let of_direction = key == Some(by(direction)) || key == by(direction).strip_suffix("name");
+        interface.is_some() && of_direction && text_at(part, &["match", "op"]) == Some("==")
+    };
+    let matches = parts.iter().filter(|part| !is_interface(part));
     let matches: Vec<String> =
-        parts.iter().filter_map(|part| part.get("match")).map(Value::to_string).collect();
+        matches.filter_map(|part| part.get("match")).map(Value::to_string).collect();
     let place = text_at(rule, &["chain"]).unwrap_or_default();
     let selector = format!("{place} {}", matches.join(" "));
-    let interface = ends.interface(direction);
     found.rules.push(Rule { guest, ip, direction, interface, selector, bytes, packets });
 }
 

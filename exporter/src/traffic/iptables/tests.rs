@@ -56,7 +56,8 @@ fn what_iptables_save_prints() {
     assert_eq!(jumps, [((Direction::Out, "pub0".to_owned()), vec![None])]);
     let interfaces: Vec<_> = found.rules.iter().map(|rule| rule.interface.as_deref()).collect();
     assert_eq!(interfaces, [Some("eth0"), Some("eth0"), None]);
-    assert_eq!(found.rules[1].selector, "-A FORWARD -d 10.0.0.3/32 -i eth0 -m comment -j ACCEPT");
+    assert_eq!(found.rules[1].selector, "-A FORWARD -d 10.0.0.3/32 -m comment");
+    assert_eq!(found.rules[2].selector, "-A FORWARD -s 10.0.0.6/32 -m comment");
     assert_eq!(found.rules[1].packets, 4);
 }
 
@@ -72,6 +73,18 @@ fn nothing_printed_is_an_empty_table_and_half_a_table_is_an_error() {
     }
     let without = "*filter\n-A FORWARD -s 10.0.0.2/32 -m comment --comment \"1 10.0.0.2 accounting rule\"\nCOMMIT\n";
     assert_eq!(read(without), Err(IptablesError::NoCounters(2)));
+}
+
+#[test]
+fn a_comment_of_several_lines_hides_no_rule() {
+    let text = "*filter\n[1:10] -A FORWARD -m comment --comment \"a \\\"\nCOMMIT\n[5:50] b\" -j DROP\n\
+                [2:20] -A FORWARD -s 10.0.0.2/32 -m comment --comment \"7 10.0.0.2 accounting rule\"\nCOMMIT\n";
+    let found = read(text).unwrap();
+    assert_eq!((found.rules.len(), found.unclear), (1, 0));
+    assert_eq!(found.rules[0].bytes, 20);
+    let without = text.replace("[2:20] ", "");
+    assert_eq!(read(&without), Err(IptablesError::NoCounters(5)));
+    assert_eq!(read(&text.replace("b\" -j", "b -j")), Err(IptablesError::CutOff));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn carried_out(mut found: Found, plan: &Plan) -> Found {
         found.jumps.entry(jump.clone()).or_default().push(None);
     }
     found.rules.extend(plan.accounts.iter().map(|account| Rule {
-        guest: account.guest.clone(),
+        guest: guest_of(&account.guest).unwrap(),
         ip: account.ip,
         direction: account.direction,
         interface: account.interface.clone(),
