@@ -6,12 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::channel;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
 use crate::snapshot::Idle;
+use crate::stats::is_busy;
 use crate::worker::monitor::{Answer, Job, Share};
 use crate::worker::{Status, Worker};
 
@@ -30,6 +31,11 @@ const SHARES_PER_THREAD: usize = 3;
 /// After this time another thread asks for a share that has not come, or after a quarter of the time that is left: ten
 /// times what a share takes on a busy host.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// How often guests are asked again that libvirtd passed over, as another of its clients was at them just then; those that
+/// it passed over the last time too are not.
+const AGAIN: usize = 3;
+/// How long before: a client's question to a guest's monitor takes a few milliseconds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The threads that read guests' monitors.
 pub(super) struct Monitors {
@@ -44,6 +50,8 @@ pub(super) struct Monitors {
     given_up_total: u64,
     /// Guests that were not answered for the last time: each is asked by itself, so that it holds up no other.
     silent: HashSet<String>,
+    /// Guests whose job another held the last time, at the end too.
+    passed_over: HashSet<String>,
 }
 
 /// A thread and when it was asked last.
@@ -79,8 +87,9 @@ impl Monitors {
     ) -> Self {
         let start = Box::new(start);
         let (threads, given_up) = (Vec::new(), Vec::new());
-        let (idle, silent) = (Arc::default(), HashSet::new());
-        Self { start, connections, idle, threads, given_up, given_up_total: 0, silent }
+        let (idle, silent, passed_over) = (Arc::default(), HashSet::new(), HashSet::new());
+        let given_up_total = 0;
+        Self { start, connections, idle, threads, given_up, given_up_total, silent, passed_over }
     }
 
     /// Threads that were given up and have not come back.
@@ -113,27 +122,53 @@ impl Monitors {
         };
         let mut open = shares(guests, self.connections, &self.silent);
         let mut details = Details::default();
-        while !open.is_empty() {
-            divide(&mut open, patience);
-            self.give_out(&mut open, patience, job);
-            if self.threads.is_empty() || open.iter().all(|left| left.asked.is_none()) {
-                tracing::warn!("guests' monitors are not asked: too many calls are stuck already");
+        for again in 0..=AGAIN {
+            self.ask(&mut open, &mut details, &mut answers, (patience, deadline), job).await;
+            let busy = details.busy(&self.passed_over);
+            let is_over = !open.is_empty() || Instant::now() + PAUSE * 2 >= deadline;
+            if busy.is_empty() || is_over || again == AGAIN {
                 break;
             }
-            let wake = self.next_look(&open, patience).unwrap_or(deadline).min(deadline);
-            match timeout_at(wake, answers.recv()).await {
-                Ok(Some(answer)) => details.take(answer, &mut open),
-                Err(_) if Instant::now() < deadline => {}
-                Ok(None) | Err(_) => break,
-            }
+            sleep(PAUSE).await;
+            let (share, uuids) = (Share::Some(Arc::clone(&busy)), busy);
+            let number = guests.len() * 2 + again;
+            open.push(Open { share, uuids, number, asked: None, is_doubtful: false });
         }
         if self.give_up_busy() > 0 {
             tracing::warn!("libvirt did not answer in time; threads that asked it are given up");
         }
-        let uuids = open.iter().flat_map(|left| left.uuids.iter());
-        details.unanswered.extend(uuids.cloned());
+        let left = open.iter().flat_map(|left| left.uuids.iter());
+        // A second answer that did not come takes nothing away from the first.
+        let left = left.filter(|uuid| !details.found.contains_key(*uuid));
+        details.unanswered.extend(left.cloned().collect::<Vec<_>>());
         self.silent = details.unanswered.clone();
+        self.passed_over = details.busy(&HashSet::new()).iter().cloned().collect();
         details
+    }
+
+    /// Asks for these shares until all have come, nobody is left to be asked, or the time is over.
+    async fn ask(
+        &mut self,
+        open: &mut Vec<Open>,
+        details: &mut Details,
+        answers: &mut Receiver<Answer>,
+        (patience, deadline): (Duration, Instant),
+        job: impl Fn(Share, usize) -> Job,
+    ) {
+        while !open.is_empty() {
+            divide(open, patience);
+            self.give_out(open, patience, &job);
+            if self.threads.is_empty() || open.iter().all(|left| left.asked.is_none()) {
+                tracing::warn!("guests' monitors are not asked: too many calls are stuck already");
+                return;
+            }
+            let wake = self.next_look(open, patience).unwrap_or(deadline).min(deadline);
+            match timeout_at(wake, answers.recv()).await {
+                Ok(Some(answer)) => details.take(answer, open),
+                Err(_) if Instant::now() < deadline => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
     }
 
     /// Asks for shares as long as a thread is free: new ones first, of them those that are not doubtful, then those that are
@@ -227,9 +262,25 @@ impl Monitors {
 }
 
 impl Details {
-    /// Whoever answers for a share first; a second answer says the same.
+    /// Running guests that libvirtd passed over now, but for those that it passed over `before`.
+    fn busy(&self, before: &HashSet<String>) -> Arc<[String]> {
+        let is_new = |guest: &&Guest| guest.is_active() && !before.contains(&guest.uuid);
+        let busy = self.found.values().filter(is_new).filter(|guest| is_busy(guest));
+        busy.map(|guest| guest.uuid.clone()).collect()
+    }
+
+    /// Whoever answers for a share first. One that was divided meanwhile answers for those of its guests that are still open.
     fn take(&mut self, Answer { number, result }: Answer, open: &mut Vec<Open>) {
-        let Some(idx) = open.iter().position(|left| left.number == number) else { return };
+        let Some(idx) = open.iter().position(|left| left.number == number) else {
+            for guest in result.into_iter().flatten() {
+                let is_its = |left: &Open| *left.uuids == [guest.uuid.as_str()];
+                if let Some(idx) = open.iter().position(is_its) {
+                    open.swap_remove(idx);
+                    self.found.insert(guest.uuid.clone(), guest);
+                }
+            }
+            return;
+        };
         let left = open.swap_remove(idx);
         match result {
             Ok(guests) => {

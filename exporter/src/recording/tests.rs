@@ -113,6 +113,15 @@ fn an_anonymous_recording_says_nothing_of_whom_it_was_made() {
     assert_eq!(text.disks[0].volume_id.as_deref(), Some(hidden.uuid.as_str()));
 }
 
+/// XML that cannot be made anonymous is left out.
+#[test]
+fn xml_that_nests_without_end_is_not_followed() {
+    let mut open = recording();
+    let deep = format!("{}{}", "<a>".repeat(60_000), "</a>".repeat(60_000));
+    open.guests[0].xml = Some(format!("<domain><name>g</name>{deep}</domain>"));
+    assert_eq!(open.anonymised().guests[0].xml, None);
+}
+
 #[test]
 fn what_is_no_recording_is_refused() {
     let text = recording().text().unwrap();

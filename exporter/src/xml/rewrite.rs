@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::{NODES_MAX, NOVA_NAMESPACE, XML_BYTES_MAX, XmlError};
+use super::{DEPTH_MAX, NODES_MAX, NOVA_NAMESPACE, XML_BYTES_MAX, XmlError};
 
 /// Where a value stands.
 pub(crate) struct Place<'a> {
@@ -32,22 +32,25 @@ pub(crate) fn rewritten(
     let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
     let document = Document::parse_with_options(text, options)?;
     let mut written = String::new();
-    element(&mut written, document.root_element(), 0, &mut value);
+    element(&mut written, document.root_element(), 0, &mut value)?;
     written.push('\n');
     Ok(written)
 }
 
-/// roxmltree bounds how deep elements nest, and so this does.
+/// An error where elements nest too deep, as metadata, which anybody may write, can.
 fn element(
     written: &mut String,
     node: Node<'_, '_>,
     depth: usize,
     value: &mut dyn FnMut(&Place<'_>, &str) -> String,
-) {
+) -> Result<(), XmlError> {
+    if depth > DEPTH_MAX {
+        return Err(XmlError::TooDeep);
+    }
     let namespace = node.tag_name().namespace();
     let of_nova = namespace.is_some_and(|name| name.starts_with(NOVA_NAMESPACE));
     if namespace.is_some() && !of_nova {
-        return;
+        return Ok(());
     }
     let name = node.tag_name().name();
     let parent = node.parent().filter(Node::is_element);
@@ -81,11 +84,12 @@ fn element(
             written.push_str(&text.unwrap_or_default());
             written.push('\n');
             for child in children {
-                element(written, child, depth + 1, value);
+                element(written, child, depth + 1, value)?;
             }
             writeln!(written, "{indent}</{name}>").ok();
         }
     }
+    Ok(())
 }
 
 fn escaped(text: &str) -> String {
