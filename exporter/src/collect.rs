@@ -1,15 +1,18 @@
 //! One collection a scrape, within a deadline, whatever libvirtd does. Scrapes that overlap share a collection; a thread
 //! that does not come back is given up, up to a bound. Knows no HTTP.
 
+mod kept;
 mod merge;
 mod monitors;
+mod pools;
+mod word;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use serve::clock::Clock;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
@@ -20,10 +23,13 @@ use crate::snapshot::{Guest, Host, Pool, Scrape, Snapshot, Step, Traffic};
 use crate::tally::{self, Tally};
 use crate::traffic::firewall::Firewall;
 use crate::worker::roster::{self, Identity, PARTS_MAX, Part};
-use crate::worker::{Source, Status, Worker, monitor, pools};
+use crate::worker::{self, Source, Status, Worker, monitor};
 
+use kept::{Kept, Set};
 use merge::Past;
 use monitors::{Details, Monitors};
+use pools::Pools;
+use word::Word;
 
 /// Threads that may be stuck in asking who is there, which libvirtd answers by itself: it hangs as a whole then, and to
 /// ask once more will not help. Beyond it scrapes are answered without asking.
@@ -45,19 +51,20 @@ pub(crate) struct Collector {
     source: Source,
     /// What is shown instead of a libvirtd, if anything.
     recording: Option<Recording>,
-    /// What a scrape gets that asks for nothing less. Only such a snapshot is kept for the next.
-    whole: Collectors,
     /// Oldest figures that are shown of a guest that does not answer.
     max_age: Duration,
     /// Whose accounting rules are read, if any's.
     firewall: Option<Firewall>,
     counts: Arc<CallCounts>,
     state: Mutex<State>,
-    /// The newest complete or partial picture, for scrapes that get none of their own, and when it was taken.
-    last: StdMutex<(Instant, Arc<Snapshot>)>,
+    /// The newest pictures, complete or partial, for scrapes that get none of their own.
+    kept: StdMutex<Kept>,
+    word: StdMutex<Word>,
     waiting: AtomicUsize,
     attempted: AtomicBool,
     clock: Clock,
+    /// When this began. What follows from the time stands still in a recording.
+    created: Instant,
 }
 
 struct State {
@@ -66,13 +73,10 @@ struct State {
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
     monitors: Monitors,
-    /// Reads storage pools. It is never given up: while it hangs, pools are not asked for.
-    pools: Option<Worker<pools::Job>>,
+    pools: Pools,
     tally: Tally,
-    /// Counts collections.
-    turn: u64,
-    /// When the newest collection began, and what it was for.
-    began: Option<(Instant, Collectors)>,
+    /// When the newest collection began, what it was for, and what it brought.
+    newest: Option<(Instant, Collectors, Arc<Snapshot>)>,
 }
 
 impl Collector {
@@ -83,28 +87,30 @@ impl Collector {
         let (source, counts) = (Source::of(config), Arc::<CallCounts>::default());
         let (monitored, counted) = (source.clone(), Arc::clone(&counts));
         let start = move || monitor::start(&monitored, Arc::clone(&counted));
+        let (read, counted) = (source.clone(), Arc::clone(&counts));
+        let pools = Pools::new(move || worker::pools::start(&read, Arc::clone(&counted)));
         let state = State {
             roster: None,
             given_up: Vec::new(),
             given_up_total: 0,
             monitors: Monitors::new(usize::from(config.connections()), start),
-            pools: None,
+            pools,
             tally: Tally::default(),
-            turn: 0,
-            began: None,
+            newest: None,
         };
         Ok(Self {
             recording,
             source,
-            whole: config.collected(),
             max_age: config.scrape_max_age,
             firewall,
             counts,
             state: Mutex::new(state),
-            last: StdMutex::new((Instant::now(), Arc::default())),
+            kept: StdMutex::default(),
+            word: StdMutex::default(),
             waiting: AtomicUsize::new(0),
             attempted: AtomicBool::new(false),
             clock: recorded_at.map_or_else(Clock::system, Clock::fixed),
+            created: Instant::now(),
         })
     }
 
@@ -122,43 +128,50 @@ impl Collector {
         let arrived = Instant::now();
         let _place = Place::take(&self.waiting)?;
         let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
-            // Another scrape's collection is stuck; it keeps the books.
-            let (taken, last) = self.last();
-            let scrape = Scrape { steps: Vec::new(), ..last.scrape.clone() };
-            let found = self.unanswered(&Past::new(&last, taken.elapsed(), self.max_age));
-            return Ok(Arc::new(found.snapshot(arrived, scrape)));
+            return Ok(Arc::new(self.overtaken(arrived, wanted)));
         };
-        if state.began.is_some_and(|(began, had)| began >= arrived && had.covers(wanted)) {
-            return Ok(self.last().1);
+        if let Some((began, had, snapshot)) = &state.newest
+            && *began >= arrived
+            && had.covers(wanted)
+        {
+            return Ok(Arc::clone(snapshot));
         }
         let began = Instant::now();
-        let pools = self.ask_pools(&mut state, wanted);
-        let (mut found, (traffic, step), (pools, pool_step)) = tokio::join!(
+        let pools = wanted.has(CollectorName::Pool) && self.recording.is_none();
+        let pools = pools.then(|| state.pools.ask());
+        let (mut found, (traffic, step), pools) = tokio::join!(
             self.collect(&mut state, wanted, (began, deadline)),
             self.traffic(wanted, deadline),
-            read_pools(pools, deadline)
+            async { Some(pools?.told(deadline, BESIDE_TIME_MAX).await) }
         );
-        let pools = found.pools.take().or(pools);
+        let (pools, pool_step) = pools.map(|told| state.pools.take(told)).unzip();
+        let pools = found.pools.take().or(pools.flatten());
         self.count(&mut state.tally, &mut found);
         self.attempted.store(true, Ordering::Release);
         let scrape = Scrape {
             steps: found.steps.iter().cloned().chain(pool_step).chain(step).collect(),
             calls: self.counts.read(),
             given_up_threads: state.stuck(),
-            given_up_threads_total: state.given_up_total + state.monitors.given_up_total(),
+            given_up_threads_total: state.given_up_total(),
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
-        if !wanted.covers(self.whole) {
-            return Ok(snapshot);
-        }
-        // Its figures are taken to be as old as its beginning.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = (began, Arc::clone(&snapshot));
-        drop(last);
+        locked(&self.kept).keep(wanted, began, Arc::clone(&snapshot));
         // Only with the result: a scrape that was cancelled half-way has none to share.
-        state.began = Some((began, wanted));
+        state.newest = Some((began, wanted, Arc::clone(&snapshot)));
         Ok(snapshot)
+    }
+
+    /// What a scrape gets whose time is over before the collection of another one is: that one keeps the books.
+    fn overtaken(&self, arrived: Instant, wanted: Collectors) -> Snapshot {
+        let set = self.last(wanted);
+        let past = self.past(&set, Instant::now());
+        let scrape = Scrape { steps: Vec::new(), ..set.snapshot.scrape.clone() };
+        let found = unanswered(&set, &past);
+        let up = locked(&self.word).is_up(arrived);
+        let host = found.host.as_ref().map(Host::versions);
+        // How many guests there are, and what the host does, only the other one knows.
+        Snapshot { up, host, ..found.snapshot(arrived, scrape) }
     }
 
     /// What the accounting rules counted, beside libvirt: neither waits for the other.
@@ -183,32 +196,19 @@ impl Collector {
         let Some(guests) = found.guests.as_mut().filter(|_| found.up) else { return };
         let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
         tally::ages(now_ms, guests);
+        let now = if self.recording.is_some() { self.created } else { Instant::now() };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^53")]
-        tally.look(Instant::now().into_std(), now_ms as f64 / 1e3, guests);
+        tally.look(now.into_std(), now_ms as f64 / 1e3, guests);
     }
 
-    /// Asks for the storage pools. Where the thread has not come back from the last time, no answer will come.
-    fn ask_pools(
-        &self,
-        state: &mut State,
-        wanted: Collectors,
-    ) -> Option<oneshot::Receiver<pools::Answer>> {
-        if !wanted.has(CollectorName::Pool) || self.recording.is_some() {
-            return None;
-        }
-        if state.pools.as_ref().is_none_or(|worker| !worker.is_alive()) {
-            state.pools = pools::start(&self.source, Arc::clone(&self.counts)).ok();
-        }
-        let (answer, receiver) = oneshot::channel();
-        if let Some(worker) = &state.pools {
-            worker.ask(pools::Job(answer));
-        }
-        Some(receiver)
+    fn last(&self, wanted: Collectors) -> Set {
+        locked(&self.kept).newest(wanted)
     }
 
-    fn last(&self) -> (Instant, Arc<Snapshot>) {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        (last.0, Arc::clone(&last.1))
+    /// What of it is of use at `now`: figures that are not too old, where it has all that is wanted.
+    fn past<'s>(&self, set: &'s Set, now: Instant) -> Past<'s> {
+        let max_age = if set.is_whole { self.max_age } else { Duration::ZERO };
+        Past::new(&set.snapshot, now.saturating_duration_since(set.began), max_age)
     }
 
     /// Who is there, and then side by side who they are and what their monitors say.
@@ -222,15 +222,19 @@ impl Collector {
             let Snapshot { host, guests, pools, .. } = recording.snapshot();
             return Found { up: true, host, guests, pools, steps: Vec::new() };
         }
-        let (taken, last) = self.last();
-        let past = Past::new(&last, began.saturating_duration_since(taken), self.max_age);
+        let set = self.last(wanted);
+        let past = self.past(&set, began);
+        locked(&self.word).asked();
         let (parts, mut received) = mpsc::channel(PARTS_MAX);
         if let Err(error) = self.ask(state, roster::Job::Read(parts)) {
             tracing::warn!(error, "libvirt is not asked");
-            return self.unanswered(&past);
+            locked(&self.word).came(false);
+            return unanswered(&set, &past);
         }
-        let (host, mut guests, mut steps) = match state.part(&mut received, deadline).await {
-            None => return self.unanswered(&past),
+        let part = state.part(&mut received, deadline).await;
+        locked(&self.word).came(matches!(part, Some(Part::Guests { .. })));
+        let (host, mut guests, mut steps) = match part {
+            None => return unanswered(&set, &past),
             Some(Part::Down { error, steps }) => {
                 tracing::warn!(error, "libvirt is down");
                 return Found { steps, guests: past.fresh_guests(), ..Found::default() };
@@ -238,8 +242,7 @@ impl Collector {
             Some(Part::Identities { steps, .. }) => return Found { steps, ..Found::default() },
             Some(Part::Guests { host, guests, steps }) => (*host, guests, steps),
         };
-        state.turn = state.turn.wrapping_add(1);
-        state.monitors.idle = Arc::new(past.idle(state.turn));
+        state.monitors.idle = Arc::new(past.idle(set.turn));
         let started = Instant::now();
         let details = async {
             if !wanted.needs_monitors() {
@@ -262,6 +265,8 @@ impl Collector {
         if let Some((details, elapsed)) = details {
             steps.push(detail_step(&details, elapsed));
             merge::add_details(&mut guests, details, &past);
+        } else {
+            merge::without_details(&mut guests);
         }
         // Where disks were not asked for, it is not known that they changed.
         let reread = !wanted.has(CollectorName::Block)
@@ -316,12 +321,16 @@ impl Collector {
         let asked = state.roster.as_ref().is_some_and(|worker| worker.ask(job));
         asked.then_some(()).ok_or_else(|| "a new libvirt thread ended at once".to_owned())
     }
+}
 
-    /// libvirtd said nothing in time: the guests of the last time, flagged.
-    fn unanswered(&self, past: &Past<'_>) -> Found {
-        let host = self.last().1.host.clone();
-        Found { host, guests: past.guests(), ..Found::default() }
-    }
+/// libvirtd said nothing in time: the guests of the last time, flagged.
+fn unanswered(set: &Set, past: &Past<'_>) -> Found {
+    Found { host: set.snapshot.host.clone(), guests: past.guests(), ..Found::default() }
+}
+
+/// What it guards is whole after every statement that changes it.
+fn locked<T>(mutex: &StdMutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
@@ -352,7 +361,12 @@ impl State {
     /// Threads that have not come back.
     fn stuck(&mut self) -> u64 {
         self.given_up.retain(|status| !status.is_finished());
-        u64::try_from(self.given_up.len() + self.monitors.stuck()).unwrap_or(u64::MAX)
+        let stuck = self.given_up.len() + self.monitors.stuck() + self.pools.stuck();
+        u64::try_from(stuck).unwrap_or(u64::MAX)
+    }
+
+    fn given_up_total(&self) -> u64 {
+        self.given_up_total + self.monitors.given_up_total() + self.pools.given_up_total()
     }
 }
 
@@ -377,31 +391,6 @@ impl Found {
         let scrape = Scrape { duration_seconds, ..scrape };
         Snapshot { up, host, domains, guests, scrape, ..Snapshot::default() }
     }
-}
-
-/// The storage pools, where they were asked for and come in time.
-async fn read_pools(
-    asked: Option<oneshot::Receiver<pools::Answer>>,
-    deadline: Instant,
-) -> (Option<Vec<Pool>>, Option<Step>) {
-    let Some(asked) = asked else { return (None, None) };
-    let began = Instant::now();
-    let time = (deadline.saturating_duration_since(began) / 2).min(BESIDE_TIME_MAX);
-    let answer = timeout_at(began + time, asked).await.ok().and_then(Result::ok);
-    let (pools, success) = match answer {
-        Some(Ok((pools, all))) => (Some(pools), all),
-        Some(Err(error)) => {
-            tracing::warn!(error, "storage pools are missing");
-            (None, false)
-        }
-        None => {
-            tracing::warn!("libvirt did not tell its storage pools in time");
-            (None, false)
-        }
-    };
-    let collector = CollectorName::Pool.name();
-    let duration_seconds = began.elapsed().as_secs_f64();
-    (pools, Some(Step { collector, success, duration_seconds }))
 }
 
 /// Whether every running guest was there to be read, and how long it took. A guest that another job keeps busy is not a

@@ -291,9 +291,15 @@ fn table(text: &str) -> Result<String, String> {
 
 fn telemetry_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.len() > 1 && !text.contains(['?', '#', ' ']) {
-        return Ok(text.to_owned());
+        let taken = || format!("{text} is another page of this program: paths in /-/ are its own");
+        return if text.starts_with("/-/") { Err(taken()) } else { Ok(text.to_owned()) };
     }
     Err("a path begins with a slash, such as /metrics, and is not the start page".to_owned())
+}
+
+/// The same; what is there anyway may be named.
+fn health_path(text: &str) -> Result<String, String> {
+    if text == "/-/healthy" { Ok(text.to_owned()) } else { telemetry_path(text) }
 }
 
 /// A duration, or none at all.
@@ -487,8 +493,10 @@ mod tests {
     #[test]
     fn telemetry_paths() {
         assert!(config(&["--web.telemetry-path=/m"]).is_ok());
-        for path in ["", "/", "metrics", "/a?b"] {
+        for path in ["", "/", "metrics", "/a?b", "/-/ready", "/-/healthy"] {
             assert!(config(&["--web.telemetry-path", path]).is_err(), "{path}");
         }
+        assert!(config(&["--web.health-path=/-/healthy"]).is_ok());
+        assert!(config(&["--web.health-path=/-/ready"]).is_err());
     }
 }

@@ -93,7 +93,7 @@ struct RecordedGuest {
 #[serde(deny_unknown_fields)]
 struct RecordedPool {
     name: String,
-    state: u64,
+    state: Option<u64>,
     capacity_bytes: Option<u64>,
     allocation_bytes: Option<u64>,
     available_bytes: Option<u64>,

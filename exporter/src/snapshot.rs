@@ -107,6 +107,19 @@ pub struct Host {
     pub memory_by_use_kib: Vec<(String, u64)>,
 }
 
+impl Host {
+    /// The versions, without what changes while the host runs.
+    #[must_use]
+    pub fn versions(&self) -> Self {
+        Self {
+            hypervisor_running: self.hypervisor_running.clone(),
+            libvirtd_running: self.libvirtd_running.clone(),
+            libvirt_library: self.libvirt_library.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One guest. `name` and `uuid` never change in its life.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Guest {

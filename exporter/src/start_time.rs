@@ -61,10 +61,27 @@ impl StartTimes {
         if name.contains('/') {
             return None;
         }
-        let text = fs::read(self.run_directory.join(format!("{name}.pid"))).ok()?;
+        let read = |name: &str| fs::read(self.run_directory.join(format!("{name}.pid")));
+        let text = read(name).or_else(|_| read(&escaped(name))).ok()?;
         let text = str::from_utf8(text.get(..text.len().min(PID_FILE_BYTES_MAX))?).ok()?;
         text.trim().parse().ok().filter(|pid| *pid > 0)
     }
+}
+
+/// The name as libvirt's escapes for XML make it, in which some versions name the file.
+fn escaped(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for letter in name.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&apos;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// Seconds since 1970 at which process `pid` started, if it is this guest's: the file may be an old one and the pid
@@ -138,6 +155,17 @@ mod tests {
         let made = made.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!((seconds - made).abs() < 10.0, "{seconds} is not about {made}");
         assert_eq!(filled(&mut times, guest(1)), Some(seconds));
+    }
+
+    #[test]
+    fn the_file_of_an_odd_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let stand = Stand::new(UUID);
+        let odd = Guest { name: "odd\"na\\me <&> é".into(), ..guest(1) };
+        let file = "odd&quot;na\\me &lt;&amp;&gt; é.pid";
+        fs::write(folder.path().join(file), stand.0.id().to_string()).unwrap();
+        let mut times = StartTimes::new(folder.path().to_owned());
+        assert!(filled(&mut times, odd).is_some());
     }
 
     #[test]

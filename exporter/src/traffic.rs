@@ -1,6 +1,7 @@
 //! External traffic of guests (Kanyun's vmnetwork): what the host's accounting rules mean. Pure: rules in, counts by guest,
 //! address and direction out. The two firewalls' languages and the programs that speak them are below `traffic/`.
 
+pub(crate) mod claims;
 pub(crate) mod firewall;
 pub(crate) mod iptables;
 pub(crate) mod nftables;
@@ -27,7 +28,9 @@ pub(crate) struct Rule {
     pub(crate) ip: IpAddr,
     /// Which way its packets go.
     pub(crate) direction: Direction,
-    /// Where the rule stands and what it matches: two rules alike in this see the same packets.
+    /// The public interface that it is for, as the firewall writes it; `None` where it counts by every one.
+    pub(crate) interface: Option<String>,
+    /// Where the rule stands and what else it matches: two rules alike in this, and for one interface, see the same packets.
     pub(crate) selector: String,
     /// Bytes counted.
     pub(crate) bytes: u64,
@@ -44,8 +47,9 @@ pub(crate) struct Found {
     pub(crate) unclear: u64,
     /// Chains of ours that are there.
     pub(crate) chains: BTreeSet<Direction>,
-    /// Interfaces whose packets are sent through a chain of ours.
-    pub(crate) jumps: BTreeSet<(Direction, String)>,
+    /// Interfaces whose packets are sent through a chain of ours, each with the numbers by which nftables knows the rules
+    /// that do so. Where there are several, a packet passes the chain as often.
+    pub(crate) jumps: BTreeMap<(Direction, String), Vec<Option<u64>>>,
 }
 
 /// What the comment of a rule says.
@@ -92,16 +96,16 @@ pub(crate) fn id_of(guest: &Guest) -> &str {
 }
 
 /// What a rule's match on addresses and interfaces says about its direction.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ends {
     /// Matches one source address.
     pub(crate) source: Option<IpAddr>,
     /// Matches one destination address.
     pub(crate) destination: Option<IpAddr>,
     /// Matches the interface by which a packet comes.
-    pub(crate) comes_by: bool,
+    pub(crate) comes_by: Option<String>,
     /// Matches the interface by which it goes.
-    pub(crate) goes_by: bool,
+    pub(crate) goes_by: Option<String>,
 }
 
 impl Ends {
@@ -116,27 +120,37 @@ impl Ends {
                 (false, true) => Some(Direction::In),
                 _ => None,
             },
-            (None, None) => match (self.goes_by, self.comes_by) {
+            (None, None) => match (self.goes_by.is_some(), self.comes_by.is_some()) {
                 (true, false) => Some(Direction::Out),
                 (false, true) => Some(Direction::In),
                 _ => None,
             },
         }
     }
+
+    /// The public interface that a rule of this direction is for.
+    pub(crate) fn interface(self, direction: Direction) -> Option<String> {
+        match direction {
+            Direction::Out => self.goes_by,
+            Direction::In => self.comes_by,
+        }
+    }
 }
 
-/// Sums up rules by guest, address and direction. Rules with different matches (one for each public interface, as in 2012)
-/// count different packets and are added; of rules that are alike every one has counted the same packets, and the largest
-/// stands for all. The sum only grows as long as none of its rules is zeroed or removed by itself.
+/// Sums up rules by guest, address and direction. Rules with different matches count different packets and are added, and
+/// so are those for different public interfaces, as in 2012; but one for all interfaces has counted what those for single ones
+/// have, and the larger figure stands. Of rules that are alike every one has counted the same packets, and the largest stands
+/// for all. The sum only grows as long as none of its rules is zeroed or removed by itself.
 pub(crate) fn counted<'f>(found: impl IntoIterator<Item = &'f Found>) -> Traffic {
     let mut traffic = Traffic::default();
-    let mut sums: BTreeMap<_, BTreeMap<&str, Flow>> = BTreeMap::new();
+    let mut sums: BTreeMap<_, BTreeMap<&str, BTreeMap<Option<&str>, Flow>>> = BTreeMap::new();
     for found in found {
         traffic.unclear_rules += found.unclear;
         for rule in &found.rules {
             let key = (rule.guest.as_str(), rule.ip, rule.direction);
-            let alike = sums.entry(key).or_default().entry(&rule.selector);
-            let flow = alike.or_insert_with(|| empty(rule.guest.clone(), rule.ip, rule.direction));
+            let alike = sums.entry(key).or_default().entry(&rule.selector).or_default();
+            let flow = alike.entry(rule.interface.as_deref());
+            let flow = flow.or_insert_with(|| empty(rule.guest.clone(), rule.ip, rule.direction));
             flow.bytes = flow.bytes.max(rule.bytes);
             flow.packets = flow.packets.max(rule.packets);
             flow.rules += 1;
@@ -144,8 +158,18 @@ pub(crate) fn counted<'f>(found: impl IntoIterator<Item = &'f Found>) -> Traffic
     }
     for ((guest, ip, direction), parts) in sums {
         let mut sum = empty(guest.to_owned(), ip, direction);
-        for part in parts.values() {
-            add(&mut sum, part);
+        for mut by_interface in parts.into_values() {
+            let all = by_interface.remove(&None);
+            let mut part = empty(guest.to_owned(), ip, direction);
+            for flow in by_interface.values() {
+                add(&mut part, flow);
+            }
+            if let Some(all) = all {
+                part.bytes = part.bytes.max(all.bytes);
+                part.packets = part.packets.max(all.packets);
+                part.rules += all.rules;
+            }
+            add(&mut sum, &part);
         }
         traffic.flows.push(sum);
     }

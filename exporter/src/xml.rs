@@ -16,6 +16,8 @@ use crate::snapshot::{Description, Nova, Root};
 const XML_BYTES_MAX: usize = 4 << 20;
 /// Most nodes that are kept of it.
 const NODES_MAX: u32 = 200_000;
+/// Deepest nesting that is written anew: libvirt's own XML has some ten.
+const DEPTH_MAX: usize = 100;
 /// What both of nova's namespaces begin with; 1.0 and 1.1 end in `1.0` and `1.1`.
 const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
 
@@ -28,6 +30,9 @@ pub(crate) enum XmlError {
     /// Not XML, or with more nodes than are kept.
     #[error("guest XML cannot be read: {0}")]
     Malformed(#[from] roxmltree::Error),
+    /// Elements in elements without end.
+    #[error("guest XML nests deeper than {DEPTH_MAX} elements")]
+    TooDeep,
     /// XML of something else.
     #[error("XML of a guest begins with <domain>, not with <{0}>")]
     NotADomain(String),

@@ -45,6 +45,8 @@ pub(crate) struct Reference {
     pub(crate) exporter: BTreeMap<String, Family>,
     /// Families of the exporter that Tinkoff's names call otherwise.
     tinkoff: BTreeMap<String, Family>,
+    /// Names that the exporter has by inovex' alone.
+    only_inovex: BTreeSet<String>,
     pub(crate) adapter: BTreeMap<String, Family>,
 }
 
@@ -56,6 +58,8 @@ impl Reference {
         let mut exporter = families(&golden("page.openmetrics.txt"));
         exporter.extend(families(&own_page("kanyun_exporter", |_| ())));
         let mut tinkoff = families(&golden("tinkoff.openmetrics.txt"));
+        let page = families(&golden("page.openmetrics.txt"));
+        let only_inovex = page.into_keys().filter(|name| !tinkoff.contains_key(name)).collect();
         tinkoff.retain(|name, _| !exporter.contains_key(name));
         // Under the names that the page has in OpenMetrics.
         for line in golden("fields.txt").lines() {
@@ -64,7 +68,12 @@ impl Reference {
             let family = exporter.iter_mut().find(|(name, _)| stored.contains(name));
             source.clone_into(&mut family.unwrap_or_else(|| panic!("no family {name}")).1.source);
         }
-        Reference { exporter, tinkoff, adapter: families(&adapter_page()) }
+        Reference { exporter, tinkoff, only_inovex, adapter: families(&adapter_page()) }
+    }
+
+    /// Names that the exporter does not have with Tinkoff's.
+    pub(crate) fn only_inovex(&self) -> BTreeSet<String> {
+        self.only_inovex.clone()
     }
 
     /// The labels that a stored metric of this name can have, or `None` if neither binary has it.
@@ -79,8 +88,8 @@ impl Reference {
             Some((base, "sum" | "count")) if self.is_histogram(base) => (base, false),
             _ => (metric, false),
         };
-        let found: Vec<&Family> =
-            [&self.exporter, &self.adapter].iter().filter_map(|page| page.get(name)).collect();
+        let pages = [&self.exporter, &self.tinkoff, &self.adapter];
+        let found: Vec<&Family> = pages.iter().filter_map(|page| page.get(name)).collect();
         if found.is_empty() || (name == metric && self.is_histogram(name)) {
             return None;
         }
@@ -114,7 +123,7 @@ fn every_family_says_what_it_means_and_is_named_by_the_rules() {
         assert!(!family.help.is_empty(), "{name} has no help text");
         let total = name.ends_with("_total");
         assert_eq!(total, family.kind == "counter", "{name} is a {}", family.kind);
-        let base = ["", "seconds", "bytes", "percent"];
+        let base = ["", "byte_seconds", "seconds", "bytes", "percent"];
         assert!(base.contains(&unit(name, family)), "{name} is in {}", family.unit);
     }
 }
@@ -337,7 +346,7 @@ fn unit<'a>(name: &str, family: &'a Family) -> &'a str {
         return &family.unit;
     }
     let name = name.trim_end_matches("_total");
-    ["seconds", "bytes", "percent"]
+    ["byte_seconds", "seconds", "bytes", "percent"]
         .into_iter()
         .find(|unit| name.ends_with(&format!("_{unit}")))
         .unwrap_or_default()

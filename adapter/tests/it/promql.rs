@@ -21,6 +21,16 @@ const PROMETHEUS: [(&str, &[&str]); 8] = [
     ("prometheus_remote_storage_samples_total", QUEUE),
     ("prometheus_remote_storage_shards", QUEUE),
 ];
+/// What `--labels.add` of the exporter can put on every series of a guest.
+const ADDED: [&str; 7] = [
+    "instance_id",
+    "instance_name",
+    "flavor_name",
+    "user_id",
+    "user_name",
+    "project_id",
+    "project_name",
+];
 const QUEUE: &[&str] = &["remote_name", "url"];
 
 /// Recorded names and the labels that their series have.
@@ -142,8 +152,14 @@ impl Groupings<'_> {
     }
 
     fn modifier(&self, modifier: Option<&LabelModifier>, below: &BTreeSet<String>) {
-        if let Some(LabelModifier::Include(labels) | LabelModifier::Exclude(labels)) = modifier {
-            self.check(labels, below);
+        match modifier {
+            Some(LabelModifier::Include(labels)) => self.check(labels, below),
+            Some(LabelModifier::Exclude(labels)) if below.contains("uuid") => {
+                let added = ADDED.map(str::to_owned).into();
+                self.check(labels, &(below | &added));
+            }
+            Some(LabelModifier::Exclude(labels)) => self.check(labels, below),
+            None => {}
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::promql::{self, Recorded};
 
 /// One file a subject; rules/tests/ has one for each.
 const SUBJECTS: [&str; 4] = ["adapter", "exporter", "guests", "hosts"];
-/// Other exporters whose names rules make of ours, in rules/compatible/.
-const COMPATIBLE: [&str; 2] = ["kumina", "zhangjianweibj"];
+/// Other exporters whose names rules make of ours, in rules/compatible/; and Tinkoff's, of which they make ours.
+const COMPATIBLE: [&str; 3] = ["kumina", "tinkoff", "zhangjianweibj"];
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
 /// The sections of a runbook, in this order.
 const SECTIONS: [&str; 3] = ["## What it means", "## What to look at", "## What to do"];
@@ -124,6 +124,15 @@ fn every_rule_asks_for_what_the_binaries_have() {
     }
 }
 
+/// What rules and boards ask for is there in either profile.
+#[test]
+fn tinkoffs_names_become_all_that_inovex_has() {
+    let rules = rules_of("rules/compatible/tinkoff.yml");
+    let recorded: BTreeSet<String> =
+        rules.into_iter().filter_map(|(_, rule)| rule.record).collect();
+    assert_eq!(recorded, Reference::load().only_inovex());
+}
+
 /// Each file by itself, as only one of them is used.
 #[test]
 fn other_exporters_names_are_made_of_what_the_exporter_has() {
@@ -134,7 +143,8 @@ fn other_exporters_names_are_made_of_what_the_exporter_has() {
         let exprs: Vec<&ExprTest> = tests.iter().flat_map(|case| &case.promql_expr_test).collect();
         for (file, rule) in rules_of(&format!("rules/compatible/{name}.yml")) {
             let record = rule.record.unwrap_or_else(|| panic!("{file} has an alert"));
-            assert!(reference.labels(&record).is_none(), "{record} is the exporter's own name");
+            let own = reference.exporter.contains_key(&record);
+            assert_eq!(own, name == "tinkoff", "whether {record} is the exporter's own name");
             let labels = promql::check(&reference, &recorded, &rule.expr, &record);
             assert!(
                 recorded.insert(record.clone(), labels).is_none(),

@@ -112,6 +112,13 @@ pub(super) fn add_details(guests: &mut [Guest], mut details: Details, past: &Pas
     }
 }
 
+/// Where monitors are not asked, as nothing of theirs is shown, all that is shown is of this scrape.
+pub(super) fn without_details(guests: &mut [Guest]) {
+    for guest in guests {
+        guest.age_seconds = Some(0.0);
+    }
+}
+
 /// Whether the guest's process was ending while libvirtd looked at it: of a process that is gone libvirt reports times and
 /// memory of 0, which would make counters go back.
 fn is_ending(detail: &Guest, before: Option<&Guest>) -> bool {

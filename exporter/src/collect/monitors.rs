@@ -1,24 +1,27 @@
-//! Reads guests' monitors side by side: shares of the guests, given out to a few threads. A share that does not come back
-//! is asked for once more by another thread, which passes over the guest that hangs (libvirt's NOWAIT), so that a hung
-//! guest costs its neighbours nothing.
+//! Reads guests' monitors side by side: shares of the guests, given out to a few threads. The guests of a share that does
+//! not come back are asked for once more, each by itself, and the one that hangs is passed over (libvirt's NOWAIT), so that
+//! a hung guest costs its neighbours nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::channel;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::selection::Collectors;
 use crate::snapshot::Guest;
 use crate::snapshot::Idle;
+use crate::stats::is_busy;
 use crate::worker::monitor::{Answer, Job, Share};
 use crate::worker::{Status, Worker};
 
-/// Threads that may be stuck in a guest's monitor at once; beyond it monitors are not asked any more. Each holds its
-/// guest's job, so that the next one passes that guest over, and one of libvirtd's 20 threads (max_workers), which nova
-/// needs as well.
-const STUCK_MAX: usize = 8;
+/// Threads that may be stuck in a guest's monitor at once; beyond it no guest is asked that did not answer the last time.
+/// Each holds its guest's job, so that the next one passes that guest over, and one of libvirtd's 20 threads (max_workers),
+/// which nova needs as well.
+const STUCK_MAX: usize = 10;
+/// So many more may ask guests that did answer the last time; while they are stuck too, monitors are not asked any more.
+const SPARE: usize = 2;
 /// Guests of one share at least, where there are more: a call costs less than the monitors of a few guests.
 const SHARE_MIN: usize = 8;
 /// And at most: what one hung guest holds up until its share is asked for again.
@@ -28,6 +31,11 @@ const SHARES_PER_THREAD: usize = 3;
 /// After this time another thread asks for a share that has not come, or after a quarter of the time that is left: ten
 /// times what a share takes on a busy host.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// How often guests are asked again that libvirtd passed over, as another of its clients was at them just then; those that
+/// it passed over the last time too are not.
+const AGAIN: usize = 3;
+/// How long before: a client's question to a guest's monitor takes a few milliseconds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The threads that read guests' monitors.
 pub(super) struct Monitors {
@@ -40,6 +48,10 @@ pub(super) struct Monitors {
     threads: Vec<Thread>,
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
+    /// Guests that were not answered for the last time: each is asked by itself, so that it holds up no other.
+    silent: HashSet<String>,
+    /// Guests whose job another held the last time, at the end too.
+    passed_over: HashSet<String>,
 }
 
 /// A thread and when it was asked last.
@@ -63,6 +75,8 @@ struct Open {
     uuids: Arc<[String]>,
     number: usize,
     asked: Option<Instant>,
+    /// Whether it is of a guest that may hang.
+    is_doubtful: bool,
 }
 
 impl Monitors {
@@ -73,7 +87,9 @@ impl Monitors {
     ) -> Self {
         let start = Box::new(start);
         let (threads, given_up) = (Vec::new(), Vec::new());
-        Self { start, connections, idle: Arc::default(), threads, given_up, given_up_total: 0 }
+        let (idle, silent, passed_over) = (Arc::default(), HashSet::new(), HashSet::new());
+        let given_up_total = 0;
+        Self { start, connections, idle, threads, given_up, given_up_total, silent, passed_over }
     }
 
     /// Threads that were given up and have not come back.
@@ -98,36 +114,65 @@ impl Monitors {
         self.give_up_busy();
         let patience = (deadline.saturating_duration_since(Instant::now()) / 4).min(PATIENCE_MAX);
         // Room for an answer of every thread that may be asked, so that none waits for this one.
-        let (sender, mut answers) = channel(self.connections + STUCK_MAX);
+        let (sender, mut answers) = channel(self.connections + STUCK_MAX + SPARE);
         let idle = Arc::clone(&self.idle);
         let job = |share, number| {
             let (idle, answers) = (Arc::clone(&idle), sender.clone());
             Job { share, wanted, idle, number, answers }
         };
-        let mut open = shares(guests, self.connections);
+        let mut open = shares(guests, self.connections, &self.silent);
         let mut details = Details::default();
-        while !open.is_empty() {
-            self.give_out(&mut open, patience, job);
-            if self.threads.is_empty() {
-                tracing::warn!("guests' monitors are not asked: too many calls are stuck already");
+        for again in 0..=AGAIN {
+            self.ask(&mut open, &mut details, &mut answers, (patience, deadline), job).await;
+            let busy = details.busy(&self.passed_over);
+            let is_over = !open.is_empty() || Instant::now() + PAUSE * 2 >= deadline;
+            if busy.is_empty() || is_over || again == AGAIN {
                 break;
             }
-            let wake = self.next_look(&open, patience).unwrap_or(deadline).min(deadline);
-            match timeout_at(wake, answers.recv()).await {
-                Ok(Some(answer)) => details.take(answer, &mut open),
-                Err(_) if Instant::now() < deadline => {}
-                Ok(None) | Err(_) => break,
-            }
+            sleep(PAUSE).await;
+            let (share, uuids) = (Share::Some(Arc::clone(&busy)), busy);
+            let number = guests.len() * 2 + again;
+            open.push(Open { share, uuids, number, asked: None, is_doubtful: false });
         }
         if self.give_up_busy() > 0 {
             tracing::warn!("libvirt did not answer in time; threads that asked it are given up");
         }
-        let uuids = open.iter().flat_map(|left| left.uuids.iter());
-        details.unanswered.extend(uuids.cloned());
+        let left = open.iter().flat_map(|left| left.uuids.iter());
+        // A second answer that did not come takes nothing away from the first.
+        let left = left.filter(|uuid| !details.found.contains_key(*uuid));
+        details.unanswered.extend(left.cloned().collect::<Vec<_>>());
+        self.silent = details.unanswered.clone();
+        self.passed_over = details.busy(&HashSet::new()).iter().cloned().collect();
         details
     }
 
-    /// Asks for shares as long as a thread is free: new ones first, then those that are overdue.
+    /// Asks for these shares until all have come, nobody is left to be asked, or the time is over.
+    async fn ask(
+        &mut self,
+        open: &mut Vec<Open>,
+        details: &mut Details,
+        answers: &mut Receiver<Answer>,
+        (patience, deadline): (Duration, Instant),
+        job: impl Fn(Share, usize) -> Job,
+    ) {
+        while !open.is_empty() {
+            divide(open, patience);
+            self.give_out(open, patience, &job);
+            if self.threads.is_empty() || open.iter().all(|left| left.asked.is_none()) {
+                tracing::warn!("guests' monitors are not asked: too many calls are stuck already");
+                return;
+            }
+            let wake = self.next_look(open, patience).unwrap_or(deadline).min(deadline);
+            match timeout_at(wake, answers.recv()).await {
+                Ok(Some(answer)) => details.take(answer, open),
+                Err(_) if Instant::now() < deadline => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Asks for shares as long as a thread is free: new ones first, of them those that are not doubtful, then those that are
+    /// overdue.
     fn give_out(
         &mut self,
         open: &mut [Open],
@@ -135,9 +180,13 @@ impl Monitors {
         job: impl Fn(Share, usize) -> Job,
     ) {
         let now = Instant::now();
-        open.sort_by_key(|left| left.asked);
+        open.sort_by_key(|left| (left.asked, left.is_doubtful));
         for left in open.iter_mut() {
             if left.asked.is_some_and(|asked| now < asked + patience) {
+                continue;
+            }
+            let busy_max = if left.is_doubtful { STUCK_MAX } else { STUCK_MAX + SPARE };
+            if self.busy() + self.stuck() >= busy_max {
                 continue;
             }
             let Some(thread) = self.free(patience) else { return };
@@ -173,13 +222,21 @@ impl Monitors {
     }
 
     /// Whether one more thread may run: those that are overdue are taken for stuck, and do not count among those that work.
-    fn may_start(&mut self, patience: Duration) -> bool {
+    fn may_start(&self, patience: Duration) -> bool {
+        self.threads.len() - self.overdue(patience) < self.connections
+    }
+
+    fn busy(&self) -> usize {
+        self.threads.iter().filter(|thread| thread.worker.is_busy()).count()
+    }
+
+    /// Threads that should have come back by now.
+    fn overdue(&self, patience: Duration) -> usize {
         let now = Instant::now();
         let overdue = |thread: &&Thread| {
             thread.worker.is_busy() && thread.asked.is_some_and(|asked| now >= asked + patience)
         };
-        let overdue = self.threads.iter().filter(overdue).count();
-        self.threads.len() - overdue < self.connections && overdue + self.stuck() < STUCK_MAX
+        self.threads.iter().filter(overdue).count()
     }
 
     /// When the first share becomes overdue, if there is a thread for it then.
@@ -188,7 +245,7 @@ impl Monitors {
         let next = open.iter().filter_map(|share| share.asked).map(|asked| asked + patience);
         let next = next.filter(|next| *next > now).min()?;
         let stuck = self.stuck();
-        (self.threads.len() + stuck < self.connections + STUCK_MAX).then_some(next)
+        (self.threads.len() + stuck < self.connections + STUCK_MAX + SPARE).then_some(next)
     }
 
     /// Lets go of every thread that still has work, and says how many.
@@ -205,9 +262,25 @@ impl Monitors {
 }
 
 impl Details {
-    /// Whoever answers for a share first; a second answer says the same.
+    /// Running guests that libvirtd passed over now, but for those that it passed over `before`.
+    fn busy(&self, before: &HashSet<String>) -> Arc<[String]> {
+        let is_new = |guest: &&Guest| guest.is_active() && !before.contains(&guest.uuid);
+        let busy = self.found.values().filter(is_new).filter(|guest| is_busy(guest));
+        busy.map(|guest| guest.uuid.clone()).collect()
+    }
+
+    /// Whoever answers for a share first. One that was divided meanwhile answers for those of its guests that are still open.
     fn take(&mut self, Answer { number, result }: Answer, open: &mut Vec<Open>) {
-        let Some(idx) = open.iter().position(|left| left.number == number) else { return };
+        let Some(idx) = open.iter().position(|left| left.number == number) else {
+            for guest in result.into_iter().flatten() {
+                let is_its = |left: &Open| *left.uuids == [guest.uuid.as_str()];
+                if let Some(idx) = open.iter().position(is_its) {
+                    open.swap_remove(idx);
+                    self.found.insert(guest.uuid.clone(), guest);
+                }
+            }
+            return;
+        };
         let left = open.swap_remove(idx);
         match result {
             Ok(guests) => {
@@ -221,16 +294,41 @@ impl Details {
     }
 }
 
-/// The shares of a host's guests: one call for all that run where they are few.
-fn shares(guests: &[Guest], connections: usize) -> Vec<Open> {
+/// Each guest by itself in the place of a share that is overdue.
+fn divide(open: &mut Vec<Open>, patience: Duration) {
+    let now = Instant::now();
+    let is_late = |left: &mut Open| {
+        left.uuids.len() > 1 && left.asked.is_some_and(|asked| now >= asked + patience)
+    };
+    let mut next = open.iter().map(|left| left.number + 1).max().unwrap_or(0);
+    let late: Vec<Open> = open.extract_if(.., is_late).collect();
+    for uuid in
+        late.iter().filter(|left| left.share != Share::Inactive).flat_map(|left| left.uuids.iter())
+    {
+        open.push(alone(uuid, next));
+        next += 1;
+    }
+    // Those that do not run have no monitor, and are asked for as they were.
+    open.extend(late.into_iter().filter(|left| left.share == Share::Inactive));
+}
+
+fn alone(uuid: &str, number: usize) -> Open {
+    let uuids: Arc<[String]> = [uuid.to_owned()].into();
+    Open { share: Share::Some(Arc::clone(&uuids)), uuids, number, asked: None, is_doubtful: true }
+}
+
+/// The shares of a host's guests: one call for all that run where they are few, and one for each of those that were `silent`.
+fn shares(guests: &[Guest], connections: usize, silent: &HashSet<String>) -> Vec<Open> {
     let uuids = |wanted: bool| -> Vec<String> {
         let guests = guests.iter().filter(|guest| guest.is_active() == wanted);
         guests.map(|guest| guest.uuid.clone()).collect()
     };
     let (active, inactive) = (uuids(true), uuids(false));
+    let (doubtful, active): (Vec<String>, Vec<String>) =
+        active.into_iter().partition(|uuid| silent.contains(uuid));
     let mut shares = Vec::new();
     let size = active.len().div_ceil(connections * SHARES_PER_THREAD).clamp(SHARE_MIN, SHARE_MAX);
-    if connections == 1 || active.len() <= SHARE_MIN {
+    if doubtful.is_empty() && (connections == 1 || active.len() <= SHARE_MIN) {
         shares.push((Share::Active, active.into()));
     } else {
         let parts = active.chunks(size).map(Arc::<[String]>::from);
@@ -238,8 +336,12 @@ fn shares(guests: &[Guest], connections: usize) -> Vec<Open> {
     }
     shares.push((Share::Inactive, inactive.into()));
     let shares = shares.into_iter().filter(|(_, uuids)| !uuids.is_empty()).enumerate();
-    let open = |(number, (share, uuids))| Open { share, uuids, number, asked: None };
-    shares.map(open).collect()
+    let open =
+        |(number, (share, uuids))| Open { share, uuids, number, asked: None, is_doubtful: false };
+    let mut open: Vec<Open> = shares.map(open).collect();
+    let next = open.len();
+    open.extend(doubtful.iter().enumerate().map(|(idx, uuid)| alone(uuid, next + idx)));
+    open
 }
 
 #[cfg(test)]

@@ -13,12 +13,15 @@ use super::{CommandError, snapshot};
 use crate::collect::Collector;
 use crate::config::{Config, Directions, RuleFlags};
 use crate::snapshot::Direction;
+use crate::traffic::claims::Claims;
 use crate::traffic::firewall::{self, Firewall, Step, Table};
 use crate::traffic::plan::{self, ADDRESSES_BYTES_MAX, Wanted};
 use crate::traffic::sight::{self, Doubt};
 
 /// How long a program that reads or changes the firewall may take.
 const STEP_TIME_MAX: Duration = Duration::from_mins(1);
+/// What whoever changes rules holds meanwhile: one for all namespaces of the host, as a change takes a moment.
+const LOCK: &str = "/run/kanyun-traffic.lock";
 
 /// Prints what apply would do.
 pub(super) async fn print(config: &Config, flags: &RuleFlags) -> Result<(), CommandError> {
@@ -44,15 +47,22 @@ pub(super) async fn apply(config: &Config, flags: &RuleFlags) -> Result<(), Comm
     if let Some(blind) = look(&firewall, flags).await? {
         return Err(CommandError::Failed(format!("no rule was made: {blind}")));
     }
+    let _alone = alone().await?;
     carry_out(&missing(config, &firewall, flags).await?, "nothing is missing").await
 }
 
 /// Takes away what apply made.
 pub(super) async fn remove(config: &Config) -> Result<(), CommandError> {
     let firewall = Firewall::to_change(&config.traffic);
+    let _alone = alone().await?;
     let tables = tables(&firewall).await?;
     let steps: Vec<Step> = tables.iter().filter_map(|table| firewall.removal(table)).collect();
     carry_out(&steps, "nothing of ours is there").await
+}
+
+/// From reading the rules to changing them nobody else may do the same: both would make what is missing.
+async fn alone() -> Result<File, CommandError> {
+    firewall::lock(Path::new(LOCK), Instant::now() + STEP_TIME_MAX).await.map_err(CommandError::of)
 }
 
 async fn carry_out(steps: &[Step], none: &str) -> Result<(), CommandError> {
@@ -94,14 +104,18 @@ async fn missing(
     flags: &RuleFlags,
 ) -> Result<Vec<Step>, CommandError> {
     let tables = tables(firewall).await?;
-    let mut addresses = given(flags)?;
     let there = tables.iter().flat_map(|table| &table.found.rules);
-    addresses.extend(there.map(|rule| (rule.guest.clone(), rule.ip)));
+    let of_rules = there.map(|rule| (rule.guest.clone(), rule.ip)).collect();
+    let mut claims = Claims { given: given(flags)?, of_rules, ..Claims::default() };
     let collector = Collector::new(config, None).map_err(CommandError::of)?;
     let snapshot = snapshot(&collector, config).await?;
     match &snapshot.guests {
-        Some(guests) => addresses.extend(plan::addresses_of(guests)),
+        Some(guests) => claims.of_nova = plan::addresses_of(guests),
         None => say("warning: libvirt does not answer: addresses of nova's metadata are left out")?,
+    }
+    let (mut addresses, disputed) = claims.settled(snapshot.guests.as_deref());
+    for dispute in disputed {
+        say(&format!("warning: {dispute}"))?;
     }
     // An address with an odd guest in its old comment could not be written again.
     addresses.retain(|(guest, ip)| plan::pair(guest, &ip.to_string()).is_ok());

@@ -20,7 +20,7 @@ pub struct InheritedFlags {
     pub driver: String,
 
     /// One more path that answers 200 while the process serves, beside /-/healthy
-    #[arg(long = "web.health-path", value_name = "PATH", value_parser = super::telemetry_path)]
+    #[arg(long = "web.health-path", value_name = "PATH", value_parser = super::health_path)]
     pub health_path: Option<String>,
 
     /// inovex': the same as --libvirt.connections

@@ -25,6 +25,10 @@ const STATE: Series<Guest> = Series {
     value: |guest| whole(guest.state),
 };
 
+/// The same without the text.
+const PLAIN_STATE: Series<Guest> =
+    Series { help: "Code of the domain's state (virDomainState)", ..STATE };
+
 const REASON: Series<Guest> = gauge(
     "libvirt_domain_info_state_reason",
     None,
@@ -77,7 +81,7 @@ pub(super) fn encode(
             STATE.encode(sheet, states)?;
         }
         Profile::Tinkoff => {
-            STATE.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
+            PLAIN_STATE.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))?;
         }
     }
     REASON.encode(sheet, guests.iter().map(|one| (one.labels(), one.guest)))
@@ -95,18 +99,17 @@ pub(super) fn encode_infos(guests: &[Subject<'_>], sheet: &mut Sheet<'_>) -> fmt
         (one, labels)
     });
     encode_guest_info(sheet, "libvirt_domain", "The domain's machine", machines)?;
-    let help = "Nova's metadata of the domain";
+    let help = "Nova's metadata of the domain; of one that nova did not make only its name and ids";
+    // Both exporters have it of every guest, and what is joined with it must not lose those that nova did not make.
+    let none = Nova::default();
+    let novas = described.map(|(one, text)| (one, text.nova.as_ref().unwrap_or(&none)));
     match sheet.profile {
         Profile::Inovex => {
-            let novas = described.filter_map(|(one, text)| Some((one, text.nova.as_ref()?)));
-            let novas = novas.map(|(one, nova)| (one, inovex(one.guest, nova)));
-            encode_guest_info(sheet, "libvirt_domain_openstack", help, novas)
+            let all = novas.map(|(one, nova)| (one, inovex(one.guest, nova)));
+            encode_guest_info(sheet, "libvirt_domain_openstack", help, all)
         }
         Profile::Tinkoff => {
-            // Tinkoff's has it of every guest, and what is joined with it must not lose those that nova did not make.
-            let none = Nova::default();
-            let all = described
-                .map(|(one, text)| (one, tinkoff(one.guest, text.nova.as_ref().unwrap_or(&none))));
+            let all = novas.map(|(one, nova)| (one, tinkoff(one.guest, nova)));
             encode_guest_meta(sheet, "libvirt_domain_info_meta", help, all)
         }
     }

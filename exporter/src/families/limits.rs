@@ -25,9 +25,9 @@ const DISK: [Limit; 19] = [
     burst("total_bytes_sec_max", "libvirt_domain_block_stats_limit_burst_total"),
     burst("read_bytes_sec_max", "libvirt_domain_block_stats_limit_burst_read"),
     burst("write_bytes_sec_max", "libvirt_domain_block_stats_limit_burst_write"),
-    requests("total_iops_sec_max", "libvirt_domain_block_stats_limit_burst_total_requests"),
-    requests("read_iops_sec_max", "libvirt_domain_block_stats_limit_burst_read_requests"),
-    requests("write_iops_sec_max", "libvirt_domain_block_stats_limit_burst_write_requests"),
+    burst_requests("total_iops_sec_max", "libvirt_domain_block_stats_limit_burst_total_requests"),
+    burst_requests("read_iops_sec_max", "libvirt_domain_block_stats_limit_burst_read_requests"),
+    burst_requests("write_iops_sec_max", "libvirt_domain_block_stats_limit_burst_write_requests"),
     length(
         "total_bytes_sec_max_length",
         "libvirt_domain_block_stats_limit_burst_total_bytes_length",
@@ -228,6 +228,11 @@ const fn burst(element: &'static str, name: &'static str) -> Limit {
 
 const fn requests(element: &'static str, name: &'static str) -> Limit {
     Limit { element, series: limit(name, None, "Requests a second that the disk may serve") }
+}
+
+const fn burst_requests(element: &'static str, name: &'static str) -> Limit {
+    let help = "Requests a second that the disk may serve in a burst";
+    Limit { element, series: limit(name, None, help) }
 }
 
 const fn length(element: &'static str, name: &'static str) -> Limit {

@@ -1,6 +1,6 @@
 //! Memory: what the host gave, and what the guest's balloon driver reports of its use.
-//! Swap and huge pages only grow, but their established names have no `_total`: they are written under these names, as
-//! type unknown (untyped in the classic format).
+//! Swap only grows, but its established names have no `_total`: they are written as they are, as type unknown (untyped
+//! in the classic format).
 
 use std::fmt;
 
@@ -74,13 +74,13 @@ const SERIES: [Series<Memory>; 19] = [
     ),
     number(
         "libvirt_domain_memory_stats_hugetlb_pgalloc",
-        Kind::Unknown,
+        Kind::Counter,
         "Huge pages that the guest allocated so far",
         |m| whole(m.hugetlb_pgalloc),
     ),
     number(
         "libvirt_domain_memory_stats_hugetlb_pgfail",
-        Kind::Unknown,
+        Kind::Counter,
         "Huge pages that the guest failed to allocate so far",
         |m| whole(m.hugetlb_pgfail),
     ),

@@ -8,12 +8,12 @@ use super::profile::Profile;
 use super::{Series, Sheet, Value, gauge, whole};
 use crate::snapshot::{Pool, Snapshot};
 
-const SERIES: [Series<Pool>; 4] = [
+const SERIES: [Series<Pool>; 5] = [
     gauge(
         "libvirt_storage_pool_state",
         None,
         "State of the storage pool: 0 inactive, 1 building, 2 running, 3 degraded, 4 inaccessible",
-        |pool| Some(Value::Whole(pool.state)),
+        |pool| whole(pool.state),
     ),
     gauge("libvirt_storage_pool_capacity", Some(Unit::Bytes), "Size of the storage pool", |pool| {
         whole(pool.capacity_bytes)
@@ -29,6 +29,12 @@ const SERIES: [Series<Pool>; 4] = [
         Some(Unit::Bytes),
         "Bytes of the storage pool that are left, when libvirt last looked",
         |pool| whole(pool.available_bytes),
+    ),
+    gauge(
+        "libvirt_storage_pool_timed_out",
+        None,
+        "Whether figures of the storage pool are missing because libvirt did not deliver them within this scrape",
+        |pool| Some(Value::Whole(u64::from(pool.state.is_none()))),
     ),
 ];
 

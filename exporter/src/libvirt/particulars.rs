@@ -57,28 +57,29 @@ impl Connection {
         if missing { self.list() } else { Ok(()) }
     }
 
-    /// The active storage pools by name, as libvirt last looked at them; false beside them if one did not tell its size and
-    /// is left out.
+    /// The active storage pools by name, as libvirt last looked at them; false beside them if one did not tell its size
+    /// and is there by name only.
     pub(crate) fn pools(&self) -> Result<(Vec<Pool>, bool), LibvirtError> {
         let active = sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE;
         let found = self.connect.list_all_storage_pools(active);
-        if found.as_ref().is_err_and(has_no_pools) {
+        // A connection that broke gives the same errors.
+        if found.as_ref().is_err_and(has_no_pools) && self.is_alive() {
             return Ok((Vec::new(), true));
         }
         let (mut pools, mut all) = (Vec::new(), true);
         for pool in self.counts.count(Call::Pool, found)? {
-            let name = self.counts.count(Call::Pool, pool.name());
-            let info = self.counts.count(Call::Pool, pool.info());
-            let (Ok(name), Ok(info)) = (name, info) else {
+            let Ok(name) = self.counts.count(Call::Pool, pool.name()) else {
                 all = false;
                 continue;
             };
+            let info = self.counts.count(Call::Pool, pool.info()).ok();
+            all &= info.is_some();
             pools.push(Pool {
                 name,
-                state: u64::from(info.state),
-                capacity_bytes: Some(info.capacity),
-                allocation_bytes: Some(info.allocation),
-                available_bytes: Some(info.available),
+                state: info.as_ref().map(|info| u64::from(info.state)),
+                capacity_bytes: info.as_ref().map(|info| info.capacity),
+                allocation_bytes: info.as_ref().map(|info| info.allocation),
+                available_bytes: info.as_ref().map(|info| info.available),
             });
         }
         pools.sort_by(|one, other| one.name.cmp(&other.name));

@@ -34,6 +34,24 @@ const KINDS: [&str; 21] = [
 ];
 /// Attributes that are called `name` and name a kind: `<driver name="qemu">`.
 const NAMED_KINDS: [&str; 6] = ["driver", "feature", "timer", "backend", "source-mode", "alias"];
+/// Elements whose text is a name, even where it is a number.
+const NAMED_ELEMENTS: [&str; 6] = ["serial", "wwn", "entry", "vendor", "product", "asset"];
+/// Attributes that are names, even where they are numbers.
+const NAMES: [&str; 13] = [
+    "name",
+    "username",
+    "usage",
+    "pool",
+    "volume",
+    "network",
+    "portgroup",
+    "bridge",
+    "file",
+    "dir",
+    "serial",
+    "profileid",
+    "query",
+];
 /// What names of interfaces begin with that programs number.
 const TAPS: [&str; 3] = ["tap", "vnet", "macvtap"];
 /// Digits of a UUID that a tap's name ends in.
@@ -43,6 +61,8 @@ const PREFIX: usize = 11;
 #[derive(Debug, Default)]
 pub(super) struct Pseudonyms {
     names: HashMap<(&'static str, String), usize>,
+    /// How many there are of each kind.
+    counts: HashMap<&'static str, usize>,
 }
 
 impl Pseudonyms {
@@ -75,12 +95,16 @@ impl Pseudonyms {
         format!("instance-{number:08x}")
     }
 
-    /// Names of devices and paths; what else libvirt reports as text are kinds.
+    /// Names of devices and paths; what else libvirt reports as text are kinds, and lists of processors.
     fn fields(&mut self, fields: Fields) -> Fields {
-        let names = ["name", "path", "vcpus"];
         let rewritten = fields.into_iter().map(|(field, value)| match value {
-            Param::Text(text) if names.contains(&field.rsplit('.').next().unwrap_or_default()) => {
-                let text = self.text(&text);
+            Param::Text(text) => {
+                let text = match field.rsplit('.').next().unwrap_or_default() {
+                    "name" if field.starts_with("block.") && is_disk(&text) => text,
+                    "name" | "path" => self.text(&text),
+                    "vcpus" => self.unless_figure(&text),
+                    _ => text,
+                };
                 (field, Param::Text(text))
             }
             other => (field, other),
@@ -97,18 +121,29 @@ impl Pseudonyms {
         };
         // What an operator calls a device begins with this; other aliases are libvirt's.
         let is_kind = is_kind && !value.starts_with("ua-");
+        let is_target = place.within == "disk" && place.element == "target" && is_disk(value);
+        let is_name = match place.attribute {
+            Some(attribute) => NAMES.contains(&attribute),
+            None => NAMED_ELEMENTS.contains(&place.element),
+        };
         if is_root_name {
             self.guest_name(value)
-        } else if is_kind {
+        } else if is_kind || is_target {
             value.to_owned()
         } else if place.of_nova
             && place.attribute.is_none_or(|name| name == "name")
             && !is_size(place)
         {
             self.free_text(value)
-        } else {
+        } else if is_name {
             self.text(value)
+        } else {
+            self.unless_figure(value)
         }
+    }
+
+    fn unless_figure(&mut self, value: &str) -> String {
+        if is_figure(value) && !is_uuid(value) { value.to_owned() } else { self.text(value) }
     }
 
     /// A name that a person chose, whatever it looks like.
@@ -122,9 +157,6 @@ impl Pseudonyms {
             let begin = self.number("prefix", value.get(..PREFIX).unwrap_or(value));
             let number = self.number("uuid", value);
             return format!("{begin:08x}-0000-4000-8000-{number:012x}");
-        }
-        if is_figure(value) || is_disk(value) {
-            return value.to_owned();
         }
         let tap = TAPS.iter().find(|kind| value.strip_prefix(**kind).is_some_and(is_number));
         if let Some(kind) = tap {
@@ -165,8 +197,11 @@ impl Pseudonyms {
     }
 
     fn number(&mut self, kind: &'static str, value: &str) -> usize {
-        let next = self.names.keys().filter(|(other, _)| *other == kind).count() + 1;
-        *self.names.entry((kind, value.to_owned())).or_insert(next)
+        let count = self.counts.entry(kind).or_default();
+        *self.names.entry((kind, value.to_owned())).or_insert_with(|| {
+            *count += 1;
+            *count
+        })
     }
 }
 

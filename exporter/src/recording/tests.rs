@@ -42,15 +42,19 @@ fn recording() -> Recording {
          <disk type='network'><driver name='qemu' type='raw' cache='none'/>\
          <source protocol='rbd' name='secretpool/volume-{UUID}'><host name='ceph.secret' port='6789'/></source>\
          <target dev='vda' bus='virtio'/></disk>\
+         <disk type='block'><target dev='sdb'/><serial>40440440</serial><wwn>5550555055505550</wwn></disk>\
          <interface type='bridge'><mac address='fa:16:3e:11:22:33'/><source bridge='br-secret'/>\
-         <target dev='tap5e5e5e5e-12'/><model type='virtio'/></interface></devices></domain>"
+         <target dev='tap5e5e5e5e-12'/><model type='virtio'/></interface>\
+         <interface type='bridge'><mac address='fa:16:3e:11:22:34'/><source bridge='sr7'/>\
+         <target dev='sdsrv'/></interface></devices>\
+         <sysinfo type='smbios'><system><entry name='serial'>60660660</entry></system></sysinfo></domain>"
     );
     let takes = Takes {
         basic: vec![basic],
         details: vec![detail],
         guests: vec![guest],
         xml: BTreeMap::from([(UUID.to_owned(), xml)]),
-        pools: vec![Pool { name: "secret-pool".to_owned(), state: 2, ..Pool::default() }],
+        pools: vec![Pool { name: "secret-pool".to_owned(), state: Some(2), ..Pool::default() }],
     };
     let host = Host { hostname: Some("secret-host".to_owned()), cpus: Some(2), ..Host::default() };
     Recording::new(1_795_235_500_000, host, takes)
@@ -86,6 +90,8 @@ fn an_anonymous_recording_says_nothing_of_whom_it_was_made() {
     let text = recording.text().unwrap();
     for secret in
         ["secret", UUID, PORT, "12345", "203.0.113", "fa:16", "70070070", "5e5e5e5e", "0a1b2c3d"]
+            .into_iter()
+            .chain(["40440440", "5550555055505550", "60660660", "\"sr7\\\"", "sdsrv"])
     {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }
@@ -105,6 +111,15 @@ fn an_anonymous_recording_says_nothing_of_whom_it_was_made() {
     assert_eq!(text.nics[0].port_id.as_ref(), text.nova.as_ref().unwrap().port_ids.first());
     assert!(text.nics[0].port_id.is_some());
     assert_eq!(text.disks[0].volume_id.as_deref(), Some(hidden.uuid.as_str()));
+}
+
+/// XML that cannot be made anonymous is left out.
+#[test]
+fn xml_that_nests_without_end_is_not_followed() {
+    let mut open = recording();
+    let deep = format!("{}{}", "<a>".repeat(60_000), "</a>".repeat(60_000));
+    open.guests[0].xml = Some(format!("<domain><name>g</name>{deep}</domain>"));
+    assert_eq!(open.anonymised().guests[0].xml, None);
 }
 
 #[test]

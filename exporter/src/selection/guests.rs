@@ -42,8 +42,13 @@ impl GuestFilter {
         Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())
     }
 
-    /// Whether the guest is shown.
+    /// Whether the guest is shown. While its XML is not known, nobody knows its project: where projects are chosen it is
+    /// not shown, as it could be one that must not be.
     pub fn shows(&self, guest: &Guest) -> bool {
+        let by_project = |(key, _): &(GuestKey, Regex)| *key == GuestKey::Project;
+        if guest.description.is_none() && self.exclude.iter().any(by_project) {
+            return false;
+        }
         let matches = |(key, pattern): &(GuestKey, Regex)| match key {
             GuestKey::Name => pattern.is_match(&guest.name),
             GuestKey::Uuid => pattern.is_match(&guest.uuid),
@@ -78,7 +83,9 @@ mod tests {
             description: Some(Arc::new(description)),
             ..Guest::default()
         };
-        let other = Guest { name: "router".to_owned(), uuid: "u-2".to_owned(), ..Guest::default() };
+        let not_read =
+            Guest { name: "router".to_owned(), uuid: "u-2".to_owned(), ..Guest::default() };
+        let other = Guest { description: Some(Arc::default()), ..not_read.clone() };
         let shown = |filter: &GuestFilter| (filter.shows(&of_nova), filter.shows(&other));
         let all = GuestFilter::default();
         let pattern = |text| GuestFilter::pattern(text).unwrap();
@@ -91,6 +98,8 @@ mod tests {
         assert_eq!(shown(&include(GuestKey::Project, "p-1")), (true, false));
         let exclude = |key, text| all.clone().excluding(key, pattern(text));
         assert_eq!(shown(&exclude(GuestKey::Project, "demo")), (false, true));
+        let not_demo = all.clone().excluding(GuestKey::Project, pattern("demo"));
+        assert!(!not_demo.shows(&not_read) && all.shows(&not_read), "it may be of the project");
         let both = include(GuestKey::Name, ".*").excluding(GuestKey::Uuid, pattern("u-1"));
         assert_eq!(shown(&both), (false, true));
         assert!(GuestFilter::pattern("(").is_err());

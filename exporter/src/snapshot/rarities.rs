@@ -96,8 +96,9 @@ impl Job {
 pub struct Pool {
     /// libvirt's name.
     pub name: String,
-    /// virStoragePoolState: 0 inactive, 1 building, 2 running, 3 degraded, 4 inaccessible.
-    pub state: u64,
+    /// virStoragePoolState: 0 inactive, 1 building, 2 running, 3 degraded, 4 inaccessible. `None` where libvirt did not tell
+    /// in time how the pool is, and nothing but its name is known.
+    pub state: Option<u64>,
     /// Size in bytes.
     pub capacity_bytes: Option<u64>,
     /// Bytes taken.

@@ -1,15 +1,18 @@
 //! Talks to the host's firewall by its own programs, or reads what a helper prints of it on a socket, with a deadline and
 //! bounded output: a program that hangs is killed, and never holds a scrape. The only file that starts programs.
 
+use std::fs::{File, TryLockError};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Command;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::iptables::{self, IptablesError};
 use super::nftables::{self, NftablesError};
@@ -23,6 +26,8 @@ use crate::snapshot::Traffic;
 const OUTPUT_BYTES_MAX: u64 = 32 << 20;
 /// Of its complaints.
 const ERROR_BYTES_MAX: u64 = 4 << 10;
+/// How often a lock that another holds is asked for.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Where programs are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -56,6 +61,12 @@ pub(crate) enum FirewallError {
     /// The helper failed, which it says in its own log.
     #[error("the helper behind {path} printed nothing: see its log")]
     Silent { path: String },
+    /// The lock.
+    #[error("{path} cannot be locked: {error}; only root changes rules")]
+    Lock { path: String, error: std::io::Error },
+    /// Somebody holds it.
+    #[error("another process changes accounting rules and does not end: it holds {path}")]
+    Held { path: String },
     /// What ip printed.
     #[error("ip's list of interfaces is not JSON: {0}")]
     Links(#[from] serde_json::Error),
@@ -267,6 +278,21 @@ impl Firewall {
 /// The path of a network namespace: a name is one that `ip netns` knows.
 fn netns_path(name: &str) -> String {
     if name.starts_with('/') { name.to_owned() } else { format!("/run/netns/{name}") }
+}
+
+/// Waits until no other process holds the lock. It is held until the file is closed.
+pub(crate) async fn lock(path: &Path, deadline: Instant) -> Result<File, FirewallError> {
+    let shown = path.display().to_string();
+    let wrong = |error| FirewallError::Lock { path: shown.clone(), error };
+    let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(wrong)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(wrong(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE).await,
+            Err(TryLockError::WouldBlock) => return Err(FirewallError::Held { path: shown }),
+        }
+    }
 }
 
 /// Runs a step and returns what it printed.

@@ -37,7 +37,7 @@ pub(crate) fn direction_of(name: &str) -> Option<Direction> {
 pub(crate) fn read(text: &str) -> Result<Found, IptablesError> {
     let mut found = Found::default();
     let mut within = false;
-    for (idx, line) in text.lines().enumerate() {
+    for (idx, line) in lines(text) {
         let line = line.trim();
         if let Some(table) = line.strip_prefix('*') {
             within = table == "filter";
@@ -54,6 +54,26 @@ pub(crate) fn read(text: &str) -> Result<Found, IptablesError> {
     if within { Err(IptablesError::CutOff) } else { Ok(found) }
 }
 
+/// Lines with their numbers, from 0. A comment in quotes may hold line ends, and does not end its line.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let (mut quoted, mut escaped) = (false, false);
+    let ends = move |letter: char| {
+        let is_escaped = std::mem::take(&mut escaped);
+        match letter {
+            '"' if !is_escaped => quoted = !quoted,
+            '\\' if quoted && !is_escaped => escaped = true,
+            _ => {}
+        }
+        letter == '\n' && !quoted
+    };
+    let mut number = 0;
+    text.split(ends).map(move |line| {
+        let first = number;
+        number += line.matches('\n').count() + 1;
+        (first, line)
+    })
+}
+
 /// Reads `[packets:bytes] -A CHAIN …`; `None` if there are no counters.
 fn rule(line: &str, found: &mut Found) -> Option<()> {
     let (counters, rest) = line.strip_prefix('[')?.split_once(']')?;
@@ -64,11 +84,11 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     if let ["-A", "FORWARD", way @ ("-i" | "-o"), interface, "-j", target] = texts.as_slice() {
         let expected = if *way == "-o" { Direction::Out } else { Direction::In };
         if direction_of(target) == Some(expected) && plan::interface(interface).is_ok() {
-            found.jumps.insert((expected, (*interface).to_owned()));
+            found.jumps.entry((expected, (*interface).to_owned())).or_default().push(None);
         }
         return Some(());
     }
-    let (ends, selector, said) = take_apart(&texts);
+    let (ends, said) = take_apart(&texts);
     let (guest, ip) = match said {
         Comment::Other => return Some(()),
         Comment::Unclear => {
@@ -79,17 +99,37 @@ fn rule(line: &str, found: &mut Found) -> Option<()> {
     };
     match ends.direction(ip) {
         Some(direction) => {
-            found.rules.push(Rule { guest, ip, direction, selector, bytes, packets });
+            let interface = ends.interface(direction);
+            let selector = selector(&texts, direction, interface.as_deref());
+            found.rules.push(Rule { guest, ip, direction, interface, selector, bytes, packets });
         }
         None => found.unclear += 1,
     }
     Some(())
 }
 
-/// A rule's ends, its words without the comment, and what the comment says. A rule may have several comments: the first
-/// one that is about accounting counts.
-fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
-    let (mut ends, mut selector, mut said) = (Ends::default(), Vec::new(), Comment::Other);
+/// Where a rule stands and what it matches, but for the public interface and the comment. Our chains stand in FORWARD.
+fn selector(words: &[&str], direction: Direction, interface: Option<&str>) -> String {
+    let (mut kept, mut rest) = (Vec::new(), words.iter().copied().peekable());
+    while let Some(word) = rest.next() {
+        let is_interface = word == way(direction) && rest.peek().copied() == interface;
+        if word == "--comment" || is_interface {
+            rest.next();
+        } else if matches!(word, "-j" | "-g") {
+            // What becomes of a packet that was counted makes no difference; it stands at the end.
+            break;
+        } else if direction_of(word).is_some() && kept == ["-A"] {
+            kept.push("FORWARD");
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// A rule's ends, and what its comment says. A rule may have several comments: the first one that is about accounting counts.
+fn take_apart(words: &[&str]) -> (Ends, Comment) {
+    let (mut ends, mut said) = (Ends::default(), Comment::Other);
     let mut negated = false;
     let mut rest = words.iter().copied();
     while let Some(word) = rest.next() {
@@ -98,21 +138,19 @@ fn take_apart(words: &[&str]) -> (Ends, String, Comment) {
             said = if said == Comment::Other { text } else { said };
             continue;
         }
-        selector.push(word);
         if matches!(word, "-s" | "-d" | "-i" | "-o" | "-m" | "-j" | "-g" | "-p" | "-A") {
             let value = rest.next().unwrap_or_default();
-            selector.push(value);
             match word {
                 "-s" if !negated => ends.source = host(value),
                 "-d" if !negated => ends.destination = host(value),
-                "-i" => ends.comes_by = !negated,
-                "-o" => ends.goes_by = !negated,
+                "-i" => ends.comes_by = (!negated).then(|| value.to_owned()),
+                "-o" => ends.goes_by = (!negated).then(|| value.to_owned()),
                 _ => {}
             }
         }
         negated = word == "!";
     }
-    (ends, selector.join(" "), said)
+    (ends, said)
 }
 
 /// The one address that `10.0.0.2/32` means; a net is no guest's end.
@@ -154,9 +192,15 @@ pub(crate) fn script(plan: &Plan) -> String {
         let (chain, ip, guest) = (chain(account.direction), account.ip, &account.guest);
         let end = if account.direction == Direction::Out { "-s" } else { "-d" };
         let length = if ip.is_ipv4() { 32 } else { 128 };
+        let way = way(account.direction);
+        let by = account.interface.as_ref().map(|interface| format!("{way} {interface} "));
         lines.push(format!(
-            "-A {chain} {end} {ip}/{length} -m comment --comment \"{guest} {ip} accounting rule\""
+            "-A {chain} {end} {ip}/{length} {}-m comment --comment \"{guest} {ip} accounting rule\"",
+            by.unwrap_or_default()
         ));
+    }
+    for ((direction, interface), handles) in &plan.surplus {
+        lines.extend(handles.iter().map(|_| removed(*direction, interface)));
     }
     for (direction, interface) in &plan.jumps {
         lines.push(format!("-I FORWARD 1 {}", jump(*direction, interface)));
@@ -167,8 +211,8 @@ pub(crate) fn script(plan: &Plan) -> String {
 /// The script that takes away our chains and the jumps to them, and nothing else.
 pub(crate) fn removal(found: &Found) -> String {
     let mut lines = vec!["*filter".to_owned()];
-    for (direction, interface) in &found.jumps {
-        lines.push(format!("-D FORWARD {}", jump(*direction, interface)));
+    for ((direction, interface), handles) in &found.jumps {
+        lines.extend(handles.iter().map(|_| removed(*direction, interface)));
     }
     for direction in &found.chains {
         lines.push(format!("-F {}", chain(*direction)));
@@ -177,9 +221,16 @@ pub(crate) fn removal(found: &Found) -> String {
     finished(lines)
 }
 
+fn removed(direction: Direction, interface: &str) -> String {
+    format!("-D FORWARD {}", jump(direction, interface))
+}
+
 fn jump(direction: Direction, interface: &str) -> String {
-    let way = if direction == Direction::Out { "-o" } else { "-i" };
-    format!("{way} {interface} -j {}", chain(direction))
+    format!("{} {interface} -j {}", way(direction), chain(direction))
+}
+
+fn way(direction: Direction) -> &'static str {
+    if direction == Direction::Out { "-o" } else { "-i" }
 }
 
 fn finished(mut lines: Vec<String>) -> String {

@@ -55,7 +55,10 @@ pub(crate) fn has_table(text: &str, table: &str) -> Result<bool, NftablesError> 
 fn read_rule(rule: &Value, found: &mut Found) {
     let no_parts = Vec::new();
     let parts = rule.get("expr").and_then(Value::as_array).unwrap_or(&no_parts);
-    found.jumps.extend(jump_of(rule, parts));
+    if let Some(jump) = jump_of(rule, parts) {
+        let handle = rule.get("handle").and_then(Value::as_u64);
+        found.jumps.entry(jump).or_default().push(handle);
+    }
     let said = rule.get("comment").and_then(Value::as_str).map_or(Comment::Other, comment);
     let (guest, ip) = match said {
         Comment::Other => return,
@@ -67,18 +70,26 @@ fn read_rule(rule: &Value, found: &mut Found) {
     };
     let counter = parts.iter().find_map(|part| part.get("counter"));
     let count = |name| counter.and_then(|counter| counter.get(name)).and_then(Value::as_u64);
+    let ends = ends(parts);
     let (Some(bytes), Some(packets), Some(direction)) =
-        (count("bytes"), count("packets"), ends(parts).direction(ip))
+        (count("bytes"), count("packets"), ends.direction(ip))
     else {
         // Without a counter of its own, or without a clear direction.
         found.unclear += 1;
         return;
     };
+    let interface = ends.interface(direction);
+    let is_interface = |part: &&Value| {
+        let key = text_at(part, &["match", "left", "meta", "key"]);
+        let of_direction = key == Some(by(direction)) || key == by(direction).strip_suffix("name");
+        interface.is_some() && of_direction && text_at(part, &["match", "op"]) == Some("==")
+    };
+    let matches = parts.iter().filter(|part| !is_interface(part));
     let matches: Vec<String> =
-        parts.iter().filter_map(|part| part.get("match")).map(Value::to_string).collect();
+        matches.filter_map(|part| part.get("match")).map(Value::to_string).collect();
     let place = text_at(rule, &["chain"]).unwrap_or_default();
     let selector = format!("{place} {}", matches.join(" "));
-    found.rules.push(Rule { guest, ip, direction, selector, bytes, packets });
+    found.rules.push(Rule { guest, ip, direction, interface, selector, bytes, packets });
 }
 
 /// The interface whose packets a rule of our base chain sends to a chain of ours.
@@ -105,8 +116,8 @@ fn ends(parts: &[Value]) -> Ends {
             _ => {}
         }
         match text_at(part, &["match", "left", "meta", "key"]) {
-            Some("iifname" | "iif") => ends.comes_by = true,
-            Some("oifname" | "oif") => ends.goes_by = true,
+            Some("iifname" | "iif") => ends.comes_by = right.map(str::to_owned),
+            Some("oifname" | "oif") => ends.goes_by = right.map(str::to_owned),
             _ => {}
         }
     }
@@ -133,16 +144,25 @@ pub(crate) fn script(plan: &Plan, table: &str) -> String {
         let (chain, ip, guest) = (chain(account.direction), account.ip, &account.guest);
         let family = if ip.is_ipv4() { "ip" } else { "ip6" };
         let end = if account.direction == Direction::Out { "saddr" } else { "daddr" };
+        let by = by(account.direction);
+        let by = account.interface.as_ref().map(|interface| format!("{by} \"{interface}\" "));
         lines.push(format!(
-            "add rule {table} {chain} {family} {end} {ip} counter comment \"{guest} {ip} accounting rule\""
+            "add rule {table} {chain} {}{family} {end} {ip} counter comment \"{guest} {ip} accounting rule\"",
+            by.unwrap_or_default()
         ));
     }
+    for handle in plan.surplus.values().flatten().flatten() {
+        lines.push(format!("delete rule {table} {BASE_CHAIN} handle {handle}"));
+    }
     for (direction, interface) in &plan.jumps {
-        let by = if *direction == Direction::Out { "oifname" } else { "iifname" };
-        let chain = chain(*direction);
+        let (by, chain) = (by(*direction), chain(*direction));
         lines.push(format!("add rule {table} {BASE_CHAIN} {by} \"{interface}\" jump {chain}"));
     }
     lines.join("\n") + "\n"
+}
+
+fn by(direction: Direction) -> &'static str {
+    if direction == Direction::Out { "oifname" } else { "iifname" }
 }
 
 /// The script that takes our chains away with all that is in them, and the table where it is ours as a whole.

@@ -1,9 +1,9 @@
 //! Which accounting rules are missing: what is wanted against what a firewall holds. Pure, and the same for both firewalls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Found, guest_of, id_of};
+use super::{Found, Rule, guest_of, id_of};
 use crate::snapshot::{Direction, Guest};
 
 /// Longest name that Linux gives to an interface.
@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) chains: Vec<Direction>,
     /// Rules to add.
     pub(crate) accounts: Vec<Account>,
+    /// Jumps that are there several times, so that packets are counted as often: all of them are to go, and one to come.
+    pub(crate) surplus: BTreeMap<(Direction, String), Vec<Option<u64>>>,
     /// Interfaces to send through our chains.
     pub(crate) jumps: Vec<(Direction, String)>,
 }
@@ -42,30 +44,32 @@ pub(crate) struct Account {
     pub(crate) ip: IpAddr,
     /// Which way the packets go.
     pub(crate) direction: Direction,
+    /// The only interface that it is for, where another rule counts by the others already.
+    pub(crate) interface: Option<String>,
 }
 
 impl Plan {
     /// Whether nothing is missing.
     pub(crate) fn is_empty(&self) -> bool {
+        // What is surplus comes again as a jump.
         self.chains.is_empty() && self.accounts.is_empty() && self.jumps.is_empty()
     }
 }
 
-/// What is missing. A guest's address that any accounting rule counts in a direction, one of 2012 too, gets no second one:
-/// both would be added up.
+/// What is missing. What any accounting rule counts already, one of 2012 too, gets no second one: both would be added up.
+/// Where such a rule is for one interface, the others get a rule each.
 pub(crate) fn missing(wanted: &Wanted, found: &Found) -> Plan {
-    let counted: BTreeSet<(&str, IpAddr, Direction)> =
-        found.rules.iter().map(|rule| (rule.guest.as_str(), rule.ip, rule.direction)).collect();
     let mut plan = Plan::default();
     for direction in &wanted.directions {
         let before = plan.accounts.len();
         for (guest, ip) in &wanted.addresses {
-            let named = guest_of(guest);
-            let named = named.as_deref().unwrap_or(guest);
-            if !counted.contains(&(named, *ip, *direction)) {
-                let account = Account { guest: guest.clone(), ip: *ip, direction: *direction };
-                plan.accounts.push(account);
-            }
+            let accounts = interfaces_without(wanted, found, (guest, *ip, *direction));
+            plan.accounts.extend(accounts.into_iter().map(|interface| Account {
+                guest: guest.clone(),
+                ip: *ip,
+                direction: *direction,
+                interface,
+            }));
         }
         let there = found.chains.contains(direction);
         let needed = plan.accounts.len() > before;
@@ -74,12 +78,43 @@ pub(crate) fn missing(wanted: &Wanted, found: &Found) -> Plan {
         }
         for interface in wanted.interfaces.iter().filter(|_| needed || there) {
             let jump = (*direction, interface.clone());
-            if !found.jumps.contains(&jump) {
-                plan.jumps.push(jump);
+            match found.jumps.get(&jump).map_or(&[][..], Vec::as_slice) {
+                [_] => continue,
+                [] => {}
+                several => {
+                    plan.surplus.insert(jump.clone(), several.to_vec());
+                }
             }
+            plan.jumps.push(jump);
         }
     }
     plan
+}
+
+/// The interfaces by which nothing counts the packets; one of `None` where nothing counts them by any.
+fn interfaces_without(
+    wanted: &Wanted,
+    found: &Found,
+    (guest, ip, direction): (&str, IpAddr, Direction),
+) -> Vec<Option<String>> {
+    let named = guest_of(guest);
+    let named = named.as_deref().unwrap_or(guest);
+    let same = |rule: &&Rule| rule.guest == named && rule.ip == ip && rule.direction == direction;
+    let rules: Vec<&Rule> = found.rules.iter().filter(same).collect();
+    if rules.is_empty() {
+        return vec![None];
+    }
+    let counts = |interface: &str| rules.iter().any(|rule| is_for(rule, interface));
+    let without = wanted.interfaces.iter().filter(|interface| !counts(interface));
+    without.cloned().map(Some).collect()
+}
+
+/// Whether a rule counts by an interface. Both firewalls' names may end in a sign for all that begin so.
+fn is_for(rule: &Rule, interface: &str) -> bool {
+    rule.interface.as_deref().is_none_or(|name| {
+        name == interface
+            || name.strip_suffix(['+', '*']).is_some_and(|begin| interface.starts_with(begin))
+    })
 }
 
 /// The addresses that nova's metadata gives to guests.

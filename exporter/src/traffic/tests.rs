@@ -11,7 +11,13 @@ fn ip(text: &str) -> IpAddr {
 fn rule(guest: &str, address: &str, selector: &str, bytes: u64) -> Rule {
     let direction = Direction::Out;
     let (guest, selector) = (guest.to_owned(), selector.to_owned());
-    Rule { guest, ip: ip(address), direction, selector, bytes, packets: bytes / 10 }
+    let ip = ip(address);
+    // "… by eth0" is for that interface.
+    let (selector, interface) = match selector.split_once(" by ") {
+        Some((selector, interface)) => (selector.to_owned(), Some(interface.to_owned())),
+        None => (selector, None),
+    };
+    Rule { guest, ip, direction, interface, selector, bytes, packets: bytes / 10 }
 }
 
 #[test]
@@ -45,7 +51,9 @@ fn comments_of_2012_and_of_today() {
 #[test]
 fn the_direction_is_the_guests_end() {
     let (guest, other) = (ip("10.0.0.2"), ip("10.9.9.9"));
-    let of = |source, destination, goes_by, comes_by| {
+    let of = |source, destination, goes_by: bool, comes_by: bool| {
+        let interface = |by: bool| by.then(|| "eth0".to_owned());
+        let (comes_by, goes_by) = (interface(comes_by), interface(goes_by));
         Ends { source, destination, comes_by, goes_by }.direction(guest)
     };
     assert_eq!(of(Some(guest), None, true, false), Some(Direction::Out));
@@ -64,11 +72,19 @@ fn the_direction_is_the_guests_end() {
 #[test]
 fn rules_that_see_different_packets_are_added_and_equal_ones_are_not() {
     let rules = vec![
-        rule("a", "10.0.0.2", "FORWARD -o eth0", 100),
-        rule("a", "10.0.0.2", "FORWARD -o eth1", 30),
+        rule("a", "10.0.0.2", "FORWARD by eth0", 100),
+        rule("a", "10.0.0.2", "FORWARD by eth1", 20),
+        rule("a", "10.0.0.2", "FORWARD -p udp by eth1", 10),
         // The same rule twice, the second one made later.
-        rule("b", "10.0.0.3", "FORWARD -o eth0", 500),
-        rule("b", "10.0.0.3", "FORWARD -o eth0", 200),
+        rule("b", "10.0.0.3", "FORWARD by eth0", 500),
+        rule("b", "10.0.0.3", "FORWARD by eth0", 200),
+        // One for all interfaces has counted what the others have.
+        rule("c", "10.0.0.4", "FORWARD", 900),
+        rule("c", "10.0.0.4", "FORWARD by eth0", 400),
+        rule("c", "10.0.0.4", "FORWARD by eth1", 300),
+        // It was zeroed since.
+        rule("d", "10.0.0.5", "FORWARD", 10),
+        rule("d", "10.0.0.5", "FORWARD by eth0", 400),
     ];
     let four = Found { rules, unclear: 1, ..Found::default() };
     let six = Found {
@@ -87,9 +103,11 @@ fn rules_that_see_different_packets_are_added_and_equal_ones_are_not() {
     assert_eq!(
         sums,
         [
-            ("a", "10.0.0.2".to_owned(), 130, 13, 2),
+            ("a", "10.0.0.2".to_owned(), 130, 13, 3),
             ("a", "2001:db8::2".to_owned(), 7, 0, 1),
             ("b", "10.0.0.3".to_owned(), 500, 50, 2),
+            ("c", "10.0.0.4".to_owned(), 900, 90, 3),
+            ("d", "10.0.0.5".to_owned(), 400, 40, 2),
         ]
     );
     assert_eq!(traffic.unclear_rules, 3);

@@ -16,8 +16,8 @@ use crate::xml;
 /// A guest's XML is read again after this time even if nothing seems to have changed: nova rewrites a guest's metadata
 /// on a rename or a change of project without any other trace.
 const XML_AGE_MAX: Duration = Duration::from_mins(10);
-/// Of those that are merely old, so many a scrape.
-const XML_REFRESH_MAX: usize = 10;
+/// Of those that are merely old, so many a scrape at least: all become old at once, and reading them is to be spread.
+const XML_REFRESH_MIN: usize = 10;
 /// Parts that one job sends at most; the channel holds them all, so the thread never waits for a scrape.
 pub(crate) const PARTS_MAX: usize = 2;
 
@@ -75,6 +75,8 @@ struct Reader {
     line: Line,
     local: bool,
     described: HashMap<String, Described>,
+    /// When XML was read last.
+    looked: Instant,
     start_times: StartTimes,
 }
 
@@ -93,6 +95,7 @@ impl Reader {
             local: is_local(&source.uri),
             line,
             described: HashMap::new(),
+            looked: Instant::now(),
             start_times: StartTimes::new(source.run_directory.clone()),
         }
     }
@@ -127,7 +130,9 @@ impl Reader {
             steps.push(step("start_time", started, success));
         }
         let started = Instant::now();
-        let success = self.describe(&mut guests);
+        let refreshed = refreshed(guests.len(), self.looked.elapsed());
+        self.looked = started;
+        let success = self.describe(&mut guests, refreshed);
         steps.push(step("metadata", started, success));
         let present: HashSet<&str> = guests.iter().map(|guest| guest.uuid.as_str()).collect();
         self.described.retain(|uuid, _| present.contains(uuid.as_str()));
@@ -139,14 +144,14 @@ impl Reader {
             self.described.remove(&guest.uuid);
         }
         let started = Instant::now();
-        let success = self.describe(guests);
+        let success = self.describe(guests, XML_REFRESH_MIN);
         let steps = vec![step("metadata", started, success)];
         Part::Identities { identities: identities(guests), steps }
     }
 
     /// Sets each guest's description, reading XML only where the guest is new, was started anew, has other interfaces or
-    /// was read long ago. False if one could not be read.
-    fn describe(&mut self, guests: &mut [Guest]) -> bool {
+    /// was read long ago, up to `refreshed` of those. False if one could not be read, now or when it was read last.
+    fn describe(&mut self, guests: &mut [Guest], refreshed: usize) -> bool {
         let mut all = true;
         let mut old_ones = 0;
         for guest in guests.iter_mut() {
@@ -154,18 +159,20 @@ impl Reader {
             let fresh = known.is_some_and(|known| {
                 let is_old = known.read.elapsed() > XML_AGE_MAX;
                 old_ones += usize::from(is_old);
-                !is_old || old_ones > XML_REFRESH_MAX
+                !is_old || old_ones > refreshed
             });
             // Where libvirtd has gone, it is not asked for every guest again.
             if !fresh {
                 all &= (all || self.line.connection.is_some()) && self.read_xml(guest);
             }
             let known = self.described.get(&guest.uuid);
+            all &= known.is_none_or(|known| known.description.is_some());
             guest.description = known.and_then(|known| known.description.clone());
         }
         all
     }
 
+    /// False where libvirtd does not give it. Whether it is of any use shows in what is known then.
     fn read_xml(&mut self, guest: &Guest) -> bool {
         let read = match self.line.ask(|connection| connection.xml(&guest.uuid)) {
             Ok(text) => xml::description(&text).map_err(|error| error.to_string()),
@@ -176,7 +183,6 @@ impl Reader {
                 return false;
             }
         };
-        let success = read.is_ok();
         if let Err(error) = &read {
             tracing::warn!(domain = guest.name, error, "XML cannot be used");
         }
@@ -187,8 +193,15 @@ impl Reader {
             description: read.ok().map(Arc::new),
         };
         self.described.insert(guest.uuid.clone(), known);
-        success
+        true
     }
+}
+
+/// How many old ones are read anew, `elapsed` after the last time: as many as become old meanwhile, so that none gets much
+/// older than it may, on a host of any size.
+fn refreshed(guests: usize, elapsed: Duration) -> usize {
+    let share = elapsed.as_millis().saturating_mul(guests as u128) / XML_AGE_MAX.as_millis();
+    usize::try_from(share).unwrap_or(usize::MAX).saturating_add(1).max(XML_REFRESH_MIN)
 }
 
 fn identities(guests: &[Guest]) -> Vec<Identity> {
@@ -203,5 +216,50 @@ impl Described {
     fn fits(&self, guest: &Guest) -> bool {
         let interfaces = guest.interfaces.iter().map(|nic| nic.device.as_str());
         self.id == guest.id && interfaces.eq(self.interfaces.iter().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that knows a guest whose XML was read but is of no use; its libvirtd is not there.
+    fn reader() -> (Reader, Guest) {
+        let source = Source {
+            uri: "/nonexistent/socket".to_owned(),
+            driver: "qemu:///system".to_owned(),
+            run_directory: "/nonexistent".into(),
+        };
+        let guest = Guest { uuid: "u".to_owned(), id: Some(1), ..Guest::default() };
+        let mut reader = Reader::new(&source, Arc::default());
+        let (id, interfaces, read) = (guest.id, Vec::new(), Instant::now());
+        let useless = Described { id, interfaces, read, description: None };
+        reader.described.insert(guest.uuid.clone(), useless);
+        (reader, guest)
+    }
+
+    #[test]
+    fn xml_that_is_of_no_use_is_a_failure_each_time() {
+        let (mut reader, guest) = reader();
+        let mut guests = [guest];
+        assert!(!reader.describe(&mut guests, XML_REFRESH_MIN));
+        assert!(
+            !reader.describe(&mut guests, XML_REFRESH_MIN),
+            "though it is not read again at once"
+        );
+        if let Some(known) = reader.described.get_mut("u") {
+            known.description = Some(Arc::default());
+        }
+        assert!(reader.describe(&mut guests, XML_REFRESH_MIN));
+        assert_eq!(guests[0].description, Some(Arc::default()));
+    }
+
+    #[test]
+    fn old_xml_is_read_anew_on_hosts_of_any_size() {
+        for (guests, seconds, expected) in
+            [(0, 15, 10), (100, 15, 10), (1000, 15, 26), (1000, 60, 101), (10, 86_400, 1441)]
+        {
+            assert_eq!(refreshed(guests, Duration::from_secs(seconds)), expected, "{guests}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::{NODES_MAX, NOVA_NAMESPACE, XML_BYTES_MAX, XmlError};
+use super::{DEPTH_MAX, NODES_MAX, NOVA_NAMESPACE, XML_BYTES_MAX, XmlError};
 
 /// Where a value stands.
 pub(crate) struct Place<'a> {
@@ -13,6 +13,8 @@ pub(crate) struct Place<'a> {
     pub(crate) element: &'a str,
     /// The attribute's; `None` for the element's text.
     pub(crate) attribute: Option<&'a str>,
+    /// The element that it is in, likewise; empty for the outermost.
+    pub(crate) within: &'a str,
     /// Whether it is in nova's namespace.
     pub(crate) of_nova: bool,
     /// How many elements are around it.
@@ -30,24 +32,29 @@ pub(crate) fn rewritten(
     let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
     let document = Document::parse_with_options(text, options)?;
     let mut written = String::new();
-    element(&mut written, document.root_element(), 0, &mut value);
+    element(&mut written, document.root_element(), 0, &mut value)?;
     written.push('\n');
     Ok(written)
 }
 
-/// roxmltree bounds how deep elements nest, and so this does.
+/// An error where elements nest too deep, as metadata, which anybody may write, can.
 fn element(
     written: &mut String,
     node: Node<'_, '_>,
     depth: usize,
     value: &mut dyn FnMut(&Place<'_>, &str) -> String,
-) {
+) -> Result<(), XmlError> {
+    if depth > DEPTH_MAX {
+        return Err(XmlError::TooDeep);
+    }
     let namespace = node.tag_name().namespace();
     let of_nova = namespace.is_some_and(|name| name.starts_with(NOVA_NAMESPACE));
     if namespace.is_some() && !of_nova {
-        return;
+        return Ok(());
     }
     let name = node.tag_name().name();
+    let parent = node.parent().filter(Node::is_element);
+    let within = parent.map(|parent| parent.tag_name().name()).unwrap_or_default();
     let indent = "  ".repeat(depth);
     write!(written, "{indent}<{name}").ok();
     if let Some(namespace) = namespace {
@@ -57,13 +64,14 @@ fn element(
         }
     }
     for attribute in node.attributes().filter(|attribute| attribute.namespace().is_none()) {
-        let place = Place { element: name, attribute: Some(attribute.name()), of_nova, depth };
+        let attribute_name = Some(attribute.name());
+        let place = Place { element: name, attribute: attribute_name, within, of_nova, depth };
         let value = value(&place, attribute.value());
         write!(written, " {}=\"{}\"", attribute.name(), escaped(&value)).ok();
     }
     let children: Vec<Node<'_, '_>> = node.children().filter(Node::is_element).collect();
     let text = super::text_of(node).map(|text| {
-        let place = Place { element: name, attribute: None, of_nova, depth };
+        let place = Place { element: name, attribute: None, within, of_nova, depth };
         escaped(&value(&place, &text))
     });
     match (text, children.is_empty()) {
@@ -76,11 +84,12 @@ fn element(
             written.push_str(&text.unwrap_or_default());
             written.push('\n');
             for child in children {
-                element(written, child, depth + 1, value);
+                element(written, child, depth + 1, value)?;
             }
             writeln!(written, "{indent}</{name}>").ok();
         }
     }
+    Ok(())
 }
 
 fn escaped(text: &str) -> String {

@@ -15,6 +15,7 @@ use exporter::selection::{CollectorName, Collectors};
 use exporter::snapshot::{Scrape, Snapshot};
 use prometheus_client::registry::Registry;
 
+use crate::exporter_process::Exporter;
 use crate::fixture::{recording, snapshot};
 use crate::libvirtd;
 use crate::text::{samples, value};
@@ -131,14 +132,52 @@ fn tinkoffs_names_are_there() {
     }
 }
 
-/// Joins with `info_meta` keep guests that nova did not make.
+/// Joins with nova's metadata keep guests that nova did not make.
 #[test]
-fn tinkoffs_metadata_is_there_of_every_guest() {
-    let tinkoff = Style::whole(Profile::Tinkoff, Collectors::all());
-    let page = styled(recording("oddities").snapshot(), tinkoff);
-    let page = samples(&serve::exposition::classic(&page));
-    let guest = "domain=\"no balloon driver\"";
-    assert_eq!(value(&page, "libvirt_domain_info_meta", &[guest]), Some(1.0));
+fn metadata_is_there_of_every_guest() {
+    let guest = ["domain=\"no balloon driver\"", "uuid=\"", "instance_id=\""];
+    for (profile, name, labels) in [
+        (Profile::Tinkoff, "libvirt_domain_info_meta", &guest[..2]),
+        (Profile::Inovex, "libvirt_domain_openstack_info", &guest[..]),
+    ] {
+        let style = Style::whole(profile, Collectors::all());
+        let page = styled(recording("oddities").snapshot(), style);
+        let page = samples(&serve::exposition::classic(&page));
+        assert_eq!(value(&page, name, labels), Some(1.0), "{name}");
+    }
+}
+
+/// What the inovex profile promises: the names that its own board and Genestack's ask for, as inovex' exporter has them.
+#[test]
+fn inovexs_names_are_there() {
+    let page = samples(&classic(snapshot()));
+    let names: HashSet<&str> =
+        page.keys().map(|series| series.split('{').next().unwrap()).collect();
+    let memory = [
+        "major_fault_total",
+        "minor_fault_total",
+        "unused_bytes",
+        "available_bytes",
+        "usable_bytes",
+        "rss_bytes",
+        "used_percent",
+        "current_balloon_bytes",
+        "maximum_bytes",
+        "disk_caches_bytes",
+        "swap_in_bytes",
+        "swap_out_bytes",
+        "hugetlb_pgalloc_total",
+        "hugetlb_pgfail_total",
+        "last_update_timestamp_seconds",
+    ];
+    let pools = ["state", "capacity_bytes", "allocation_bytes", "available_bytes", "timed_out"];
+    let memory = memory.map(|name| format!("libvirt_domain_memory_stats_{name}"));
+    let pools = pools.map(|name| format!("libvirt_storage_pool_{name}"));
+    let others = ["openstack_info", "info_state", "timed_out", "vcpu_current", "vcpu_maximum"];
+    let others = others.map(|name| format!("libvirt_domain_{name}"));
+    for name in memory.iter().chain(&pools).chain(&others) {
+        assert!(names.contains(name.as_str()), "{name}");
+    }
 }
 
 #[test]
@@ -223,6 +262,24 @@ fn a_dead_libvirt_is_said_and_nothing_else() {
     let page = samples(&classic(down));
     assert_eq!(value(&page, "libvirt_up", &[]), Some(0.0));
     assert!(page.keys().all(|series| !series.starts_with("libvirt_domain")));
+}
+
+/// What is served of a recording does not move, not even what the exporter counts itself.
+#[test]
+fn a_replay_stands_still() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/host.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"));
+    let exporter = Exporter::run(command.arg("--libvirt.replay").arg(file));
+    let page = || -> Vec<String> {
+        let page = exporter.metrics();
+        let lines = page.lines().filter(|line| line.starts_with("libvirt_"));
+        lines.map(str::to_owned).collect()
+    };
+    let first = page();
+    assert!(first.iter().any(|line| line.starts_with("libvirt_domain_state_seconds_total{")));
+    for _ in 0..5 {
+        assert_eq!(page(), first);
+    }
 }
 
 #[test]

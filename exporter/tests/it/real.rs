@@ -2,6 +2,7 @@
 //! and go.
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::exporter_process::Exporter;
@@ -212,6 +213,32 @@ fn a_hung_guest_hurts_only_itself(libvirtd: &Libvirtd, exporter: &Exporter, gues
         let free = value(&page, "kanyun_exporter_given_up_threads", &[]) == Some(0.0);
         (free && flag(&page, &guests[0]) == Some(0.0)).then_some(())
     });
+    let hung = libvirtd.stop_guest(&guests[0]);
+    a_recording_passes_it_over(libvirtd, guests);
+    drop(hung);
+    wait_for("the guest's recovery", 60, || {
+        (flag(&scrape(), &guests[0]) == Some(0.0)).then_some(())
+    });
+}
+
+/// A recording is wanted just when something hangs: it ends, and lacks only what nobody can read.
+fn a_recording_passes_it_over(libvirtd: &Libvirtd, guests: &[String]) {
+    let file = libvirtd.folder.path().join("hung.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-exporter"));
+    command.arg("record").arg(&file).arg("--libvirt.uri").arg(libvirtd.socket());
+    let mut command = command.spawn().unwrap();
+    let status = wait_for("the end of the recording", 200, || command.try_wait().unwrap());
+    assert!(status.success());
+    let recorded: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let read = |guest: &str| {
+        let of = recorded["guests"].as_array().unwrap().iter().find(|one| one["name"] == guest);
+        let of = of.unwrap_or_else(|| panic!("{guest} is not in the recording"));
+        assert!(of["xml"].is_string() && of["basic"]["state.state"] == 1, "{of}");
+        of["detail"]["block.0.rd.bytes"].is_u64()
+    };
+    assert!(!read(&guests[0]), "of the guest that hangs");
+    assert!(read(&guests[1]), "its neighbour is recorded");
 }
 
 fn domstats(libvirtd: &Libvirtd, guest: &str) -> HashMap<String, f64> {

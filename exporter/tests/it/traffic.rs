@@ -145,7 +145,10 @@ impl Site {
         let text = self.host.run(
             "iptables-save -t filter; ip6tables-save -t filter; nft -s list table inet kanyun || true",
         );
-        let own = |line: &&str| line.starts_with("-A") || line.contains("kanyun");
+        let own = |line: &&str| {
+            let ours = ["kanyun", "accounting rule"].iter().any(|part| line.contains(part));
+            ours || line.starts_with("-A")
+        };
         text.lines().filter(own).map(|line| line.split(" [").next().unwrap().to_owned()).collect()
     }
 
@@ -233,6 +236,120 @@ fn counts_what_a_guest_sends(firewall: &'static str) {
     let (none, _) = site.told(&format!("apply {WANTED}"));
     assert_eq!(none, "");
     assert_eq!(site.rules(), made);
+}
+
+/// Jumps to our chains and rules in them, as they are made, but for their place and counters.
+fn ours(rules: &[String]) -> Vec<String> {
+    let parts = ["accounting rule", "jump kanyun", "-j kanyun"];
+    let own = |line: &&str| parts.iter().any(|part| line.contains(part));
+    let mut ours: Vec<String> =
+        rules.iter().map(|line| line.trim()).filter(own).map(str::to_owned).collect();
+    ours.sort_unstable();
+    ours
+}
+
+/// A timer and a person may apply at once, and an older program may have made too much already.
+#[test]
+fn nothing_is_counted_twice() {
+    if let Some(reason) = missing() {
+        return libvirtd::skip(&reason);
+    }
+    for firewall in ["iptables", "nftables"] {
+        let site = Site::new(firewall);
+        site.told(&format!("apply {WANTED}"));
+        let made = ours(&site.rules());
+        site.told("remove");
+        let words: Vec<&str> = ["traffic", "apply"].into_iter().chain(WANTED.split(' ')).collect();
+        let start = |_| {
+            let mut command = site.exporter(&words);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let applies: Vec<Child> = (0..6).map(start).collect();
+        for apply in applies {
+            let output = apply.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(ours(&site.rules()), made, "{firewall}: some came twice");
+
+        let more = match firewall {
+            "iptables" => "iptables -I FORWARD 1 -o pub0 -j kanyun-out",
+            _ => "nft add rule inet kanyun kanyun-forward oifname pub0 jump kanyun-out",
+        };
+        site.host.run(&format!("{more}\n{more}"));
+        assert_eq!(ours(&site.rules()).len(), made.len() + 2, "{firewall}");
+        site.told(&format!("apply {WANTED}"));
+        assert_eq!(ours(&site.rules()), made, "{firewall}");
+        site.pings(3);
+        assert_eq!(site.shown("10.0.0.2", "out"), Some((3 * PING_BYTES[0], 3)), "{firewall}");
+
+        site.host.run(more);
+        site.told("remove");
+        assert_eq!(site.rules(), [""; 0], "{firewall}: remove left something");
+    }
+}
+
+/// A rule of 2012 is for one interface; what goes by another is counted as well, and nothing twice.
+#[test]
+fn rules_of_2012_for_one_interface_are_completed() {
+    if let Some(reason) = missing() {
+        return libvirtd::skip(&reason);
+    }
+    let site = Site::new("iptables");
+    site.host.run(
+        "ip link add pub1 type veth peer name pub2\n\
+         iptables -A FORWARD -s 10.0.0.2 -o pub0 -m comment --comment '116@host 10.0.0.2 accounting rule'\n\
+         iptables -A FORWARD -s 10.0.0.9 -o pub1 -m comment --comment '117@host 10.0.0.9 accounting rule'",
+    );
+    let apply = "apply --interface pub0 --interface pub1 --address 116 10.0.0.2";
+    site.told(apply);
+    let rules = site.rules();
+    assert!(
+        rules.iter().any(|rule| rule.starts_with("-A kanyun-out -s 10.0.0.2/32 -o pub1 ")),
+        "{rules:#?}"
+    );
+    let (_, said) = site.told(apply);
+    assert!(said.contains("nothing is missing"), "{said}");
+    site.pings(4);
+    assert_eq!(site.shown("10.0.0.2", "out"), Some((4 * PING_BYTES[0], 4)));
+}
+
+/// Tenants' networks may overlap: rules for both guests would bill both for the same packets.
+#[test]
+fn an_address_of_two_guests_gets_no_rule() {
+    if let Some(reason) = missing() {
+        return libvirtd::skip(&reason);
+    }
+    let site = Site::new("iptables");
+    let two =
+        "--interface pub0 --address 116 10.0.0.2 --address 117 10.0.0.2 --address 118 10.0.0.3";
+    let (_, said) = site.told(&format!("apply {two}"));
+    for part in ["10.0.0.2", "instance-00000074", "instance-00000075", "--traffic.netns"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let rules = site.rules();
+    assert!(!rules.iter().any(|rule| rule.contains("10.0.0.2")), "{rules:#?}");
+    assert!(rules.iter().any(|rule| rule.contains("10.0.0.3")), "{rules:#?}");
+}
+
+/// The exporter's unit has PrivateUsers=yes, which has to go where it is to read the rules itself.
+#[test]
+fn a_capability_of_another_user_namespace_reads_no_rules() {
+    if let Some(reason) = missing() {
+        return libvirtd::skip(&reason);
+    }
+    let site = Site::new("iptables");
+    site.told(&format!("apply {WANTED}"));
+    let mut command = site.host.command("unshare");
+    command.args(["--user", "--map-root-user", "--", env!("CARGO_BIN_EXE_kanyun-exporter")]);
+    command.args(["--collector.traffic", "--libvirt.uri=/nonexistent/socket"]);
+    let exporter = Exporter::run(&mut command);
+    let address = exporter.address();
+    let page = site.host.run(&format!("busybox wget -q -O - http://{address}/metrics"));
+    let success = ["collector=\"traffic\""];
+    let found = value(&samples(&page), "kanyun_exporter_collector_success", &success);
+    assert_eq!(found, Some(0.0));
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/exporter.md");
+    assert!(std::fs::read_to_string(docs).unwrap().contains("`PrivateUsers=no`"));
 }
 
 /// What the unit of the helper starts, for whoever connects, as systemd does for the socket unit.

@@ -2,21 +2,23 @@
 //! OpenMetrics 1.0, and that to Prometheus' classic text format 0.0.4.
 //! It must not know registries or HTTP.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Escapes the help texts of a page that prometheus-client wrote: it writes them raw, always
-/// followed by the TYPE line of the same family, so that a text with newlines can still be told.
-pub(super) fn escape_help(raw: &str) -> String {
-    let mut page = String::with_capacity(raw.len() + 64);
+/// The lines of a page that prometheus-client wrote, with their ends and with escaped help texts: it writes them raw,
+/// always followed by the TYPE line of the same family, so that a text with newlines can still be told.
+pub(super) fn lines(raw: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut rest = raw;
-    while !rest.is_empty() {
+    std::iter::from_fn(move || {
         let line_end = rest.find('\n').map_or(rest.len(), |at| at + 1);
         let (line, after) = rest.split_at(line_end);
+        if line.is_empty() {
+            return None;
+        }
         let Some((name, _)) = line.strip_prefix("# HELP ").and_then(|tail| tail.split_once(' '))
         else {
-            page.push_str(line);
             rest = after;
-            continue;
+            return Some(Cow::Borrowed(line));
         };
         let head = "# HELP ".len() + name.len() + 1;
         let next = format!("\n# TYPE {name} ");
@@ -24,12 +26,12 @@ pub(super) fn escape_help(raw: &str) -> String {
         let help_len =
             tail.find(&next).unwrap_or(line_end - head - usize::from(line.ends_with('\n')));
         let (help, tail) = tail.split_at(help_len);
-        page.extend(["# HELP ", name, " "]);
-        escape(&mut page, help, Quotes::Escaped);
-        page.push('\n');
+        let mut escaped = format!("# HELP {name} ");
+        escape(&mut escaped, help, Quotes::Escaped);
+        escaped.push('\n');
         rest = tail.strip_prefix('\n').unwrap_or(tail);
-    }
-    page
+        Some(Cow::Owned(escaped))
+    })
 }
 
 /// A page of valid OpenMetrics 1.0 as a page of Prometheus' text format 0.0.4:
@@ -46,58 +48,65 @@ pub fn classic(openmetrics: &str) -> String {
     let mut page = String::with_capacity(openmetrics.len());
     let mut family = Family::default();
     for line in openmetrics.lines() {
-        if let Some(comment) = line.strip_prefix("# ") {
-            match comment.split_once(' ') {
-                Some(("HELP", rest)) => {
-                    family.flush_help(&mut page);
-                    let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-                    family = Family { name, help: Some(help), ..Family::default() };
-                }
-                Some(("TYPE", rest)) => {
-                    let Some((name, kind)) = rest.split_once(' ') else { continue };
-                    if name != family.name {
-                        family.flush_help(&mut page);
-                        family = Family { name, ..Family::default() };
-                    }
-                    family.kind = Kind::of(kind);
-                    family.flush_help(&mut page);
-                    let (suffix, kind) = family.kind.classic();
-                    page.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
-                }
-                _ => {}
-            }
-        } else if let Some(sample) = Sample::of(line)
-            && !family.is_created(sample.name)
-        {
-            family.flush_help(&mut page);
-            sample.write(&mut page);
-        }
+        family.line(line, &mut page);
     }
     family.flush_help(&mut page);
     page
 }
 
-/// The family whose lines are being read.
+/// The family whose lines are being read: [`classic`], line by line.
 #[derive(Default)]
-struct Family<'p> {
-    name: &'p str,
+pub(super) struct Family {
+    name: String,
     /// Held back until the type is known, for the type decides about the name.
-    help: Option<&'p str>,
+    help: Option<String>,
     kind: Kind,
 }
 
-impl Family<'_> {
-    fn flush_help(&mut self, page: &mut String) {
+impl Family {
+    /// Adds to the page what the next line becomes.
+    pub(super) fn line(&mut self, line: &str, page: &mut String) {
+        if let Some(comment) = line.strip_prefix("# ") {
+            match comment.split_once(' ') {
+                Some(("HELP", rest)) => {
+                    self.flush_help(page);
+                    let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let (name, help) = (name.to_owned(), Some(help.to_owned()));
+                    *self = Self { name, help, kind: Kind::default() };
+                }
+                Some(("TYPE", rest)) => {
+                    let Some((name, kind)) = rest.split_once(' ') else { return };
+                    if name != self.name {
+                        self.flush_help(page);
+                        *self = Self { name: name.to_owned(), ..Self::default() };
+                    }
+                    self.kind = Kind::of(kind);
+                    self.flush_help(page);
+                    let (suffix, kind) = self.kind.classic();
+                    page.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+                }
+                _ => {}
+            }
+        } else if let Some(sample) = Sample::of(line)
+            && !self.is_created(sample.name)
+        {
+            self.flush_help(page);
+            sample.write(page);
+        }
+    }
+
+    /// To be called after the last line.
+    pub(super) fn flush_help(&mut self, page: &mut String) {
         let Some(help) = self.help.take() else { return };
-        page.extend(["# HELP ", self.name, self.kind.classic().0, " "]);
-        escape(page, &unescape(help), Quotes::AsTheyAre);
+        page.extend(["# HELP ", self.name.as_str(), self.kind.classic().0, " "]);
+        escape(page, &unescape(&help), Quotes::AsTheyAre);
         page.push('\n');
     }
 
     /// Only these kinds have `_created`; a gauge may be named so.
     fn is_created(&self, sample: &str) -> bool {
         matches!(self.kind, Kind::Counter | Kind::Histogram | Kind::Summary | Kind::GaugeHistogram)
-            && sample.strip_prefix(self.name) == Some("_created")
+            && sample.strip_prefix(self.name.as_str()) == Some("_created")
     }
 }
 

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::sync::{Condvar, Mutex};
 
 use super::*;
+use crate::snapshot::Memory;
 
 /// What libvirtd would know: which guests hang, and who holds their jobs already.
 #[derive(Default)]
 struct Host {
     hung: Mutex<HashSet<String>>,
     held: Mutex<HashSet<String>>,
+    /// How often more other clients are at guests when they are asked for.
+    used: Mutex<HashMap<String, u32>>,
     changed: Condvar,
 }
 
@@ -32,8 +35,19 @@ impl Host {
                 hung = self.changed.wait(hung).unwrap();
             }
             self.held.lock().unwrap().remove(uuid);
+        } else if hung.contains(uuid) || self.used_by_others(uuid) {
+            return guest(uuid);
         }
-        guest(uuid)
+        let memory = Memory { rss_kib: Some(1), ..Memory::default() };
+        Guest { memory, ..guest(uuid) }
+    }
+
+    /// Whether another client is at the guest this time.
+    fn used_by_others(&self, uuid: &str) -> bool {
+        let mut used = self.used.lock().unwrap();
+        let Some(left) = used.get_mut(uuid).filter(|left| **left > 0) else { return false };
+        *left -= 1;
+        true
     }
 }
 
@@ -128,9 +142,9 @@ fn the_deadline_is_kept_where_no_other_thread_may_start() {
         let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(1)));
         assert!(details.found.len() < 100 && !details.unanswered.is_empty());
         assert!(began.elapsed() < Duration::from_secs(30), "no bound was kept");
-        assert!(monitors.stuck() <= STUCK_MAX);
+        assert!(monitors.stuck() <= STUCK_MAX + SPARE);
     }
-    assert_eq!(monitors.stuck(), STUCK_MAX);
+    assert!(monitors.stuck() >= STUCK_MAX);
     let began = Instant::now();
     let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(600)));
     assert_eq!(details.unanswered.len(), 100);
@@ -139,6 +153,67 @@ fn the_deadline_is_kept_where_no_other_thread_may_start() {
     settled(&mut monitors, 0);
     let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
     assert_eq!(details.found.len(), 100);
+}
+
+/// Another client of libvirtd's is at guests now and then; one is always being dumped.
+#[test]
+fn guests_that_others_use_just_then_are_asked_again() {
+    let host = Arc::<Host>::default();
+    let mut monitors = monitors(4, &host);
+    for round in 0..3 {
+        let often = [(uuid(5), 1), (uuid(40), 2), (uuid(41), 1), (uuid(77), 1_000_000)];
+        *host.used.lock().unwrap() = often.into();
+        let read = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
+        let busy: Vec<String> = read.busy(&HashSet::new()).to_vec();
+        assert_eq!(busy, [uuid(77)], "round {round}");
+        assert_eq!(read.found.len(), 100);
+        let asked = 1_000_000 - host.used.lock().unwrap()[&uuid(77)];
+        assert!(round == 0 || asked < 3, "asked {asked} times in round {round}");
+    }
+}
+
+/// More guests hang than threads may be stuck: their neighbours are read all the same, and nobody is waited for.
+#[test]
+fn guests_that_answered_before_are_read_whatever_the_others_do() {
+    let hung: Vec<usize> = (20..80).collect();
+    let host = Host::with_hung(&[]);
+    let mut monitors = monitors(4, &host);
+    let well = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
+    assert_eq!(well.found.len(), 100);
+    host.hung.lock().unwrap().extend(hung.iter().map(|number| uuid(*number)));
+    for _ in 0..3 {
+        drop(runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(2))));
+        assert!(monitors.stuck() <= STUCK_MAX + SPARE);
+    }
+    let began = Instant::now();
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(600)));
+    assert!(began.elapsed() < Duration::from_secs(300), "nobody is waited for");
+    // Those of shares without a guest that hangs, which is known by now.
+    for number in (0..10).chain(90..100) {
+        assert!(details.found.contains_key(&uuid(number)), "guest {number}");
+    }
+    host.recover();
+    settled(&mut monitors, 0);
+    let details = runtime().block_on(monitors.read(&guests(100), Collectors::all(), soon(60)));
+    assert_eq!(details.found.len(), 100);
+}
+
+/// A few more than threads may be stuck, on a small host: each is found out, and all others are read.
+#[test]
+fn nine_of_fourteen_hang() {
+    let host = Host::with_hung(&[0, 1, 2, 4, 6, 7, 9, 11, 13]);
+    let mut monitors = monitors(4, &host);
+    for round in 0..2 {
+        let guests = guests(14);
+        let read = monitors.read(&guests, Collectors::all(), soon(12));
+        let details = runtime().block_on(read);
+        for number in [3, 5, 8, 10, 12] {
+            assert!(details.found.contains_key(&uuid(number)), "guest {number} in round {round}");
+        }
+        assert!(monitors.stuck() <= STUCK_MAX + SPARE);
+    }
+    host.recover();
+    settled(&mut monitors, 0);
 }
 
 #[test]
@@ -157,8 +232,10 @@ fn one_share_that_fails_takes_no_other_with_it() {
 #[test]
 fn shares_fit_the_host() {
     let sizes = |count: usize, connections: usize| -> Vec<usize> {
-        shares(&guests(count), connections).iter().map(|share| share.uuids.len()).collect()
+        let shares = shares(&guests(count), connections, &HashSet::new());
+        shares.iter().map(|share| share.uuids.len()).collect()
     };
+    let shares = |guests: &[Guest], connections| shares(guests, connections, &HashSet::new());
     assert_eq!(sizes(0, 4), [0; 0]);
     assert_eq!(sizes(8, 4), [8]);
     assert_eq!(shares(&guests(8), 4)[0].share, Share::Active);

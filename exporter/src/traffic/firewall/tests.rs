@@ -116,3 +116,21 @@ async fn a_helper_that_fails_is_not_taken_for_an_empty_firewall() {
     let error = Firewall::new(&nobody).read(soon).await.pop().unwrap().unwrap_err();
     assert!(matches!(error, FirewallError::Socket { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn one_process_changes_rules_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let soon = || Instant::now() + Duration::from_millis(120);
+    let held = lock(&path, soon()).await.unwrap();
+    let error = lock(&path, soon()).await.unwrap_err();
+    assert!(matches!(error, FirewallError::Held { .. }), "{error}");
+    let waiting = tokio::spawn({
+        let path = path.clone();
+        async move { lock(&path, Instant::now() + Duration::from_mins(1)).await }
+    });
+    drop(held);
+    waiting.await.unwrap().unwrap();
+    let error = lock(Path::new("/nonexistent/lock"), soon()).await.unwrap_err();
+    assert!(matches!(error, FirewallError::Lock { .. }), "{error}");
+}

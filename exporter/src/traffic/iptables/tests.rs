@@ -53,8 +53,11 @@ fn what_iptables_save_prints() {
     assert_eq!(found.chains.iter().copied().collect::<Vec<_>>(), [Direction::Out]);
     // A jump that stands under another condition does not carry an interface's packets.
     let jumps: Vec<_> = found.jumps.into_iter().collect();
-    assert_eq!(jumps, [(Direction::Out, "pub0".to_owned())]);
-    assert_eq!(found.rules[1].selector, "-A FORWARD -d 10.0.0.3/32 -i eth0 -m comment -j ACCEPT");
+    assert_eq!(jumps, [((Direction::Out, "pub0".to_owned()), vec![None])]);
+    let interfaces: Vec<_> = found.rules.iter().map(|rule| rule.interface.as_deref()).collect();
+    assert_eq!(interfaces, [Some("eth0"), Some("eth0"), None]);
+    assert_eq!(found.rules[1].selector, "-A FORWARD -d 10.0.0.3/32 -m comment");
+    assert_eq!(found.rules[2].selector, "-A FORWARD -s 10.0.0.6/32 -m comment");
     assert_eq!(found.rules[1].packets, 4);
 }
 
@@ -73,6 +76,18 @@ fn nothing_printed_is_an_empty_table_and_half_a_table_is_an_error() {
 }
 
 #[test]
+fn a_comment_of_several_lines_hides_no_rule() {
+    let text = "*filter\n[1:10] -A FORWARD -m comment --comment \"a \\\"\nCOMMIT\n[5:50] b\" -j DROP\n\
+                [2:20] -A FORWARD -s 10.0.0.2/32 -m comment --comment \"7 10.0.0.2 accounting rule\"\nCOMMIT\n";
+    let found = read(text).unwrap();
+    assert_eq!((found.rules.len(), found.unclear), (1, 0));
+    assert_eq!(found.rules[0].bytes, 20);
+    let without = text.replace("[2:20] ", "");
+    assert_eq!(read(&without), Err(IptablesError::NoCounters(5)));
+    assert_eq!(read(&text.replace("b\" -j", "b -j")), Err(IptablesError::CutOff));
+}
+
+#[test]
 fn addresses_with_and_without_a_length() {
     let ip = |text: &str| text.parse::<IpAddr>().ok();
     assert_eq!(host("10.0.0.2"), ip("10.0.0.2"));
@@ -85,14 +100,19 @@ fn addresses_with_and_without_a_length() {
 }
 
 fn plan() -> Plan {
-    let account = |ip: &str, direction| Account {
+    let account = |ip: &str, direction, interface: Option<&str>| Account {
         guest: "instance-00000074".to_owned(),
         ip: ip.parse().unwrap(),
         direction,
+        interface: interface.map(str::to_owned),
     };
     Plan {
         chains: vec![Direction::In],
-        accounts: vec![account("10.0.0.2", Direction::In), account("2001:db8::1", Direction::Out)],
+        accounts: vec![
+            account("10.0.0.2", Direction::In, None),
+            account("2001:db8::1", Direction::Out, Some("eth1")),
+        ],
+        surplus: [((Direction::Out, "eth0".to_owned()), vec![None, None])].into(),
         jumps: vec![(Direction::In, "eth0".to_owned()), (Direction::Out, "eth0".to_owned())],
     }
 }
@@ -103,7 +123,9 @@ fn scripts() {
         *filter
         :kanyun-in - [0:0]
         -A kanyun-in -d 10.0.0.2/32 -m comment --comment "instance-00000074 10.0.0.2 accounting rule"
-        -A kanyun-out -s 2001:db8::1/128 -m comment --comment "instance-00000074 2001:db8::1 accounting rule"
+        -A kanyun-out -s 2001:db8::1/128 -o eth1 -m comment --comment "instance-00000074 2001:db8::1 accounting rule"
+        -D FORWARD -o eth0 -j kanyun-out
+        -D FORWARD -o eth0 -j kanyun-out
         -I FORWARD 1 -i eth0 -j kanyun-in
         -I FORWARD 1 -o eth0 -j kanyun-out
         COMMIT
@@ -117,6 +139,11 @@ fn scripts() {
         COMMIT
     "]]
     .assert_eq(&removal(&read(SAVED).unwrap()));
+    // Each of several equal jumps has to go before the chain can.
+    let jump = "[3:2958] -A FORWARD -o pub0 -j kanyun-out\n";
+    let twice = SAVED.replace(jump, &jump.repeat(2));
+    let removal = removal(&read(&twice).unwrap());
+    assert_eq!(removal.matches("-D FORWARD -o pub0 -j kanyun-out\n").count(), 2, "{removal}");
 }
 
 proptest! {

@@ -37,8 +37,8 @@ fn what_nft_prints() {
     );
     assert_eq!(found.unclear, 2);
     assert_eq!(found.chains.iter().copied().collect::<Vec<_>>(), [Direction::Out]);
-    let jumps: Vec<_> = found.jumps.iter().cloned().collect();
-    assert_eq!(jumps, [(Direction::Out, "pub0".to_owned())]);
+    let jumps: Vec<_> = found.jumps.into_iter().collect();
+    assert_eq!(jumps, [((Direction::Out, "pub0".to_owned()), vec![Some(5)])]);
 }
 
 #[test]
@@ -58,14 +58,19 @@ fn tables_are_found_by_family_and_name() {
 
 #[test]
 fn scripts() {
-    let account = |ip: &str, direction| Account {
+    let account = |ip: &str, direction, interface: Option<&str>| Account {
         guest: "instance-00000074".to_owned(),
         ip: ip.parse().unwrap(),
         direction,
+        interface: interface.map(str::to_owned),
     };
     let plan = Plan {
         chains: vec![Direction::In, Direction::Out],
-        accounts: vec![account("10.0.0.2", Direction::In), account("2001:db8::1", Direction::Out)],
+        accounts: vec![
+            account("10.0.0.2", Direction::In, None),
+            account("2001:db8::1", Direction::Out, Some("eth1")),
+        ],
+        surplus: [((Direction::Out, "eth0".to_owned()), vec![Some(5), Some(7)])].into(),
         jumps: vec![(Direction::In, "eth0".to_owned()), (Direction::Out, "eth0".to_owned())],
     };
     expect![[r#"
@@ -74,7 +79,9 @@ fn scripts() {
         add chain inet kanyun kanyun-in
         add chain inet kanyun kanyun-out
         add rule inet kanyun kanyun-in ip daddr 10.0.0.2 counter comment "instance-00000074 10.0.0.2 accounting rule"
-        add rule inet kanyun kanyun-out ip6 saddr 2001:db8::1 counter comment "instance-00000074 2001:db8::1 accounting rule"
+        add rule inet kanyun kanyun-out oifname "eth1" ip6 saddr 2001:db8::1 counter comment "instance-00000074 2001:db8::1 accounting rule"
+        delete rule inet kanyun kanyun-forward handle 5
+        delete rule inet kanyun kanyun-forward handle 7
         add rule inet kanyun kanyun-forward iifname "eth0" jump kanyun-in
         add rule inet kanyun kanyun-forward oifname "eth0" jump kanyun-out
     "#]]

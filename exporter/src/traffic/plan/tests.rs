@@ -23,11 +23,17 @@ fn wanted(addresses: &[(&str, &str)], interfaces: &[&str], directions: &[Directi
 /// What a firewall would hold after a plan.
 fn carried_out(mut found: Found, plan: &Plan) -> Found {
     found.chains.extend(&plan.chains);
-    found.jumps.extend(plan.jumps.iter().cloned());
+    for jump in plan.surplus.keys() {
+        found.jumps.remove(jump);
+    }
+    for jump in &plan.jumps {
+        found.jumps.entry(jump.clone()).or_default().push(None);
+    }
     found.rules.extend(plan.accounts.iter().map(|account| Rule {
-        guest: account.guest.clone(),
+        guest: guest_of(&account.guest).unwrap(),
         ip: account.ip,
         direction: account.direction,
+        interface: account.interface.clone(),
         selector: format!("{account:?}"),
         bytes: 0,
         packets: 0,
@@ -63,6 +69,7 @@ fn an_address_that_2012_rules_count_is_not_counted_twice() {
         guest: "instance-00000074".to_owned(),
         ip: ip("10.0.0.2"),
         direction: Direction::Out,
+        interface: Some("eth0".to_owned()),
         selector: "-A FORWARD -s 10.0.0.2/32 -o eth0".to_owned(),
         bytes: 1,
         packets: 1,
@@ -74,6 +81,41 @@ fn an_address_that_2012_rules_count_is_not_counted_twice() {
     }
     let other = wanted(&[("116", "10.0.0.3")], &["eth0"], &[Direction::Out]);
     assert_eq!(missing(&other, &found).accounts.len(), 1);
+}
+
+#[test]
+fn what_goes_by_an_interface_that_no_rule_is_for_is_counted_too() {
+    let rule = |interface: &str| Rule {
+        guest: "instance-00000074".to_owned(),
+        ip: ip("10.0.0.2"),
+        direction: Direction::Out,
+        interface: Some(interface.to_owned()),
+        selector: format!("-A FORWARD -s 10.0.0.2/32 -o {interface}"),
+        bytes: 1,
+        packets: 1,
+    };
+    let both = wanted(&[("116", "10.0.0.2")], &["eth0", "eth1"], &[Direction::Out]);
+    let found = Found { rules: vec![rule("eth0")], ..Found::default() };
+    let plan = missing(&both, &found);
+    let interfaces: Vec<_> =
+        plan.accounts.iter().map(|account| account.interface.as_deref()).collect();
+    assert_eq!(interfaces, [Some("eth1")], "by eth0 its packets would be counted twice");
+    assert!(missing(&both, &carried_out(found, &plan)).is_empty());
+    let all = Found { rules: vec![rule("eth+")], ..Found::default() };
+    assert!(missing(&both, &all).is_empty(), "it is for both");
+}
+
+#[test]
+fn jumps_that_are_there_twice_become_one() {
+    let wanted = wanted(&[("116", "10.0.0.2")], &["eth0"], &[Direction::Out]);
+    let mut found = carried_out(Found::default(), &missing(&wanted, &Found::default()));
+    let jump = (Direction::Out, "eth0".to_owned());
+    found.jumps.insert(jump.clone(), vec![Some(5), Some(7)]);
+    let plan = missing(&wanted, &found);
+    assert!(!plan.is_empty());
+    assert_eq!(plan.surplus.get(&jump), Some(&vec![Some(5), Some(7)]));
+    assert_eq!(plan.jumps, [jump]);
+    assert!(missing(&wanted, &carried_out(found, &plan)).is_empty());
 }
 
 #[test]
