@@ -16,7 +16,7 @@ use crate::config::{Command, Config, RecordFlags, Repeat, TrafficCommand};
 use crate::recorder;
 use crate::recording::Recording;
 use crate::selection::CollectorName;
-use crate::snapshot::{Guest, Snapshot, Traffic};
+use crate::snapshot::{Guest, Snapshot, Step, Traffic};
 use crate::traffic::firewall::Firewall;
 use crate::traffic::guest_of;
 use crate::worker::Source;
@@ -96,6 +96,10 @@ async fn show_traffic(config: &Config, repeat: Repeat) -> Result<(), CommandErro
         };
         let known = snapshot.guests.as_deref();
         figures::traffic(traffic, before.as_ref(), known).print(out)?;
+        let is_traffic = |step: &&Step| step.collector == CollectorName::Traffic.name();
+        if snapshot.scrape.steps.iter().find(is_traffic).is_some_and(|step| !step.success) {
+            writeln!(out, "some accounting rules could not be read: see the lines above")?;
+        }
         if traffic.unclear_rules > 0 {
             let count = traffic.unclear_rules;
             writeln!(out, "{count} accounting rules do not say for whom or which way they count")?;

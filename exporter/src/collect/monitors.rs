@@ -123,7 +123,8 @@ impl Monitors {
         let mut open = shares(guests, self.connections, &self.silent);
         let mut details = Details::default();
         for again in 0..=AGAIN {
-            self.ask(&mut open, &mut details, &mut answers, (patience, deadline), job).await;
+            let told = (&mut open, &mut details);
+            self.ask(told, &mut answers, (patience, deadline), job).await;
             let busy = details.busy(&self.passed_over);
             let is_over = !open.is_empty() || Instant::now() + PAUSE * 2 >= deadline;
             if busy.is_empty() || is_over || again == AGAIN {
@@ -141,7 +142,7 @@ impl Monitors {
         // A second answer that did not come takes nothing away from the first.
         let left = left.filter(|uuid| !details.found.contains_key(*uuid));
         details.unanswered.extend(left.cloned().collect::<Vec<_>>());
-        self.silent = details.unanswered.clone();
+        self.silent.clone_from(&details.unanswered);
         self.passed_over = details.busy(&HashSet::new()).iter().cloned().collect();
         details
     }
@@ -149,8 +150,7 @@ impl Monitors {
     /// Asks for these shares until all have come, nobody is left to be asked, or the time is over.
     async fn ask(
         &mut self,
-        open: &mut Vec<Open>,
-        details: &mut Details,
+        (open, details): (&mut Vec<Open>, &mut Details),
         answers: &mut Receiver<Answer>,
         (patience, deadline): (Duration, Instant),
         job: impl Fn(Share, usize) -> Job,
@@ -300,14 +300,11 @@ fn divide(open: &mut Vec<Open>, patience: Duration) {
     let is_late = |left: &mut Open| {
         left.uuids.len() > 1 && left.asked.is_some_and(|asked| now >= asked + patience)
     };
-    let mut next = open.iter().map(|left| left.number + 1).max().unwrap_or(0);
+    let next = open.iter().map(|left| left.number + 1).max().unwrap_or(0);
     let late: Vec<Open> = open.extract_if(.., is_late).collect();
-    for uuid in
-        late.iter().filter(|left| left.share != Share::Inactive).flat_map(|left| left.uuids.iter())
-    {
-        open.push(alone(uuid, next));
-        next += 1;
-    }
+    let running = late.iter().filter(|left| left.share != Share::Inactive);
+    let uuids = running.flat_map(|left| left.uuids.iter());
+    open.extend(uuids.zip(next..).map(|(uuid, number)| alone(uuid, number)));
     // Those that do not run have no monitor, and are asked for as they were.
     open.extend(late.into_iter().filter(|left| left.share == Share::Inactive));
 }
