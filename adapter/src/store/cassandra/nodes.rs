@@ -1,4 +1,4 @@
-//! Which node was asked, how long it took and how it failed: around the driver's own choice of
+//! Which nodes were asked, how long they took and how they failed: around the driver's own choice of
 //! nodes, so that an error names the node. Knows no statement.
 
 use std::cell::RefCell;
@@ -15,15 +15,17 @@ use scylla::routing::Shard;
 use crate::store::observed::ClusterMetrics;
 
 tokio::task_local! {
-    /// The node that was asked last in this task.
-    static ASKED: RefCell<Option<String>>;
+    /// The nodes that were asked in this task, in order.
+    static ASKED: RefCell<Vec<String>>;
 }
 
-/// Runs one attempt; gives also the node that was asked last.
+/// Runs one attempt; gives also the nodes that were asked, where one was: a second is, where the first
+/// does not answer.
 pub(super) async fn asked<F: Future>(attempt: F) -> (F::Output, Option<String>) {
     let attempt = async {
         let answer = attempt.await;
-        (answer, ASKED.with(|asked| asked.borrow_mut().take()))
+        let asked = ASKED.with(|asked| asked.borrow().join(", "));
+        (answer, (!asked.is_empty()).then_some(asked))
     };
     ASKED.scope(RefCell::default(), attempt).await
 }
@@ -49,7 +51,14 @@ impl Watched {
 
 fn note(node: NodeRef<'_>) {
     // Not within an attempt while the session is made.
-    ASKED.try_with(|asked| *asked.borrow_mut() = Some(node.address.to_string())).ok();
+    let name = node.address.to_string();
+    let note = |asked: &RefCell<Vec<String>>| {
+        let mut asked = asked.borrow_mut();
+        if !asked.contains(&name) {
+            asked.push(name);
+        }
+    };
+    ASKED.try_with(note).ok();
 }
 
 impl LoadBalancingPolicy for Watched {
@@ -81,7 +90,6 @@ impl LoadBalancingPolicy for Watched {
         node: NodeRef<'_>,
         error: &RequestAttemptError,
     ) {
-        note(node);
         self.metrics.failed(node.address.to_string());
         self.policy.on_request_failure(request, took, node, error);
     }
