@@ -38,7 +38,12 @@ impl Failures {
     /// Takes notice of a group that failed; gives the fault back where it is the whole store's. One that
     /// may pass is that where it meets more groups, one after the other, than are sealed at once: else
     /// it is of what one partition holds.
-    pub(super) fn add(&mut self, group: Group, error: QueryError, metrics: &Metrics) -> Result<(), QueryError> {
+    pub(super) fn add(
+        &mut self,
+        group: Group,
+        error: QueryError,
+        metrics: &Metrics,
+    ) -> Result<(), QueryError> {
         let is_passing = matches!(error, QueryError::TryAgain(_));
         self.in_a_row = if is_passing { self.in_a_row + 1 } else { 0 };
         if self.in_a_row > limits::SEAL_GROUPS_AT_ONCE {
@@ -91,7 +96,6 @@ impl Stuck {
 
 /// The first and the longest pause before a window that failed is tried again.
 const SEAL_RETRY_MS: (i64, i64) = (10_000, 3_600_000);
-
 
 #[cfg(test)]
 mod tests {

@@ -202,8 +202,7 @@ impl Cassandra {
     /// column and says what to do.
     pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
         let (retention_ms, ledger_ms) = kept(&settings)?;
-        let Connected { session, datacenter, end_ms } =
-            Box::pin(cluster::open(&settings)).await?;
+        let Connected { session, datacenter, end_ms } = Box::pin(cluster::open(&settings)).await?;
         warn_of_end(&settings, end_ms, &clock);
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
         // The driver's futures are large, and whoever opens a store would carry them.

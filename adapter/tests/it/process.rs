@@ -88,7 +88,11 @@ fn a_check_of_the_settings_starts_nothing() {
     std::fs::write(&pem, "no certificate\n").unwrap();
     let password = folder.path().join("password");
     let user = ["--cassandra.user=kanyun", "--cassandra.password-file"];
-    check_ends(of_cluster().args(user).arg(&password), 1, &["--cassandra.password-file=", "password"]);
+    check_ends(
+        of_cluster().args(user).arg(&password),
+        1,
+        &["--cassandra.password-file=", "password"],
+    );
     std::fs::write(&password, "sesame\n").unwrap();
     check_ends(of_cluster().args(user).arg(&password), 0, &["all settings are valid"]);
     let tls = ["--cassandra.tls", "--cassandra.tls-ca-file"];

@@ -236,7 +236,22 @@ async fn writes_are_refused_where_heads_might_expire_unsealed() {
     write().await.unwrap();
 }
 
-/// One group whose late samples cannot be read: others are sealed, it is known how long it waits, and
+/// Late rows of some groups in an hour, whose samples cannot be read.
+fn damaged_rows(groups: &[Group], hour: Hour, arrived_ms: i64) -> Rows {
+    let payload = bytes::Bytes::from_static(b"damaged");
+    let head = groups.iter().map(|group| HeadRow {
+        group: *group,
+        hour,
+        first_ms: hour.start_ms(),
+        hash: 1,
+        payload: payload.clone(),
+    });
+    let late =
+        groups.iter().map(|group| LateRow { group: *group, window: hour, arrived_ms, hash: 1 });
+    Rows { head: head.collect(), late: late.collect(), ..Rows::default() }
+}
+
+/// Groups whose late samples cannot be read: others are sealed, it is known how long it waits, and
 /// before what it has expires no more is taken.
 #[tokio::test]
 async fn what_came_late_and_cannot_be_sealed_is_told_in_time() {
@@ -255,23 +270,10 @@ async fn what_came_late_and_cannot_be_sealed_is_told_in_time() {
     })
     .await;
     let store = Cassandra::open(settings, a.clock.clone()).await.unwrap();
-    let (hour, payload) = (Hour::of(begin), bytes::Bytes::from_static(b"damaged"));
+    let hour = Hour::of(begin);
     // Of every shard, before and behind the other one.
     let damaged: Vec<Group> = (0..16).flat_map(|n| [Group(n), Group(u64::MAX - n)]).collect();
-    let head = damaged.iter().map(|group| HeadRow {
-        group: *group,
-        hour,
-        first_ms: begin,
-        hash: 1,
-        payload: payload.clone(),
-    });
-    let late = damaged.iter().map(|group| LateRow {
-        group: *group,
-        window: hour,
-        arrived_ms: begin + 3 * HOUR_MS,
-        hash: 1,
-    });
-    let rows = Rows { head: head.collect(), late: late.collect(), ..Rows::default() };
+    let rows = damaged_rows(&damaged, hour, begin + 3 * HOUR_MS);
     store.append(rows).await.unwrap();
     send(&a, second).await;
     a.clock.set(begin + 3 * HOUR_MS + 120_000);

@@ -37,7 +37,8 @@ where
             None => error.to_string(),
         };
         replica_failures += usize::from(is_replica_failure(&error));
-        is_refused = is_invalid(&error) || replica_failures >= limits::CASSANDRA_REPLICA_FAILURES_MAX;
+        is_refused =
+            is_invalid(&error) || replica_failures >= limits::CASSANDRA_REPLICA_FAILURES_MAX;
         let next = Instant::now() + jittered(pause);
         if is_refused || !is_passing(&error) || next >= deadline {
             break;

@@ -371,6 +371,14 @@ fn check_replication(replication: &HashMap<String, String>, local: &Local) -> Re
              LOCAL_QUORUM needs {}; add nodes, or lower the replication with ALTER KEYSPACE",
             factor / 2 + 1
         )),
+        1 => {
+            tracing::warn!(
+                "the keyspace has one copy of each row: a node that is killed or loses power takes \
+                 the writes of the last seconds with it, unless its cassandra.yaml has \
+                 commitlog_sync: batch"
+            );
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -247,12 +247,12 @@ impl Cassandra {
         let select = &self.shared.statements.sealed.late_windows;
         let rows_max = rows * hours.clone().count();
         let keys = hours.map(|hour| (shard, hour, from.0, from.1, limit(rows)));
-        let found: Vec<(i32, i64, i32)> =
-            partitions(&self.shared, select, keys, rows_max).await?;
+        let found: Vec<(i32, i64, i32)> = partitions(&self.shared, select, keys, rows_max).await?;
         // Rows of one hour follow each other, sorted: where it has as many as were asked for, there
         // may be more behind its last.
         let full = found.chunk_by(|a, b| a.0 == b.0).filter(|of_hour| of_hour.len() >= rows);
-        let last = full.filter_map(|of_hour| of_hour.last()).map(|(_, group, window)| (*group, *window));
+        let last =
+            full.filter_map(|of_hour| of_hour.last()).map(|(_, group, window)| (*group, *window));
         let last: Option<Listed> = last.min();
         let listed = found.into_iter().map(|(_, group, window)| (group, window));
         let listed = listed.filter(|one| last.is_none_or(|last| *one <= last)).collect();
@@ -263,7 +263,8 @@ impl Cassandra {
 /// Windows of one group, no more of them than are read at once.
 fn runs(listed: &[Listed]) -> impl Iterator<Item = &[Listed]> {
     let is_of_run = |a: &Listed, b: &Listed| {
-        a.0 == b.0 && a.1.div_euclid(limits::LATE_READ_HOURS) == b.1.div_euclid(limits::LATE_READ_HOURS)
+        a.0 == b.0
+            && a.1.div_euclid(limits::LATE_READ_HOURS) == b.1.div_euclid(limits::LATE_READ_HOURS)
     };
     listed.chunk_by(is_of_run)
 }
@@ -282,6 +283,9 @@ mod tests {
         let step = limits::LATE_READ_HOURS;
         let listed = [(-7, 0), (-7, 2), (-7, step), (1, step), (1, step + 2), (2, -1), (2, 0)];
         let found: Vec<&[Listed]> = runs(&listed).collect();
-        assert_eq!(found, [&listed[..2], &listed[2..3], &listed[3..5], &listed[5..6], &listed[6..]]);
+        assert_eq!(
+            found,
+            [&listed[..2], &listed[2..3], &listed[3..5], &listed[5..6], &listed[6..]]
+        );
     }
 }

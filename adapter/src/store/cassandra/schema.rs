@@ -461,10 +461,7 @@ mod tests {
         );
         let mut turned = found.clone();
         turned[2].order = "desc".to_owned();
-        assert_eq!(
-            head.difference(&turned),
-            ["column head.first_ms is not in ascending order"]
-        );
+        assert_eq!(head.difference(&turned), ["column head.first_ms is not in ascending order"]);
     }
 
     #[test]

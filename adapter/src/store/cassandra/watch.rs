@@ -42,7 +42,8 @@ impl Seen {
     pub(super) fn clock_trouble(&self, clock: &Clock, most: Duration) -> Option<String> {
         let theirs = self.clock.as_ref()?;
         let elapsed_ms = i64::try_from(theirs.at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let difference_ms = theirs.unix_ms.saturating_add(elapsed_ms).saturating_sub(clock.now_ms());
+        let difference_ms =
+            theirs.unix_ms.saturating_add(elapsed_ms).saturating_sub(clock.now_ms());
         let seconds = Duration::from_millis(difference_ms.unsigned_abs());
         (seconds >= most).then(|| {
             let way = if difference_ms < 0 { "behind" } else { "ahead of" };

@@ -78,8 +78,9 @@ async fn index(
 
 /// The rows that say after the head was written what `rows` said before.
 fn after(rows: &[LateRow], now_ms: i64) -> Vec<LateRow> {
-    let later = |row: &LateRow| {
-        LateRow { arrived_ms: now_ms.max(row.arrived_ms.saturating_add(1)), ..*row }
+    let later = |row: &LateRow| LateRow {
+        arrived_ms: now_ms.max(row.arrived_ms.saturating_add(1)),
+        ..*row
     };
     rows.iter().map(later).collect()
 }

@@ -196,7 +196,8 @@ async fn a_clock_that_is_a_minute_off_changes_nothing() {
 /// A node that counts the ends of rows by 32 bits, as Cassandra 5 does where nothing else is said.
 #[tokio::test]
 async fn no_row_ends_later_than_a_cluster_counts() {
-    let yaml = "storage_compatibility_mode: CASSANDRA_4\nsstable: {selected_format: big}\n".to_owned();
+    let yaml =
+        "storage_compatibility_mode: CASSANDRA_4\nsstable: {selected_format: big}\n".to_owned();
     let Some(node) = Node::start(Plan { yaml, ..Plan::alone() }).await else { return };
     let years = |years: u64| Duration::from_secs(years * 365 * 86_400);
     let settings = CassandraSettings {
