@@ -138,7 +138,7 @@ impl Sealer {
             done = done.and(of_shard(shard, sealed));
         }
         self.metrics.sealing().waiting(waiting);
-        done
+        done.and(self.report_lag().await)
     }
 
     /// Seals the windows of a shard that are due, oldest first.

@@ -44,6 +44,7 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Hour, Week};
 use cluster::Connected;
+use nodes::Suspects;
 use read::partitions;
 use statements::Statements;
 use watch::Seen;
@@ -165,6 +166,8 @@ struct Shared {
     turn: Mutex<Option<i64>>,
     /// As of the last look.
     seen: Mutex<Seen>,
+    /// Nodes that do not answer, and are asked last.
+    suspects: Suspects,
     /// Old late windows that were listed again.
     listed: Mutex<BTreeSet<(Group, Hour)>>,
     metrics: ClusterMetrics,
@@ -202,7 +205,8 @@ impl Cassandra {
     /// column and says what to do.
     pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
         let (retention_ms, ledger_ms) = kept(&settings)?;
-        let Connected { session, datacenter, end_ms } = Box::pin(cluster::open(&settings)).await?;
+        let Connected { session, datacenter, end_ms, suspects } =
+            Box::pin(cluster::open(&settings)).await?;
         warn_of_end(&settings, end_ms, &clock);
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
         // The driver's futures are large, and whoever opens a store would carry them.
@@ -228,6 +232,7 @@ impl Cassandra {
             lease: settings.lease,
             turn: Mutex::new(None),
             seen: Mutex::default(),
+            suspects,
             listed: Mutex::default(),
             metrics: settings.metrics,
         };

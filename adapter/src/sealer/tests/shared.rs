@@ -79,7 +79,7 @@ async fn a_sealer_that_stops_leaves_its_shards_at_once() {
     assert_eq!(look(&b).await, 0, "all are taken");
     assert_eq!(look(&a).await, 8);
     assert_eq!(look(&b).await, 8);
-    b.sealer.run(std::future::ready(())).await;
+    Box::pin(b.sealer.run(std::future::ready(()))).await;
     until("a holds all", async || look(&a).await == 16).await;
 }
 
@@ -230,10 +230,11 @@ async fn writes_are_refused_where_heads_might_expire_unsealed() {
     assert!(error.contains("sealing is 93 h behind"), "{error}");
     until("it has caught up", async || {
         pass(&a).await;
+        // A pass that is slower than its leases leaves some of it to the next.
         a.engine.first_unsealed().await.unwrap().first > Hour::of(begin + 3 * DAY_MS)
+            && write().await.is_ok()
     })
     .await;
-    write().await.unwrap();
 }
 
 /// Late rows of some groups in an hour, whose samples cannot be read.

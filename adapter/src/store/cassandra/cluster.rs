@@ -14,7 +14,7 @@ use scylla::statement::{Consistency, SerialConsistency, Statement};
 use serve::tls_client::TlsClient;
 use tokio::time::timeout;
 
-use super::nodes::Watched;
+use super::nodes::{Suspects, Watched};
 use super::schema::{self, Found, Kept, TABLES};
 use super::{Agreement, CassandraSettings};
 use crate::limits;
@@ -33,6 +33,8 @@ pub(super) struct Connected {
     pub(super) datacenter: String,
     /// When the last row that it takes may end, unix milliseconds.
     pub(super) end_ms: i64,
+    /// Nodes that do not answer.
+    pub(super) suspects: Suspects,
 }
 
 /// Reads the files that the settings name.
@@ -45,12 +47,13 @@ pub(super) fn check(settings: &CassandraSettings) -> Result<(), OpenError> {
 /// Connects to the cluster, and creates or checks the schema.
 pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, OpenError> {
     let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
-    let (session, mut handle) = connect(settings).await?;
+    let suspects = Suspects::default();
+    let (session, mut handle) = connect(settings, &suspects).await?;
     let datacenters = datacenters(&session);
     let local = local_datacenter(settings, &datacenters)?;
     // From now on it is this one, also where others join the cluster: what most replicas of one
     // datacenter said, those of another may not know yet.
-    handle.map_to_another_profile(profile(settings, Some(&local.datacenter)));
+    handle.map_to_another_profile(profile(settings, Some(&local.datacenter), &suspects));
     let cluster = Cluster { session: &session, settings, keyspace };
     if settings.create_schema {
         cluster.create_keyspace(&local).await?;
@@ -62,17 +65,22 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, Open
         return Err(cluster.incomplete(&missing));
     }
     let end_ms = cluster.end_ms().await?;
-    Ok(Connected { session, datacenter: local.datacenter, end_ms })
+    Ok(Connected { session, datacenter: local.datacenter, end_ms, suspects })
 }
 
 /// How statements are run. One that does not answer soon is asked of another node as well, if it may be
 /// repeated: a node that hangs is found out only after a minute. Transactions never are.
-fn profile(settings: &CassandraSettings, datacenter: Option<&str>) -> ExecutionProfile {
+fn profile(
+    settings: &CassandraSettings,
+    datacenter: Option<&str>,
+    suspects: &Suspects,
+) -> ExecutionProfile {
     let (consistency, serial) = match settings.consistency {
         Agreement::LocalQuorum => (Consistency::LocalQuorum, SerialConsistency::LocalSerial),
         Agreement::Quorum => (Consistency::Quorum, SerialConsistency::Serial),
         Agreement::All => (Consistency::All, SerialConsistency::Serial),
     };
+    let watched = Watched::new(datacenter, suspects.clone(), settings.metrics.clone());
     let others = SimpleSpeculativeExecutionPolicy {
         max_retry_count: limits::CASSANDRA_OTHER_NODES_MAX,
         retry_interval: limits::CASSANDRA_OTHER_NODE_AFTER,
@@ -81,16 +89,17 @@ fn profile(settings: &CassandraSettings, datacenter: Option<&str>) -> ExecutionP
         .consistency(consistency)
         .serial_consistency(Some(serial))
         .request_timeout(Some(settings.attempt))
-        .load_balancing_policy(Arc::new(Watched::new(datacenter, settings.metrics.clone())))
+        .load_balancing_policy(Arc::new(watched))
         .speculative_execution_policy(Some(Arc::new(others)))
         .build()
 }
 
 async fn connect(
     settings: &CassandraSettings,
+    suspects: &Suspects,
 ) -> Result<(Session, ExecutionProfileHandle), OpenError> {
     let nodes = settings.nodes.join(",");
-    let handle = profile(settings, settings.datacenter.as_deref()).into_handle();
+    let handle = profile(settings, settings.datacenter.as_deref(), suspects).into_handle();
     let mut builder = SessionBuilder::new()
         .known_nodes(&settings.nodes)
         .keyspaces_to_fetch([settings.keyspace.as_str()])

@@ -162,15 +162,18 @@ impl Cassandra {
     pub async fn finish_late(&self, shard: Shard) -> Result<(), StoreError> {
         let shard = shard.0.cast_signed();
         let settled_ms = self.shared.clock.now_ms().saturating_sub(limits::LATE_SETTLED_AFTER_MS);
-        let hours = self.waiting(shard).await?;
+        let first = *self.waiting(shard).await?.start();
+        let over = Hour::of(settled_ms).0;
         let mut finished = None;
-        for hour in hours {
-            let is_waited_for = Hour(hour).end_ms() > settled_ms
-                || !self.page((shard, hour..=hour), None, 1).await?.is_empty();
-            if is_waited_for {
-                break;
+        if first < over && self.page((shard, first..=over - 1), None, 1).await?.is_empty() {
+            finished = Some(Hour(over));
+        } else {
+            for hour in first..over {
+                if !self.page((shard, hour..=hour), None, 1).await?.is_empty() {
+                    break;
+                }
+                finished = Some(Hour(hour + 1));
             }
-            finished = Some(Hour(hour + 1));
         }
         match finished {
             Some(hour) => self.move_mark((LATE, shard), hour).await,

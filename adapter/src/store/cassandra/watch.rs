@@ -98,6 +98,9 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         |node: &&Arc<Node>| datacenter.is_none_or(|of| node.datacenter.as_deref() == Some(of));
     let asked = state.get_nodes_info().iter().filter(in_use).map(async |node| {
         let clock = if node.is_connected() { difference(shared, node).await } else { None };
+        if clock.is_some() {
+            shared.suspects.clear(node);
+        }
         let (name, is_connected) = (node.address.to_string(), node.is_connected());
         NodeState { node: name, is_connected, clock }
     });
