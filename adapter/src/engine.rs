@@ -65,7 +65,7 @@ pub struct Engine {
     clock: Clock,
     keeping: Keeping,
     sealing: Arc<Sealing>,
-    // How long the oldest window that is not sealed has been due, as of the last look; ms.
+    // How far behind sealing is, as of the last look; ms. See `note_lag`.
     lag_ms: AtomicI64,
     // Parts that reads may read at once.
     parts: Semaphore,
@@ -214,6 +214,9 @@ impl Engine {
             return Ok(());
         }
         self.refuse_unsealed().map_err(StoreError::Unavailable)?;
+        if let Some(trouble) = self.clock_trouble() {
+            return Err(StoreError::Unavailable(trouble));
+        }
         let Batch { placements, mut unknown, lessons, .. } = batch;
         let stored = async {
             if !unknown.is_empty() {

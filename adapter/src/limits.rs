@@ -299,8 +299,37 @@ pub const CASSANDRA_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const CASSANDRA_HEAD_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// How often nodes are looked at, and their clocks asked.
 pub const CASSANDRA_LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Seconds by which the cluster's clock may differ from ours (DESIGN.md, "The engine").
-pub const CLUSTER_CLOCK_DIFFERENCE_MAX: f64 = 60.0;
+/// By how much the cluster's clock may differ from ours (DESIGN.md, "The engine").
+pub const CLUSTER_CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
+/// How soon the nodes are looked at again where not all is well.
+pub const CASSANDRA_LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// After so long another replica is asked beside the one that has not answered: much longer than a
+/// node that works takes, and short beside a commit's deadline, in which there are five steps.
+pub const CASSANDRA_OTHER_NODE_AFTER: Duration = Duration::from_secs(1);
+/// So many others, one after the other: with the first all three replicas.
+pub const CASSANDRA_OTHER_NODES_MAX: usize = 2;
+/// Attempts of a statement that its replicas say they cannot do, some seconds of them: what they then
+/// still say is so, they will say again.
+pub const CASSANDRA_REPLICA_FAILURES_MAX: usize = 4;
+/// Milliseconds after which what came late is listed anew, if its commit has not ended: sealers wait
+/// for longer than this and twice [`CLUSTER_CLOCK_DIFFERENCE_MAX`] until they are done with an hour.
+pub const LATE_LISTED_AGO_MS_MAX: u64 = 60_000;
+/// Milliseconds after its end that an hour of arrival is done with at the earliest.
+pub const LATE_SETTLED_AFTER_MS: i64 = 300_000;
+/// Hours of windows whose late rows one statement reads: a scrape every 15 s makes at most 23,040 of
+/// them, and Cassandra ends a read that passes over 100,000 that were taken away.
+pub const LATE_READ_HOURS: i32 = 48;
+/// Statements into which a read of late rows is divided.
+pub const LATE_READS_MAX: i32 = 64;
+/// Milliseconds after which a late row that is met is listed again.
+pub const LATE_OLD_MS: i64 = 86_400_000;
+/// Late windows that a process remembers to have listed again.
+pub const LATE_LISTED_AGAIN_MAX: usize = 100_000;
+/// Windows that are listed at once, for each hour of arrival.
+pub const LATE_LISTED_ROWS: usize = 1_000;
+/// The least grace on a cluster: half of it is more than a write under way takes at an adapter whose
+/// clock is as far behind the cluster's as another's is ahead.
+pub const CLUSTER_GRACE_MIN: Duration = Duration::from_mins(5);
 /// Connecting to the cluster and reading its topology at the start.
 pub const CASSANDRA_CONNECT: Duration = Duration::from_secs(30);
 /// One statement that changes the schema, until all nodes agree.

@@ -42,7 +42,9 @@ impl From<StoreError> for QueryError {
             StoreError::TooManyRows { .. } | StoreError::TooManyBytes { .. } => {
                 QueryError::TooMuch(error.to_string())
             }
-            StoreError::Damaged(_) => QueryError::Damaged(error.to_string()),
+            StoreError::Damaged(_) | StoreError::Refused(_) => {
+                QueryError::Damaged(error.to_string())
+            }
         }
     }
 }

@@ -2,11 +2,13 @@
 //! head to chunks and into the ledger. The order of a seal is the store's contract; what is in a
 //! chunk is the engine's, what a bill is, the meter's, who seals what, `shares`'.
 
+mod failures;
 mod shares;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use crate::model::time::{Hour, Window};
 use crate::query::QueryError;
 use crate::store::StoreError;
 use crate::store::rows::{LateRow, LedgerRow, Projection, Sealed, Shard};
+use failures::{Failures, Stuck};
 use shares::Shares;
 
 /// Seals the shards that are its own.
@@ -37,6 +40,8 @@ pub struct Sealer {
     metrics: Metrics,
     late_pause: Duration,
     stuck: Mutex<Stuck>,
+    /// Whether each group has a commit of its own, since the store refused one of several.
+    commits_singly: AtomicBool,
 }
 
 /// One group's windows to be sealed together, each with the late rows that may go with it.
@@ -46,16 +51,6 @@ struct Task {
     /// Of its projection.
     turn: i64,
     windows: Vec<(Window, Vec<LateRow>)>,
-}
-
-/// What to try again, and when: a window of which a group cannot be sealed must not have the sealer
-/// walk over everything behind it at every look.
-#[derive(Debug, Default)]
-struct Stuck {
-    /// Windows of shards behind the mark that are sealed.
-    complete: BTreeSet<(Shard, Hour)>,
-    /// Those that are not: when they are due again (unix milliseconds), and the pause before that.
-    failed: BTreeMap<(Shard, Hour), (i64, i64)>,
 }
 
 /// What sealing one task made.
@@ -69,6 +64,13 @@ struct Done {
     unjoined: usize,
 }
 
+/// Seals of some groups that become durable together.
+#[derive(Debug, Default)]
+struct Batch {
+    groups: Vec<Group>,
+    done: Done,
+}
+
 impl Sealer {
     /// Seals what this engine holds. What came late waits for `late_pause`, because more of its kind
     /// mostly comes with it.
@@ -80,7 +82,8 @@ impl Sealer {
     ) -> Sealer {
         let meter = Arc::new(Meter::new(Arc::clone(&engine)));
         let shares = Shares::new(Arc::clone(&engine), metrics.clone());
-        Sealer { engine, shares, meter, clock, metrics, late_pause, stuck: Mutex::default() }
+        let (stuck, commits_singly) = (Mutex::default(), AtomicBool::new(false));
+        Sealer { engine, shares, meter, clock, metrics, late_pause, stuck, commits_singly }
     }
 
     /// Works until it is asked to stop, and then gives its shards back, so that another sealer need
@@ -109,29 +112,33 @@ impl Sealer {
         }
     }
 
-    /// Seals everything of its shards that is due now. Windows of which a part fails stay due.
+    /// Seals everything of its shards that is due now. What fails stays due, and keeps nothing else from
+    /// being sealed; the first fault is told when all is done. Nothing is sealed by a clock that is not the
+    /// store's: how far sealing has come never goes back.
     pub async fn pass(&self) -> Result<(), QueryError> {
+        if let Some(trouble) = self.engine.clock_trouble() {
+            return Err(QueryError::TryAgain(trouble));
+        }
         if !self.shares.is_kept() {
             self.shares.look().await?;
         }
         self.engine.learn_sealing().await?;
-        let swept = self.sweep_all().await;
-        self.report_lag().await?;
+        let mut done = Ok(());
+        for shard in self.shares.held() {
+            let swept = self.sweep(shard).await;
+            done = done.and(of_shard(shard, swept));
+        }
+        done = done.and(self.report_lag().await);
         // What came late is sealed also where a window before it cannot be.
         let mut waiting = 0;
         for shard in self.shares.held() {
-            self.check_again(shard).await?;
-            waiting += self.seal_late(shard).await?;
+            let checked = self.check_again(shard).await;
+            done = done.and(of_shard(shard, checked));
+            let sealed = self.seal_late(shard, &mut waiting).await;
+            done = done.and(of_shard(shard, sealed));
         }
         self.metrics.sealing().waiting(waiting);
-        swept
-    }
-
-    async fn sweep_all(&self) -> Result<(), QueryError> {
-        for shard in self.shares.held() {
-            self.sweep(shard).await?;
-        }
-        Ok(())
+        done.and(self.report_lag().await)
     }
 
     /// Seals the windows of a shard that are due, oldest first.
@@ -186,13 +193,14 @@ impl Sealer {
                 return Ok(complete);
             }
             let due = self.unsealed(&page, window).await?;
-            complete &= self.all(shard, due).await?;
+            complete &= self.all(shard, due).await?.is_empty();
             last = page.into_iter().next_back();
         }
     }
 
     /// Looks once more at windows of a shard whose heads expire before long: what slipped past their
-    /// seal, because clocks of adapters were far apart, is late, and is sealed as such.
+    /// seal, because clocks of adapters were far apart, is late, and is sealed as such. So is what cannot
+    /// be told of, or sealed: it is tried again and again, and what comes behind it is looked at.
     async fn check_again(&self, shard: Shard) -> Result<(), QueryError> {
         while let Some(window) = self.engine.first_unchecked_of(shard).await? {
             let mut last: Option<(String, Group)> = None;
@@ -202,16 +210,9 @@ impl Sealer {
                     break;
                 }
                 let due = self.unsealed(&page, window).await?;
-                if !self.all(shard, due).await? {
-                    return Ok(());
-                }
+                let failed = self.all(shard, due).await?;
                 for (_, group) in &page {
-                    if self.engine.encode_window(*group, window, Vec::new()).await?.is_some() {
-                        tracing::warn!(
-                            ?group,
-                            hour = window.first.0,
-                            "samples had slipped past the seal of their window; do the adapters' clocks differ?"
-                        );
+                    if failed.contains(group) || self.is_short(*group, window).await? {
                         self.engine.mark_late(*group, window).await?;
                     }
                 }
@@ -222,7 +223,28 @@ impl Sealer {
         Ok(())
     }
 
-    /// Those of some groups whose window has no marker.
+    /// Whether the head holds something of a sealed window that its chunks do not, or cannot be read.
+    async fn is_short(&self, group: Group, window: Window) -> Result<bool, QueryError> {
+        match self.engine.encode_window(group, window, Vec::new()).await.map_err(QueryError::from) {
+            Ok(None) => Ok(false),
+            Ok(Some(_)) => {
+                tracing::warn!(
+                    ?group,
+                    hour = window.first.0,
+                    "samples had slipped past the seal of their window; do the adapters' clocks differ?"
+                );
+                Ok(true)
+            }
+            Err(QueryError::TryAgain(why)) => Err(QueryError::TryAgain(why)),
+            Err(error) => {
+                tracing::error!(?group, hour = window.first.0, %error, "a sealed window cannot be looked at once more");
+                Ok(true)
+            }
+        }
+    }
+
+    /// Those of some groups whose window has no marker, or of which that cannot be read: then its seal
+    /// fails by itself.
     async fn unsealed(
         &self,
         groups: &[(String, Group)],
@@ -230,40 +252,65 @@ impl Sealer {
     ) -> Result<Vec<(Group, Vec<Window>)>, QueryError> {
         let groups: Vec<Group> = groups.iter().map(|(_, group)| *group).collect();
         let asked = stream::iter(groups).map(|group| async move {
-            let is_sealed = self.engine.is_sealed(group, window).await?;
+            let is_sealed = match self.engine.is_sealed(group, window).await {
+                Err(StoreError::Refused(_) | StoreError::Damaged(_)) => false,
+                asked => asked?,
+            };
             Ok::<_, QueryError>((!is_sealed).then(|| (group, vec![window])))
         });
         let asked: Vec<_> = asked.buffered(limits::SEAL_MARKERS_AT_ONCE).try_collect().await?;
         Ok(asked.into_iter().flatten().collect())
     }
 
-    /// Seals what came late to a shard and has waited for its pause; says how many windows wait on.
-    async fn seal_late(&self, shard: Shard) -> Result<usize, QueryError> {
+    /// Seals what came late to a shard and has waited for its pause; counts the windows that wait on,
+    /// those that cannot be sealed among them.
+    async fn seal_late(&self, shard: Shard, waiting: &mut usize) -> Result<(), QueryError> {
         let now_ms = self.clock.now_ms();
         let pause_ms = i64::try_from(self.late_pause.as_millis()).unwrap_or(i64::MAX);
-        let (mut last, mut waiting) = (None, 0);
+        let mut last = None;
         // A group whose rows fill a page is met again on the next one.
         loop {
             let page = self.engine.late_page(Some(shard), last).await?;
             last = page.last().copied();
             if last.is_none() {
-                return Ok(waiting);
+                return Ok(self.engine.finish_late(shard).await?);
             }
             let mut due: BTreeMap<Group, BTreeSet<Window>> = BTreeMap::new();
             for of_window in page.chunk_by(|a, b| a.group == b.group && a.window == b.window) {
-                let Some((group, window)) = self.late_window(of_window, now_ms - pause_ms) else {
-                    waiting += 1;
-                    continue;
-                };
-                due.entry(group).or_default().insert(window);
+                match self.late_window(of_window, now_ms - pause_ms) {
+                    Some((group, window)) if self.is_late_due((group, window.first)) => {
+                        due.entry(group).or_default().insert(window);
+                    }
+                    _ => *waiting += 1,
+                }
             }
             let parts = due.into_iter().flat_map(|(group, windows)| {
                 let windows: Vec<Window> = windows.into_iter().collect();
                 let parts = windows.chunks(limits::SEAL_LATE_WINDOWS_MAX);
                 parts.map(|part| (group, part.to_vec())).collect::<Vec<_>>()
             });
-            self.all(shard, parts.collect()).await?;
+            let parts: Vec<_> = parts.collect();
+            let failed = self.all(shard, parts.clone()).await?;
+            *waiting += self.note_late(&parts, &failed);
         }
+    }
+
+    fn is_late_due(&self, window: (Group, Hour)) -> bool {
+        !self.stuck().late.waits(&window, self.clock.now_ms())
+    }
+
+    /// Remembers which late windows failed, to try them later; says how many.
+    fn note_late(&self, tried: &[(Group, Vec<Window>)], failed: &BTreeSet<Group>) -> usize {
+        let (now_ms, mut count) = (self.clock.now_ms(), 0);
+        let mut stuck = self.stuck();
+        for (group, windows) in tried {
+            for window in windows {
+                let is_failed = failed.contains(group);
+                stuck.late.note((*group, window.first), is_failed, now_ms);
+                count += usize::from(is_failed);
+            }
+        }
+        count
     }
 
     /// The window of some late rows, where its sealing has begun and the oldest of them has waited.
@@ -274,62 +321,72 @@ impl Sealer {
         (waited && self.engine.is_sealing(window)).then_some((first.group, window))
     }
 
-    /// Seals some windows of a shard's groups; says whether none failed. A fault of the whole store
+    /// Seals some windows of a shard's groups; says which groups failed. A fault of the whole store
     /// ends it, and so does the loss of the shard.
-    async fn all(&self, shard: Shard, due: Vec<(Group, Vec<Window>)>) -> Result<bool, QueryError> {
-        let mut complete = true;
+    async fn all(
+        &self,
+        shard: Shard,
+        due: Vec<(Group, Vec<Window>)>,
+    ) -> Result<BTreeSet<Group>, QueryError> {
+        let mut failed = BTreeSet::new();
         for due in due.chunks(limits::SEAL_GROUPS_PER_COMMIT) {
             if !self.shares.holds(shard) {
                 let lost = format!("shard {} is another sealer's now", shard.0);
                 return Err(QueryError::TryAgain(lost));
             }
-            complete &= self.together(due).await?;
+            failed.append(&mut self.together(due).await?);
         }
-        Ok(complete)
+        Ok(failed)
     }
 
-    /// Seals some windows of groups, several groups in one commit; says whether none failed.
+    /// Seals some windows of groups, several groups in one commit; says which failed.
     ///
     /// Two of them, or one here and one at another sealer, may count the same hours of a guest, and
     /// what one counted before the other's late rows were there must not stand in place of the
     /// other's. So the late rows of all are read before they get their turns, and what they are
     /// counted from is read after that.
-    async fn together(&self, due: &[(Group, Vec<Window>)]) -> Result<bool, QueryError> {
+    async fn together(&self, due: &[(Group, Vec<Window>)]) -> Result<BTreeSet<Group>, QueryError> {
+        let mut failures = Failures::default();
         let mut tasks = Vec::with_capacity(due.len());
         for (group, windows) in due {
-            tasks.push((*group, self.task(*group, windows.clone()).await));
+            match self.task(*group, windows.clone()).await {
+                Ok(task) => tasks.push(task),
+                Err(error) => failures.add(*group, error, &self.metrics)?,
+            }
+        }
+        if tasks.is_empty() {
+            return Ok(failures.groups);
         }
         let first = self.engine.turns(tasks.len()).await?;
         let mut tasks = (first..).zip(tasks);
         let mut running = FuturesOrdered::new();
-        let (mut complete, mut batch) = (true, Done::default());
+        let mut batch = Batch::default();
         loop {
             while running.len() < limits::SEAL_GROUPS_AT_ONCE {
-                let Some((turn, (group, task))) = tasks.next() else { break };
-                running.push_back(async move {
-                    let done = match task {
-                        Ok(task) => self.one(Task { turn, ..task }).await,
-                        Err(error) => Err(error),
-                    };
-                    (group, done)
-                });
+                let Some((turn, task)) = tasks.next() else { break };
+                let group = task.group;
+                running.push_back(async move { (group, self.one(Task { turn, ..task }).await) });
             }
             let Some((group, result)) = running.next().await else { break };
             match result {
-                Ok(one) => batch.append(one),
-                Err(QueryError::TryAgain(why)) => return Err(QueryError::TryAgain(why)),
+                Ok(one) => {
+                    failures.in_a_row = 0;
+                    batch.append(group, one);
+                }
                 Err(error) => {
-                    self.metrics.sealing().failed();
-                    tracing::error!(?group, %error, "a group's window cannot be sealed; its samples stay in the head");
-                    complete = false;
+                    if let Err(error) = failures.add(group, error, &self.metrics) {
+                        self.commit(batch, &mut failures).await?;
+                        return Err(error);
+                    }
                 }
             }
-            if batch.bytes >= limits::SEAL_COMMIT_BYTES {
-                self.commit(std::mem::take(&mut batch)).await?;
+            let is_alone = self.commits_singly.load(Ordering::Relaxed);
+            if batch.done.bytes >= limits::SEAL_COMMIT_BYTES || is_alone {
+                self.commit(std::mem::take(&mut batch), &mut failures).await?;
             }
         }
-        self.commit(batch).await?;
-        Ok(complete)
+        self.commit(batch, &mut failures).await?;
+        Ok(failures.groups)
     }
 
     async fn task(&self, group: Group, windows: Vec<Window>) -> Result<Task, QueryError> {
@@ -340,14 +397,28 @@ impl Sealer {
         Ok(task)
     }
 
-    async fn commit(&self, done: Done) -> Result<(), QueryError> {
-        let Done { sealed, windows, samples, unjoined, .. } = done;
-        self.metrics.sealing().unjoined(unjoined);
+    /// Makes seals of some groups durable. Where the store refuses them, those that come next have
+    /// commits of their own, so that the one that it refuses keeps no other back.
+    async fn commit(&self, batch: Batch, failures: &mut Failures) -> Result<(), QueryError> {
+        let Batch { groups, done: Done { sealed, windows, samples, unjoined, .. } } = batch;
         let bytes = sealed.chunks.iter().map(|chunk| chunk.payload.len()).sum();
         let rows = sealed.ledger_rows().count();
-        self.engine.seal(sealed).await?;
-        self.metrics.sealing().sealed(windows, samples, bytes, rows);
-        Ok(())
+        match self.engine.seal(sealed).await {
+            Ok(()) => {
+                self.metrics.sealing().unjoined(unjoined);
+                self.metrics.sealing().sealed(windows, samples, bytes, rows);
+                Ok(())
+            }
+            Err(error @ StoreError::Unavailable(_)) => Err(error.into()),
+            Err(error) => {
+                self.commits_singly.store(true, Ordering::Relaxed);
+                let why = error.to_string();
+                let mut groups = groups.into_iter();
+                groups.try_for_each(|group| {
+                    failures.add(group, QueryError::Damaged(why.clone()), &self.metrics)
+                })
+            }
+        }
     }
 
     /// Encodes a group's windows and counts the hours of its guests that they can change.
@@ -425,7 +496,8 @@ impl Sealer {
     }
 }
 
-/// Says how long the oldest window that is not sealed has been due. Not by a sealer alone: one that
+/// Says how long the oldest window that is not sealed has been due, and how long the oldest of what came
+/// late has waited. Not by a sealer alone: one that
 /// hangs would say that all is well.
 pub async fn report_lag(
     engine: &Engine,
@@ -433,8 +505,11 @@ pub async fn report_lag(
     metrics: &Metrics,
 ) -> Result<(), StoreError> {
     let window = engine.first_unsealed().await?;
-    let lag_ms = (clock.now_ms() - engine.due_ms(window)).max(0);
-    engine.note_lag(lag_ms);
+    let now_ms = clock.now_ms();
+    let lag_ms = (now_ms - engine.due_ms(window)).max(0);
+    let late_ms = engine.late_since().await?.map_or(0, |since| (now_ms - since).max(0));
+    engine.note_lag(lag_ms.max(late_ms));
+    metrics.sealing().late_waiting(late_ms / 1000);
     metrics.sealing().lag(lag_ms / 1000, window.first.start_ms());
     Ok(())
 }
@@ -449,28 +524,19 @@ impl Done {
     }
 }
 
-impl Stuck {
-    /// Whether a window is neither known to be sealed nor waiting for its next try.
-    fn is_asked_for(&self, window: (Shard, Hour), now_ms: i64) -> bool {
-        let waits = self.failed.get(&window).is_some_and(|(due_ms, _)| *due_ms > now_ms);
-        !waits && !self.complete.contains(&window)
-    }
-
-    /// Remembers how it went; the pauses between tries double.
-    fn note(&mut self, window: (Shard, Hour), sealed: bool, now_ms: i64) {
-        let before = self.failed.remove(&window);
-        if sealed {
-            self.complete.insert(window);
-            return;
-        }
-        let pause_ms = before.map_or(SEAL_RETRY_MS.0, |(_, pause_ms)| pause_ms * 2);
-        let pause_ms = pause_ms.min(SEAL_RETRY_MS.1);
-        self.failed.insert(window, (now_ms.saturating_add(pause_ms), pause_ms));
+impl Batch {
+    fn append(&mut self, group: Group, done: Done) {
+        self.groups.push(group);
+        self.done.append(done);
     }
 }
 
-/// The first and the longest pause before a window that failed is tried again.
-const SEAL_RETRY_MS: (i64, i64) = (10_000, 3_600_000);
+/// Tells the fault of a shard, which is its own.
+fn of_shard(shard: Shard, done: Result<(), QueryError>) -> Result<(), QueryError> {
+    done.inspect_err(|error| {
+        tracing::warn!(shard = shard.0, %error, "sealing of a shard stopped half-way; others go on");
+    })
+}
 
 /// The hours in which anything is billed.
 fn hours_with_minutes(rows: &[LedgerRow]) -> BTreeSet<Hour> {

@@ -64,6 +64,11 @@ enum Failure {
     Layout(#[from] LayoutError),
     #[error("--ledger.retention is shorter than --retention: bills must outlive their samples")]
     LedgerRetention,
+    #[error(
+        "--seal.grace is shorter than {}, and on a cluster the clocks of two adapters may be two minutes apart",
+        humantime::format_duration(limits::CLUSTER_GRACE_MIN)
+    )]
+    Grace,
     #[error(transparent)]
     Bind(#[from] serve::server::BindError),
     #[error(transparent)]
@@ -221,11 +226,20 @@ fn keeping(flags: &Flags) -> Keeping {
     Keeping { samples: flags.retention, ledger: flags.ledger_retention, grace: flags.seal_grace }
 }
 
-/// Opens the store and starts the engine above it.
-async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<Engine>, Failure> {
+/// What one flag cannot tell by itself.
+fn check_keeping(flags: &Flags) -> Result<(), Failure> {
     if flags.ledger_retention < flags.retention {
         return Err(Failure::LedgerRetention);
     }
+    if flags.store == StoreKind::Cassandra && flags.seal_grace < limits::CLUSTER_GRACE_MIN {
+        return Err(Failure::Grace);
+    }
+    Ok(())
+}
+
+/// Opens the store and starts the engine above it.
+async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<Engine>, Failure> {
+    check_keeping(flags)?;
     let (layout, keeping) = (layout(flags), keeping(flags));
     let store = open(flags, &layout, (clock.clone(), metrics)).await?;
     let engine = Engine::start(store, &layout, keeping, clock.clone(), metrics.clone()).await?;
@@ -237,6 +251,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         if flags.service.config_check {
             Server::check(&flags.service).await?;
+            check_keeping(flags)?;
+            if flags.store == StoreKind::Cassandra {
+                let metrics = Metrics::register(&mut Registry::default());
+                Cassandra::check(&cassandra_settings(flags, &layout(flags), &metrics))?;
+            }
             let conf = flags.legacy.conf()?;
             if let Some(address) = flags.legacy.api_address(&conf) {
                 crate::zeromq::check(crate::zeromq::api::FLAG, &address)?;
@@ -450,6 +469,7 @@ fn cassandra_settings(all: &Flags, layout: &Layout, metrics: &Metrics) -> Cassan
         consistency: flags.consistency.into(),
         attempt: flags.timeout,
         connect: flags.connect_timeout,
+        clock_difference_max: limits::CLUSTER_CLOCK_DIFFERENCE_MAX,
         metrics: metrics.cluster().clone(),
     }
 }

@@ -61,6 +61,9 @@ pub enum StoreError {
     /// What is stored cannot be read: damage, or a newer format.
     #[error("{0}")]
     Damaged(String),
+    /// The store works and does not do this one thing, however often it is asked.
+    #[error("the store refuses: {0}")]
+    Refused(String),
 }
 
 /// A store that cannot be opened; the text says what to do.
@@ -240,6 +243,21 @@ impl Store {
         }
     }
 
+    /// Where late rows are listed by when they came: remembers up to when nothing of a shard waits any
+    /// more. To be called again and again by its sealer, or [`Store::late_since`] goes back for ever.
+    pub async fn finish_late(&self, shard: Shard) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => Ok(()),
+            Store::Cassandra(cassandra) => cassandra.finish_late(shard).await,
+        }
+    }
+
+    /// Since when the oldest late row waits, unix milliseconds; in a cluster the begin of its hour of
+    /// arrival, where that is over. `None` where none waits.
+    pub async fn late_since(&self) -> Result<Option<i64>, StoreError> {
+        each_store!(self, store => store.late_since().await)
+    }
+
     /// A guest's rows of one family in a range of hours, both included, sorted by hour.
     pub async fn ledger(
         &self,
@@ -401,6 +419,15 @@ impl Store {
     /// Whether it can take writes now; else why not.
     pub fn ready(&self) -> Result<(), String> {
         each_store!(self, store => store.ready())
+    }
+
+    /// Why nothing may be written by our clock; `None` where it agrees with the store's, or the store has
+    /// none of its own.
+    pub fn clock_trouble(&self) -> Option<String> {
+        match self {
+            Store::Memory(_) | Store::Local(_) => None,
+            Store::Cassandra(cassandra) => cassandra.clock_trouble(),
+        }
     }
 
     /// Why it will take no writes until the process starts again; `None` while it works.

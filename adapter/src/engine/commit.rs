@@ -162,6 +162,7 @@ impl Committer {
         for answer in answers {
             let outcome = match &result {
                 Ok(()) => Ok(()),
+                Err(StoreError::Unavailable(why)) => Err(StoreError::Unavailable(why.clone())),
                 Err(error) => Err(StoreError::Unavailable(error.to_string())),
             };
             // A sender that is gone has no use for its answer; it will send again.

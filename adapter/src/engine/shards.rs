@@ -10,12 +10,31 @@ use crate::store::StoreError;
 use crate::store::rows::{SealMark, Shard};
 
 impl Engine {
-    /// Takes notice of how long the oldest window that is not sealed has been due.
+    /// Takes notice of how long the oldest window that is not sealed has been due, or the oldest of
+    /// what came late has waited, if that is longer.
     pub fn note_lag(&self, lag_ms: i64) {
         self.lag_ms.store(lag_ms, Ordering::Relaxed);
     }
 
-    /// Refuses where heads expire and sealing is so far behind that some may expire unsealed.
+    /// Since when the oldest of what came late waits to be sealed, unix milliseconds; in a cluster the
+    /// begin of its hour of arrival, where that is over. `None` where nothing waits.
+    pub async fn late_since(&self) -> Result<Option<i64>, StoreError> {
+        self.store.late_since().await
+    }
+
+    /// Remembers up to when nothing waits of what came late to a shard.
+    pub async fn finish_late(&self, shard: Shard) -> Result<(), StoreError> {
+        self.store.finish_late(shard).await
+    }
+
+    /// Why nothing may be written or sealed by our clock; `None` where it can be trusted, or has nothing
+    /// to be compared with.
+    pub fn clock_trouble(&self) -> Option<String> {
+        self.store.clock_trouble()
+    }
+
+    /// Refuses where heads expire and sealing is so far behind that some may expire unsealed: windows
+    /// as a whole, or what came late to them.
     pub(super) fn refuse_unsealed(&self) -> Result<(), String> {
         let Some(ttl) = self.store.head_ttl() else { return Ok(()) };
         let lag = Duration::from_millis(self.lag_ms.load(Ordering::Relaxed).unsigned_abs());

@@ -19,6 +19,7 @@ pub struct SealingMetrics {
     leases_lost: Counter,
     shards: Known,
     late_windows: Gauge,
+    late_waiting: Gauge,
     lag: Gauge,
     unsealed_from: Known,
 }
@@ -34,6 +35,9 @@ impl SealingMetrics {
         let gauge = unsealed_from.clone();
         registry.register_with_unit("unsealed_from_timestamp", help, Unit::Seconds, gauge);
         let late_windows = Gauge::default();
+        let late_waiting = Gauge::default();
+        let help = "How long the oldest of what came late has waited to be sealed again, in a cluster since the begin of its hour of arrival; 0 where nothing waits, and in a cluster until five minutes after that hour";
+        registry.register_with_unit("late_waiting", help, Unit::Seconds, late_waiting.clone());
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
         registry.register("late_windows", help, late_windows.clone());
         let shards = Known::default();
@@ -73,6 +77,7 @@ impl SealingMetrics {
             ),
             shards,
             late_windows,
+            late_waiting,
             lag,
             unsealed_from,
         }
@@ -114,6 +119,11 @@ impl SealingMetrics {
     /// So many windows wait to be sealed again.
     pub fn waiting(&self, late_windows: usize) {
         self.late_windows.set(i64::try_from(late_windows).unwrap_or(i64::MAX));
+    }
+
+    /// So long the oldest of what came late has waited.
+    pub fn late_waiting(&self, seconds: i64) {
+        self.late_waiting.set(seconds);
     }
 
     /// How long the oldest window that is not sealed has been due, and when it begins; unix

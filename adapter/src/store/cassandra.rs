@@ -5,6 +5,7 @@
 
 mod attempt;
 mod cluster;
+mod late;
 mod leases;
 mod minutes;
 mod nodes;
@@ -21,6 +22,7 @@ mod write;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,15 +43,19 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Hour, Week};
+use cluster::Connected;
+use nodes::Suspects;
 use read::partitions;
 use statements::Statements;
+use watch::Seen;
 
 /// How to reach a cluster, and what to keep in it.
 #[derive(Clone, Debug)]
 pub struct CassandraSettings {
     /// Nodes to ask first, as HOST or HOST:PORT (9042 if missing).
     pub nodes: Vec<String>,
-    /// The datacenter whose nodes are used; needed where there are several.
+    /// The datacenter whose nodes are used; needed where there are several, and stays the only one that
+    /// there was where more come later.
     pub datacenter: Option<String>,
     /// The keyspace, case as written.
     pub keyspace: String,
@@ -79,6 +85,8 @@ pub struct CassandraSettings {
     pub attempt: Duration,
     /// How long connecting at the start may take.
     pub connect: Duration,
+    /// By how much the cluster's clocks may differ from ours before nothing is written any more.
+    pub clock_difference_max: Duration,
     /// Where it counts.
     pub metrics: ClusterMetrics,
 }
@@ -116,6 +124,7 @@ impl CassandraSettings {
             consistency: Agreement::default(),
             attempt: limits::CASSANDRA_ATTEMPT,
             connect: limits::CASSANDRA_CONNECT,
+            clock_difference_max: limits::CLUSTER_CLOCK_DIFFERENCE_MAX,
             metrics: ClusterMetrics::default(),
         }
     }
@@ -134,9 +143,15 @@ struct Shared {
     retention_ms: i64,
     ledger_ms: i64,
     head_ms: i64,
+    /// When the last row that the cluster takes may end, unix milliseconds.
+    end_ms: i64,
     index_shards: u16,
     /// As in the settings.
-    datacenter: Option<String>,
+    keyspace: String,
+    agreement: Agreement,
+    clock_difference_max: Duration,
+    /// The datacenter whose nodes are used.
+    datacenter: String,
     /// Slots for batches of commits.
     writes: Arc<Semaphore>,
     /// Slots for batches of seals.
@@ -149,26 +164,50 @@ struct Shared {
     lease: Duration,
     /// The last turn that we drew.
     turn: Mutex<Option<i64>>,
-    /// What is wrong with the clocks, as of the last look.
-    clock_trouble: Mutex<Option<String>>,
+    /// As of the last look.
+    seen: Mutex<Seen>,
+    /// Nodes that do not answer, and are asked last.
+    suspects: Suspects,
+    /// Old late windows that were listed again.
+    listed: Mutex<BTreeSet<(Group, Hour)>>,
     metrics: ClusterMetrics,
+}
+
+impl Shared {
+    /// Refuses what would be written by a clock that is not the cluster's: times to live, what is late,
+    /// and how far sealing is, which all adapters share.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        self.clock_trouble().map_or(Ok(()), |trouble| Err(StoreError::Unavailable(trouble)))
+    }
+
+    fn clock_trouble(&self) -> Option<String> {
+        self.seen().clock_trouble(&self.clock, self.clock_difference_max)
+    }
+
+    /// The datacenter whose replicas a write waits for; `None` where it is those of all.
+    fn counted_datacenter(&self) -> Option<&str> {
+        (self.agreement == Agreement::LocalQuorum).then_some(self.datacenter.as_str())
+    }
 }
 
 /// The one partition of small tables.
 const THE_PART: i32 = 0;
 
 impl Cassandra {
+    /// Checks what can be checked without a cluster, the files that are named among it. An error names
+    /// the setting or the file.
+    pub fn check(settings: &CassandraSettings) -> Result<(), OpenError> {
+        kept(settings)?;
+        cluster::check(settings)
+    }
+
     /// Connects, and creates or checks the schema. An error names the node, keyspace, table or
     /// column and says what to do.
     pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
-        let retention_ms = kept_ms("--retention", settings.retention, schema::INDEX_EXTRA_DAYS)?;
-        let ledger_ms =
-            kept_ms("--ledger.retention", settings.ledger_retention, schema::GUESTS_EXTRA_DAYS)?;
-        if settings.index_shards == 0 || settings.index_shards > i16::MAX.unsigned_abs() {
-            let shards = settings.index_shards;
-            return Err(OpenError(format!("{shards} index shards; use 1 to {}", i16::MAX)));
-        }
-        let session = Box::pin(cluster::open(&settings)).await?;
+        let (retention_ms, ledger_ms) = kept(&settings)?;
+        let Connected { session, datacenter, end_ms, suspects } =
+            Box::pin(cluster::open(&settings)).await?;
+        warn_of_end(&settings, end_ms, &clock);
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
         // The driver's futures are large, and whoever opens a store would carry them.
         let prepared = Box::pin(Statements::prepare(&session, &keyspace, settings.consistency));
@@ -180,15 +219,21 @@ impl Cassandra {
             retention_ms,
             ledger_ms,
             head_ms: i64::try_from(settings.head_ttl.as_millis()).unwrap_or(i64::MAX),
+            end_ms,
             index_shards: settings.index_shards,
-            datacenter: settings.datacenter,
+            keyspace: settings.keyspace,
+            agreement: settings.consistency,
+            clock_difference_max: settings.clock_difference_max,
+            datacenter,
             writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),
             seals: Arc::new(Semaphore::new(limits::CASSANDRA_SEALS_IN_FLIGHT_MAX)),
             reads: Semaphore::new(limits::CASSANDRA_READS_IN_FLIGHT_MAX),
             failed: Mutex::new(None),
             lease: settings.lease,
             turn: Mutex::new(None),
-            clock_trouble: Mutex::new(None),
+            seen: Mutex::default(),
+            suspects,
+            listed: Mutex::default(),
             metrics: settings.metrics,
         };
         let shared = Arc::new(shared);
@@ -203,6 +248,7 @@ impl Cassandra {
         if rows.is_empty() {
             return Ok(());
         }
+        self.shared.check_clock()?;
         let written = write::append(&self.shared, rows).await;
         let failed = written.as_ref().err().map(|error| (Instant::now(), error.to_string()));
         *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
@@ -405,23 +451,31 @@ impl Cassandra {
         Ok(0)
     }
 
-    /// See [`super::Store::ready`]: whether any usable node is connected, the clocks agree, and the
-    /// last write, if it was lately, succeeded.
+    /// See [`super::Store::ready`]: whether enough replicas of all rows answered at the last look, the
+    /// clocks agree, and the last write, if it was lately, succeeded.
     pub fn ready(&self) -> Result<(), String> {
-        if self.shared.writes.is_closed() {
+        let shared = &self.shared;
+        if shared.writes.is_closed() {
             return Err("the store is closed".to_owned());
         }
-        if !cluster::is_connected(&self.shared.session, self.shared.datacenter.as_deref()) {
+        if !cluster::is_connected(&shared.session, &shared.datacenter) {
             return Err("no Cassandra node is connected".to_owned());
         }
-        let trouble = self.shared.clock_trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(trouble) = &*trouble {
+        if let Some(trouble) = shared.seen().no_quorum() {
             return Err(trouble.clone());
         }
-        match &*self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(trouble) = self.clock_trouble() {
+            return Err(trouble);
+        }
+        match &*shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((at, error)) if at.elapsed() < limits::CASSANDRA_UNREADY => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// See [`super::Store::clock_trouble`].
+    pub fn clock_trouble(&self) -> Option<String> {
+        self.shared.clock_trouble()
     }
 
     /// See [`super::Store::close`]: waits for running batches; later reads and writes fail.
@@ -453,6 +507,32 @@ impl fmt::Debug for Cassandra {
         let session = &self.shared.session;
         let state = session.get_cluster_state();
         f.debug_struct("Cassandra").field("cluster", &state.cluster_name()).finish_non_exhaustive()
+    }
+}
+
+/// Both retentions in milliseconds, if the settings can be.
+fn kept(settings: &CassandraSettings) -> Result<(i64, i64), OpenError> {
+    let shards = settings.index_shards;
+    if shards == 0 || shards > i16::MAX.unsigned_abs() {
+        return Err(OpenError(format!("{shards} index shards; use 1 to {}", i16::MAX)));
+    }
+    let samples = kept_ms("--retention", settings.retention, schema::INDEX_EXTRA_DAYS)?;
+    let ledger =
+        kept_ms("--ledger.retention", settings.ledger_retention, schema::GUESTS_EXTRA_DAYS)?;
+    Ok((samples, ledger))
+}
+
+/// Says where rows cannot be kept for as long as they should be.
+fn warn_of_end(settings: &CassandraSettings, end_ms: i64, clock: &Clock) {
+    let longest = settings.retention.max(settings.ledger_retention);
+    let wanted_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    if clock.now_ms().saturating_add(wanted_ms) > end_ms {
+        tracing::warn!(
+            "the cluster takes no row that would end after 2038-01-18: samples and bills that \
+             --retention and --ledger.retention would keep for longer end then; set \
+             storage_compatibility_mode: NONE in every node's cassandra.yaml, as Cassandra's manual \
+             says, and start the adapters again: rows from then on are kept in full"
+        );
     }
 }
 

@@ -327,6 +327,10 @@ async fn chunks_and_markers(store: &Store, hour: Hour) {
 
 /// Late rows stay until a seal takes just them away.
 async fn late_rows(store: &Store, hour: Hour) {
+    for shard in (0..store.shards()).map(Shard) {
+        store.begin_seal_mark(shard, Hour(hour.0 - 2)).await.unwrap();
+    }
+    assert_eq!(store.late_since().await.unwrap(), None);
     let late = |group: u64, window: Hour, arrived_ms, hash| {
         let window = Hour(window.0);
         LateRow { group: Group(group), window, arrived_ms, hash }

@@ -197,6 +197,12 @@ impl Local {
         self.ask(|answer| Work::Expire(kept, late, answer)).await
     }
 
+    /// See [`super::Store::late_since`].
+    pub async fn late_since(&self) -> Result<Option<i64>, StoreError> {
+        let arrived_ms = self.read(|view| view.oldest_late()).await?.arrived_ms;
+        Ok((arrived_ms != i64::MAX).then_some(arrived_ms))
+    }
+
     /// See [`super::Store::newest_arrival`].
     pub fn newest_arrival(&self) -> Option<Day> {
         self.keyspaces.newest_arrival()

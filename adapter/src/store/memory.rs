@@ -366,6 +366,11 @@ impl Memory {
         bounded("late", rows_max, self.tables().late.range(from..=to).copied())
     }
 
+    /// See [`super::Store::late_since`].
+    pub async fn late_since(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.tables().late.iter().map(|row| row.arrived_ms).min())
+    }
+
     /// See [`super::Store::late_page`].
     pub async fn late_page(
         &self,

@@ -106,7 +106,7 @@ pub(crate) fn service(folder: &Path) -> Command {
 
 /// Everything late is sealed at once, again and again.
 pub(crate) fn sealing_at_once(command: &mut Command) {
-    command.args(["--seal.window=1h", "--seal.grace=110s", "--seal.late-pause=20ms"]);
+    command.args(["--seal.window=1h", "--seal.grace=5m", "--seal.late-pause=20ms"]);
 }
 
 impl Sender {

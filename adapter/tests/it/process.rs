@@ -75,7 +75,32 @@ fn a_check_of_the_settings_starts_nothing() {
     let web = folder.path().join("web.yml");
     std::fs::write(&web, "basic_auth_users: 3\n").unwrap();
     check_ends(checking().arg("--web.config.file").arg(&web), 1, &["web.yml"]);
+    check_ends(checking().arg("--ledger.retention=30d"), 1, &["--ledger.retention is shorter"]);
     assert!(!data.exists());
+    // Of a cluster all but the cluster.
+    let of_cluster = || {
+        let mut command = checking();
+        command.args(["--store=cassandra", "--cassandra.nodes=cass.invalid"]);
+        command
+    };
+    check_ends(&mut of_cluster(), 0, &["all settings are valid"]);
+    let pem = folder.path().join("ca.pem");
+    std::fs::write(&pem, "no certificate\n").unwrap();
+    let password = folder.path().join("password");
+    let user = ["--cassandra.user=kanyun", "--cassandra.password-file"];
+    check_ends(
+        of_cluster().args(user).arg(&password),
+        1,
+        &["--cassandra.password-file=", "password"],
+    );
+    std::fs::write(&password, "sesame\n").unwrap();
+    check_ends(of_cluster().args(user).arg(&password), 0, &["all settings are valid"]);
+    let tls = ["--cassandra.tls", "--cassandra.tls-ca-file"];
+    check_ends(of_cluster().args(tls).arg(&pem), 1, &["--cassandra.tls", "ca.pem"]);
+    check_ends(of_cluster().arg("--cassandra.keyspace=a b"), 1, &["--cassandra.keyspace=a b"]);
+    check_ends(of_cluster().arg("--seal.grace=2m"), 1, &["--seal.grace is shorter than 5m"]);
+    let long = ["--retention=7300d", "--ledger.retention=7300d"];
+    check_ends(of_cluster().args(long), 1, &["--retention is longer than rows can live"]);
 }
 
 /// Who is used to Prometheus sends it to reload, and so does log rotation.

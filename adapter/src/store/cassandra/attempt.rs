@@ -25,6 +25,8 @@ where
 {
     let mut pause = limits::CASSANDRA_PAUSE_MIN;
     let mut last_error = "no answer in time".to_owned();
+    // Where the cluster works and this statement does not.
+    let (mut is_refused, mut replica_failures) = (false, 0);
     while let Ok((answer, node)) = timeout_at(deadline, nodes::asked(attempt())).await {
         let error = match answer {
             Ok(value) => return Ok(value),
@@ -34,8 +36,11 @@ where
             Some(node) => format!("node {node}: {error}"),
             None => error.to_string(),
         };
+        replica_failures += usize::from(is_replica_failure(&error));
+        is_refused =
+            is_invalid(&error) || replica_failures >= limits::CASSANDRA_REPLICA_FAILURES_MAX;
         let next = Instant::now() + jittered(pause);
-        if !is_passing(&error) || next >= deadline {
+        if is_refused || !is_passing(&error) || next >= deadline {
             break;
         }
         metrics.retried(purpose);
@@ -44,12 +49,37 @@ where
         pause = (pause * 2).min(limits::CASSANDRA_PAUSE_MAX);
     }
     metrics.gave_up(purpose);
+    if is_refused {
+        return Err(StoreError::Refused(format!("{purpose} in Cassandra: {last_error}")));
+    }
     Err(unavailable(purpose, &last_error))
 }
 
 /// What a caller is told when a statement did not succeed.
 pub(super) fn unavailable(purpose: &str, error: &str) -> StoreError {
     StoreError::Unavailable(format!("{purpose} in Cassandra: {error}"))
+}
+
+/// Whether the cluster says that this statement can never be done, whatever others can.
+fn is_invalid(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, _))
+            | ExecutionError::BadQuery(_)
+    )
+}
+
+/// Whether replicas answered, and said that they failed: at a damaged file, or at more deleted rows
+/// than they pass over.
+fn is_replica_failure(error: &ExecutionError) -> bool {
+    use DbError::{ReadFailure, WriteFailure};
+    matches!(
+        error,
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+            ReadFailure { .. } | WriteFailure { .. },
+            _
+        ))
+    )
 }
 
 /// Whether the same statement may succeed later.
@@ -146,6 +176,41 @@ mod tests {
         .await;
         assert!(matches!(answer, Err(StoreError::Unavailable(_))));
         assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_this_statement_meets_is_told_apart() {
+        let tries = AtomicUsize::new(0);
+        let deadline = Instant::now() + Duration::from_secs(50);
+        let invalid: Result<(), _> = until(named("writing the ledger"), deadline, async || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            Err(database(DbError::Invalid))
+        })
+        .await;
+        assert!(matches!(invalid, Err(StoreError::Refused(_))), "{invalid:?}");
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+
+        let failure = || DbError::ReadFailure {
+            consistency: scylla::statement::Consistency::LocalQuorum,
+            received: 0,
+            required: 1,
+            numfailures: 1,
+            data_present: false,
+        };
+        let begin = Instant::now();
+        let failed: Result<(), _> =
+            until(named("reading samples"), deadline, async || Err(database(failure()))).await;
+        assert!(matches!(failed, Err(StoreError::Refused(_))), "{failed:?}");
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        // It may pass, too.
+        let tries = AtomicUsize::new(0);
+        let passed = until(named("reading samples"), deadline, async || {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0..3 => Err(database(failure())),
+                _ => Ok(()),
+            }
+        });
+        passed.await.unwrap();
     }
 
     #[test]

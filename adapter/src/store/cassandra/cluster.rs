@@ -5,14 +5,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use scylla::client::execution_profile::ExecutionProfile;
-use scylla::client::session::Session;
+use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
+use scylla::client::session::{Session, TlsContext};
 use scylla::client::session_builder::SessionBuilder;
-use scylla::errors::ExecutionError;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
+use serve::tls_client::TlsClient;
 use tokio::time::timeout;
 
-use super::nodes::Watched;
+use super::nodes::{Suspects, Watched};
 use super::schema::{self, Found, Kept, TABLES};
 use super::{Agreement, CassandraSettings};
 use crate::limits;
@@ -21,12 +23,37 @@ use crate::store::OpenError;
 /// Copies of each row in a keyspace that we create, where the datacenter has the nodes for it.
 const REPLICATION_FACTOR: usize = 3;
 
+/// The second before which rows must end in a cluster that counts them by 32 bits, less a day for clocks.
+const END_OF_32_BITS_MS: i64 = (i32::MAX as i64 - 86_400) * 1000;
+
+/// A cluster that is ready for use.
+pub(super) struct Connected {
+    pub(super) session: Session,
+    /// Whose nodes are used.
+    pub(super) datacenter: String,
+    /// When the last row that it takes may end, unix milliseconds.
+    pub(super) end_ms: i64,
+    /// Nodes that do not answer.
+    pub(super) suspects: Suspects,
+}
+
+/// Reads the files that the settings name.
+pub(super) fn check(settings: &CassandraSettings) -> Result<(), OpenError> {
+    schema::quoted(&settings.keyspace).map_err(OpenError)?;
+    password(settings)?;
+    tls(settings).map(drop)
+}
+
 /// Connects to the cluster, and creates or checks the schema.
-pub(super) async fn open(settings: &CassandraSettings) -> Result<Session, OpenError> {
+pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, OpenError> {
     let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
-    let session = connect(settings).await?;
+    let suspects = Suspects::default();
+    let (session, mut handle) = connect(settings, &suspects).await?;
     let datacenters = datacenters(&session);
     let local = local_datacenter(settings, &datacenters)?;
+    // From now on it is this one, also where others join the cluster: what most replicas of one
+    // datacenter said, those of another may not know yet.
+    handle.map_to_another_profile(profile(settings, Some(&local.datacenter), &suspects));
     let cluster = Cluster { session: &session, settings, keyspace };
     if settings.create_schema {
         cluster.create_keyspace(&local).await?;
@@ -37,43 +64,57 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Session, OpenEr
     if !missing.is_empty() {
         return Err(cluster.incomplete(&missing));
     }
-    Ok(session)
+    let end_ms = cluster.end_ms().await?;
+    Ok(Connected { session, datacenter: local.datacenter, end_ms, suspects })
 }
 
-async fn connect(settings: &CassandraSettings) -> Result<Session, OpenError> {
-    let nodes = settings.nodes.join(",");
+/// How statements are run. One that does not answer soon is asked of another node as well, if it may be
+/// repeated: a node that hangs is found out only after a minute. Transactions never are.
+fn profile(
+    settings: &CassandraSettings,
+    datacenter: Option<&str>,
+    suspects: &Suspects,
+) -> ExecutionProfile {
     let (consistency, serial) = match settings.consistency {
         Agreement::LocalQuorum => (Consistency::LocalQuorum, SerialConsistency::LocalSerial),
         Agreement::Quorum => (Consistency::Quorum, SerialConsistency::Serial),
         Agreement::All => (Consistency::All, SerialConsistency::Serial),
     };
-    let watched = Watched::new(settings.datacenter.as_deref(), settings.metrics.clone());
-    let profile = ExecutionProfile::builder()
+    let watched = Watched::new(datacenter, suspects.clone(), settings.metrics.clone());
+    let others = SimpleSpeculativeExecutionPolicy {
+        max_retry_count: limits::CASSANDRA_OTHER_NODES_MAX,
+        retry_interval: limits::CASSANDRA_OTHER_NODE_AFTER,
+    };
+    ExecutionProfile::builder()
         .consistency(consistency)
         .serial_consistency(Some(serial))
         .request_timeout(Some(settings.attempt))
         .load_balancing_policy(Arc::new(watched))
-        .build();
+        .speculative_execution_policy(Some(Arc::new(others)))
+        .build()
+}
+
+async fn connect(
+    settings: &CassandraSettings,
+    suspects: &Suspects,
+) -> Result<(Session, ExecutionProfileHandle), OpenError> {
+    let nodes = settings.nodes.join(",");
+    let handle = profile(settings, settings.datacenter.as_deref(), suspects).into_handle();
     let mut builder = SessionBuilder::new()
         .known_nodes(&settings.nodes)
         .keyspaces_to_fetch([settings.keyspace.as_str()])
-        .default_execution_profile_handle(profile.into_handle());
+        .default_execution_profile_handle(handle.clone());
     if let Some(datacenter) = &settings.datacenter {
         builder = builder.prefer_datacenter(datacenter.clone());
     }
-    if let Some((user, file)) = &settings.login {
-        let password = std::fs::read_to_string(file).map_err(|error| {
-            OpenError(format!("--cassandra.password-file={}: {error}", file.display()))
-        })?;
-        builder = builder.user(user, password.trim_end_matches(['\r', '\n']));
+    if let Some((user, password)) = password(settings)? {
+        builder = builder.user(user, password);
     }
-    if let Some(tls) = &settings.tls {
-        let config =
-            tls.config().map_err(|error| OpenError(format!("--cassandra.tls: {error}")))?;
+    if let Some(config) = tls(settings)? {
         builder = builder.tls_context(Some(config));
     }
     match timeout(settings.connect, builder.build()).await {
-        Ok(Ok(session)) => Ok(session),
+        Ok(Ok(session)) => Ok((session, handle)),
         Ok(Err(error)) => Err(OpenError(format!(
             "cannot use Cassandra at --cassandra.nodes={nodes}: {error}; {}",
             advice(&error.to_string())
@@ -85,6 +126,22 @@ async fn connect(settings: &CassandraSettings) -> Result<Session, OpenError> {
             settings.connect.as_secs()
         ))),
     }
+}
+
+/// The user and the password of the settings.
+fn password(settings: &CassandraSettings) -> Result<Option<(&str, String)>, OpenError> {
+    let Some((user, file)) = &settings.login else { return Ok(None) };
+    let password = std::fs::read_to_string(file).map_err(|error| {
+        OpenError(format!("--cassandra.password-file={}: {error}", file.display()))
+    })?;
+    Ok(Some((user, password.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+fn tls(settings: &CassandraSettings) -> Result<Option<TlsContext>, OpenError> {
+    let config = settings.tls.as_ref().map(TlsClient::config);
+    let config = config.transpose();
+    let config = config.map_err(|error| OpenError(format!("--cassandra.tls: {error}")))?;
+    Ok(config.map(TlsContext::from))
 }
 
 fn advice(text: &str) -> &'static str {
@@ -234,17 +291,41 @@ impl Cluster<'_> {
     }
 
     async fn columns(&self) -> Result<Vec<Found>, OpenError> {
-        let cql = "SELECT table_name, column_name, kind, position, type \
+        let cql = "SELECT table_name, column_name, kind, position, type, clustering_order \
                    FROM system_schema.columns WHERE keyspace_name = ?";
-        let rows = self.ask::<(String, String, String, i32, String)>(cql).await?;
-        let found = rows.into_iter().map(|(table, column, kind, position, cql_type)| Found {
-            table,
-            column,
-            kind,
-            position,
-            cql_type,
+        let rows = self.ask::<(String, String, String, i32, String, String)>(cql).await?;
+        let found = rows.into_iter().map(|(table, column, kind, position, cql_type, order)| {
+            Found { table, column, kind, position, cql_type, order }
         });
         Ok(found.collect())
+    }
+
+    /// Until when rows may be kept, tried with one that should live for as long as CQL knows, and that
+    /// nobody reads.
+    async fn end_ms(&self) -> Result<i64, OpenError> {
+        let Cluster { session, keyspace, .. } = self;
+        let ttl = schema::TTL_SECONDS_MAX;
+        // Older than its deletion, whatever the clocks of the nodes.
+        let insert = format!(
+            "INSERT INTO {keyspace}.sealers (part, sealer) VALUES (-1, 'lives long') \
+             USING TTL {ttl} AND TIMESTAMP 1"
+        );
+        let delete = format!("DELETE FROM {keyspace}.sealers WHERE part = -1");
+        match session.query_unpaged(insert, ()).await {
+            Ok(_) => match session.query_unpaged(delete, ()).await {
+                Ok(_) => Ok(i64::MAX),
+                Err(error) => Err(self.unwritable(&error)),
+            },
+            Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+                DbError::Invalid,
+                _,
+            ))) => Ok(END_OF_32_BITS_MS),
+            Err(error) => Err(self.unwritable(&error)),
+        }
+    }
+
+    fn unwritable(&self, error: &ExecutionError) -> OpenError {
+        OpenError(format!("the keyspace {} cannot be written: {error}", self.keyspace))
     }
 
     /// Asks a schema table about our keyspace.
@@ -299,16 +380,23 @@ fn check_replication(replication: &HashMap<String, String>, local: &Local) -> Re
              LOCAL_QUORUM needs {}; add nodes, or lower the replication with ALTER KEYSPACE",
             factor / 2 + 1
         )),
+        1 => {
+            tracing::warn!(
+                "the keyspace has one copy of each row: a node that is killed or loses power takes \
+                 the writes of the last seconds with it, unless its cassandra.yaml has \
+                 commitlog_sync: batch"
+            );
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
 
 /// Whether any node of the datacenter in use has an open connection.
-pub(super) fn is_connected(session: &Session, datacenter: Option<&str>) -> bool {
+pub(super) fn is_connected(session: &Session, datacenter: &str) -> bool {
     let state = session.get_cluster_state();
-    let in_use = |of: Option<&str>| datacenter.is_none() || of == datacenter;
-    let mut nodes = state.get_nodes_info().iter().map(Arc::as_ref);
-    nodes.any(|node| in_use(node.datacenter.as_deref()) && node.is_connected())
+    let mut nodes = state.get_nodes_info().iter();
+    nodes.any(|node| node.datacenter.as_deref() == Some(datacenter) && node.is_connected())
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ const SEALED: i32 = 0;
 const BEGUN: i32 = 1;
 /// The partition of what was looked at once more.
 const CHECKED: i32 = 2;
+/// The partition of the first hours of arrival that are not done with.
+pub(super) const LATE: i32 = 3;
 
 impl Cassandra {
     /// See [`crate::store::Store::shards`].
@@ -148,16 +150,19 @@ impl Cassandra {
         Ok(least.filter(|_| is_whole))
     }
 
-    async fn marks(&self, part: i32) -> Result<Vec<(i16, i32)>, StoreError> {
+    pub(super) async fn marks(&self, part: i32) -> Result<Vec<(i16, i32)>, StoreError> {
         let select = &self.shared.statements.sealed.sealing;
         partitions(&self.shared, select, [(part,)], limits::QUERY_ROWS_MAX).await
     }
 
     /// See [`crate::store::Store::begin_seal_mark`].
     pub async fn begin_seal_mark(&self, shard: Shard, hour: Hour) -> Result<(), StoreError> {
+        self.shared.check_clock()?;
         let first = &self.shared.statements.sealed.first_sealing;
-        // First: nothing is sealed before it is known from where on to look once more.
-        for part in [CHECKED, SEALED] {
+        let now_ms = self.shared.clock.now_ms();
+        let arrival = Hour::of(now_ms.saturating_sub(limits::LATE_SETTLED_AFTER_MS));
+        // Sealing last: nothing is sealed before it is known from where on to look once more.
+        for (part, hour) in [(LATE, arrival), (CHECKED, hour), (SEALED, hour)] {
             decide(&self.shared, first, (part, shard.0.cast_signed(), hour.0)).await?;
         }
         Ok(())
@@ -165,8 +170,17 @@ impl Cassandra {
 
     /// See [`crate::store::Store::set_seal_mark`].
     pub async fn set_seal_mark(&self, mark: SealMark, hour: Hour) -> Result<(), StoreError> {
+        self.move_mark(place(mark), hour).await
+    }
+
+    /// Moves a mark on, and never back.
+    pub(super) async fn move_mark(
+        &self,
+        (part, shard): (i32, i16),
+        hour: Hour,
+    ) -> Result<(), StoreError> {
+        self.shared.check_clock()?;
         let (shared, statements) = (&self.shared, &self.shared.statements.sealed);
-        let (part, shard) = place(mark);
         let moved = decide(shared, &statements.next_sealing, (hour.0, part, shard, hour.0)).await?;
         if moved.is_made || moved.found("sealed_until").is_some() {
             return Ok(());

@@ -13,16 +13,15 @@ pub(super) const HEAD_EXTRA_DAYS: i64 = 1;
 pub(super) const INDEX_EXTRA_DAYS: i64 = 8;
 /// Chunks, markers and late rows are kept by the first hour of their window, which has at most 24.
 pub(super) const WINDOW_EXTRA_DAYS: i64 = 2;
+/// The list of what came late outlives the head rows that it leads to by a day.
+pub(super) const LISTED_EXTRA_DAYS: i64 = 1;
 /// Rows of the ledger outlive their retention by a day.
 pub(super) const LEDGER_EXTRA_DAYS: i64 = 1;
 /// The lists of guests outlive the last hour of their month by a day.
 pub(super) const GUESTS_EXTRA_DAYS: i64 = 29;
-/// Expired rows stay on disk for so long: as long as hints are kept by default, no longer, because
-/// nothing is ever deleted that a hint could bring back.
+/// Expired and deleted rows stay on disk for so long: as long as hints are kept by default. Only late
+/// rows are deleted, and one that comes back costs another seal of its window.
 const GC_GRACE_SECONDS: u32 = 10_800;
-/// Late rows are deleted, and readers walk over what is left of them for so long. One that comes
-/// back, because a replica missed its deletion, costs another seal and nothing else.
-const LATE_GC_GRACE_SECONDS: u32 = 600;
 /// Time windows over a table's life. ScyllaDB refuses more than 50.
 const WINDOWS: i64 = 30;
 
@@ -44,8 +43,8 @@ enum Role {
 /// How long rows of a table live.
 #[derive(Clone, Copy, Debug)]
 enum Life {
-    /// As long as rows of the head are kept after their arrival.
-    Head,
+    /// As long as rows of the head are kept after their arrival, and so many days.
+    Head(i64),
     /// For the retention and so many days.
     Days(i64),
     /// For the ledger's retention and so many days.
@@ -99,7 +98,7 @@ const fn family(name: &'static str) -> Table {
 }
 
 /// All tables.
-pub(super) const TABLES: [Table; 23] = [
+pub(super) const TABLES: [Table; 24] = [
     Table {
         name: "head",
         columns: &[
@@ -109,7 +108,7 @@ pub(super) const TABLES: [Table; 23] = [
             (Clustering, "hash", "bigint"),
             (Value, "samples", "blob"),
         ],
-        life: Life::Head,
+        life: Life::Head(0),
     },
     Table {
         name: "series",
@@ -192,6 +191,16 @@ pub(super) const TABLES: [Table; 23] = [
         ],
         life: Life::Deleted(WINDOW_EXTRA_DAYS),
     },
+    Table {
+        name: "late_windows",
+        columns: &[
+            (Partition, "shard", "smallint"),
+            (Partition, "hour", "int"),
+            (Clustering, "group_id", "bigint"),
+            (Clustering, "window", "int"),
+        ],
+        life: Life::Head(LISTED_EXTRA_DAYS),
+    },
     family(FAMILIES[0]),
     family(FAMILIES[1]),
     family(FAMILIES[2]),
@@ -261,6 +270,8 @@ pub(super) struct Found {
     /// Its place in the key; -1 outside it.
     pub(super) position: i32,
     pub(super) cql_type: String,
+    /// `asc`, `desc` or, outside the clustering key, `none`.
+    pub(super) order: String,
 }
 
 /// A keyspace name as CQL takes it: quoted, so that `DATA` and `data` differ. An error says what
@@ -316,6 +327,10 @@ impl Table {
                     .push(format!("column {name} has type {} instead of {cql_type}", one.cql_type)),
                 Some(one) if one.kind != kind || one.position != position => differences
                     .push(format!("column {name} is not where it should be in the primary key")),
+                // Pages go on behind the last row before them.
+                Some(one) if *role == Clustering && one.order != "asc" => {
+                    differences.push(format!("column {name} is not in ascending order"));
+                }
                 Some(_) => {}
             }
         }
@@ -327,26 +342,21 @@ impl Life {
     /// The end of a statement that creates a table.
     fn options(self, kept: Kept) -> String {
         let days = match self {
-            Life::Head => days(kept.head),
+            Life::Head(extra) => days(kept.head) + extra,
             Life::Days(extra) | Life::Deleted(extra) => days(kept.samples) + extra,
             Life::LedgerDays(extra) => days(kept.ledger) + extra,
             Life::Always => return String::new(),
         };
         let (ttl, window) = (days * 86_400, (days + WINDOWS - 1) / WINDOWS);
-        let (grace, compaction) = match self {
-            Life::Deleted(_) => {
-                (LATE_GC_GRACE_SECONDS, "'class': 'LeveledCompactionStrategy'".to_owned())
-            }
-            _ => (
-                GC_GRACE_SECONDS,
-                format!(
-                    "'class': 'TimeWindowCompactionStrategy', \
-                     'compaction_window_unit': 'DAYS', 'compaction_window_size': {window}"
-                ),
+        let compaction = match self {
+            Life::Deleted(_) => "'class': 'LeveledCompactionStrategy'".to_owned(),
+            _ => format!(
+                "'class': 'TimeWindowCompactionStrategy', \
+                 'compaction_window_unit': 'DAYS', 'compaction_window_size': {window}"
             ),
         };
         format!(
-            " WITH default_time_to_live = {ttl}\n  AND gc_grace_seconds = {grace}\n  \
+            " WITH default_time_to_live = {ttl}\n  AND gc_grace_seconds = {GC_GRACE_SECONDS}\n  \
              AND compaction = {{{compaction}}}"
         )
     }
@@ -383,7 +393,8 @@ mod tests {
             };
             let (kind, cql_type) = (kind.to_owned(), (*cql_type).to_owned());
             let (table, column) = (table.name.to_owned(), (*column).to_owned());
-            Found { table, column, kind, position, cql_type }
+            let order = if *role == Clustering { "asc" } else { "none" }.to_owned();
+            Found { table, column, kind, position, cql_type, order }
         });
         columns.collect()
     }
@@ -448,6 +459,9 @@ mod tests {
                 "column head.first_ms is not where it should be in the primary key"
             ]
         );
+        let mut turned = found.clone();
+        turned[2].order = "desc".to_owned();
+        assert_eq!(head.difference(&turned), ["column head.first_ms is not in ascending order"]);
     }
 
     #[test]

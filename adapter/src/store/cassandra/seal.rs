@@ -19,6 +19,7 @@ type GuestValues = (String, i32, i16, String, i32);
 
 /// Writes what a seal made. Rows whose time is over already are not written.
 pub(super) async fn seal(shared: &Arc<Shared>, sealed: Sealed) -> Result<(), StoreError> {
+    shared.check_clock()?;
     let ages = Ages::now(shared);
     let statements = &shared.statements.sealed;
     let mut stage = Stage::of_seal(shared);

@@ -1,5 +1,5 @@
-//! What the sealer left in the cluster, as readers and the sealer itself ask for it: chunks, markers,
-//! late rows and the ledger. Knows no payload.
+//! What the sealer left in the cluster, as readers and the sealer itself ask for it: chunks, markers
+//! and the ledger. Knows no payload.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::minutes::{FoundMinute, Hours};
 use super::read::partitions;
 use super::seal;
-use super::write::{group_shard, late_key};
+use super::write::group_shard;
 use super::{Cassandra, series_id};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Day, Hour, Month, Week};
 use crate::store::StoreError;
-use crate::store::rows::{Chunk, LateRow, LedgerRow, Sealed, Shard};
+use crate::store::rows::{Chunk, LedgerRow, Sealed, Shard};
 
 impl Cassandra {
     /// See [`crate::store::Store::seal`].
@@ -67,51 +67,6 @@ impl Cassandra {
         let mut markers: Vec<Hour> = rows.into_iter().map(|(window,)| Hour(window)).collect();
         markers.sort_unstable();
         Ok(markers)
-    }
-
-    /// See [`crate::store::Store::late`].
-    pub async fn late(
-        &self,
-        group: Group,
-        windows: (Hour, Hour),
-        rows_max: usize,
-    ) -> Result<Vec<LateRow>, StoreError> {
-        let shard = group_shard(group, self.shared.index_shards);
-        let key = [(shard, group.0.cast_signed(), windows.0.0, windows.1.0)];
-        let select = &self.shared.statements.sealed.late;
-        let rows = partitions(&self.shared, select, key, rows_max).await?;
-        let mut rows: Vec<LateRow> = rows.into_iter().map(late_row).collect();
-        rows.sort_unstable();
-        Ok(rows)
-    }
-
-    /// See [`crate::store::Store::late_page`]. Sorted by shard, then as the cluster sorts; a page
-    /// ends with its shard.
-    pub async fn late_page(
-        &self,
-        shard: Option<Shard>,
-        after: Option<LateRow>,
-        rows: usize,
-    ) -> Result<Vec<LateRow>, StoreError> {
-        let (shared, statements) = (&self.shared, &self.shared.statements.sealed);
-        let (limit, mut next) = (limit(rows), 0);
-        if let Some(row) = after {
-            let (of_group, group, window, arrived_ms, hash) = late_key(shared, &row);
-            let key = [(of_group, group, window, arrived_ms, hash, limit)];
-            let page = partitions(shared, &statements.late_page_after, key, rows).await?;
-            if !page.is_empty() {
-                return Ok(page.into_iter().map(late_row).collect());
-            }
-            next = of_group + 1;
-        }
-        for shard in self.asked(shard).filter(|shard| *shard >= next) {
-            let key = [(shard, limit)];
-            let page = partitions(shared, &statements.late_page, key, rows).await?;
-            if !page.is_empty() {
-                return Ok(page.into_iter().map(late_row).collect());
-            }
-        }
-        Ok(Vec::new())
     }
 
     /// See [`crate::store::Store::ledger`]. Some days at a time: their rows are many times as large
@@ -211,7 +166,7 @@ impl Cassandra {
     }
 
     /// The shards that a page is asked of.
-    fn asked(&self, shard: Option<Shard>) -> impl Iterator<Item = i16> + use<> {
+    pub(super) fn asked(&self, shard: Option<Shard>) -> impl Iterator<Item = i16> + use<> {
         self.shards().filter(move |one| shard.is_none_or(|shard| shard.0 == one.cast_unsigned()))
     }
 
@@ -238,13 +193,8 @@ fn months(hours: (Hour, Hour)) -> impl Iterator<Item = Month> + use<> {
     (Month::of(hours.0.start_ms()).0..=Month::of(hours.1.start_ms()).0).map(Month)
 }
 
-fn limit(rows: usize) -> i32 {
+pub(super) fn limit(rows: usize) -> i32 {
     i32::try_from(rows).unwrap_or(i32::MAX)
-}
-
-fn late_row((group, window, arrived_ms, hash): (i64, i32, i64, i64)) -> LateRow {
-    let (group, hash) = (Group(group.cast_unsigned()), hash.cast_unsigned());
-    LateRow { group, window: Hour(window), arrived_ms, hash }
 }
 
 fn row_key_row((row_key, group): (String, i64)) -> (String, Group) {

@@ -192,8 +192,11 @@ impl Tables<'_> {
     ) -> Result<Select, String> {
         let cql = format!("SELECT {columns} FROM {}.{table} WHERE {rows}", self.keyspace);
         let mut statement = prepare(self.session, cql).await?;
-        statement.set_is_idempotent(true);
-        if matches!(table, "layout" | "turns" | "leases") {
+        let is_serial = matches!(table, "layout" | "turns" | "leases");
+        // A serial read may finish the transaction of another process: two of them at once would
+        // only be in each other's way.
+        statement.set_is_idempotent(!is_serial);
+        if is_serial {
             // Sees what a half-finished transaction of another process decided.
             statement.set_consistency(match self.agreement {
                 Agreement::LocalQuorum => Consistency::LocalSerial,
@@ -217,7 +220,7 @@ fn reading(table: &str) -> (&'static str, i32) {
             ("reading the index", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
         "leases" | "sealers" | "turns" => ("reading who seals", limits::CASSANDRA_INDEX_PAGE_ROWS),
-        "markers" | "late" | "sealing" => {
+        "markers" | "late" | "late_windows" | "sealing" => {
             ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
         _ => ("reading the ledger", limits::CASSANDRA_INDEX_PAGE_ROWS),

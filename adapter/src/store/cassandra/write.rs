@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shared;
-use super::schema::{HEAD_EXTRA_DAYS, LEDGER_EXTRA_DAYS, TTL_SECONDS_MAX, WINDOW_EXTRA_DAYS};
+use super::late;
+use super::schema::{
+    HEAD_EXTRA_DAYS, LEDGER_EXTRA_DAYS, LISTED_EXTRA_DAYS, TTL_SECONDS_MAX, WINDOW_EXTRA_DAYS,
+};
 use super::stage::{Stage, batches};
 use crate::limits;
 use crate::model::row_key::Group;
@@ -22,21 +25,36 @@ use crate::store::rows::{HeadRow, IndexRow, LateRow, Rows};
 /// Late rows are written before the head, so that a seal which misses the head row is followed by
 /// another, and once more after it, because the seal that missed it takes the first ones away. The
 /// second ones are later by their own `arrived_ms` and so other rows: taking away the first ones
-/// never takes them, however the clocks of the cluster's nodes differ.
+/// never takes them, however the clocks of the cluster's nodes differ. Their windows are listed before
+/// all of it, or nobody would look for them.
 pub(super) async fn append(shared: &Arc<Shared>, rows: Rows) -> Result<(), StoreError> {
     let deadline = Instant::now() + limits::WRITE_DEADLINE;
     let ages = Ages::now(shared);
     if !rows.index.is_empty() {
         index(shared, rows.index, &ages, deadline).await?;
     }
-    late(shared, &rows.late, &ages, deadline).await?;
-    if rows.head.is_empty() {
-        return Ok(());
+    if rows.late.is_empty() {
+        return write_head(shared, rows.head, &ages, deadline).await;
     }
+    let listed_ms = late::list(shared, &rows.late, &ages, deadline).await?;
+    late::write(shared, &rows.late, &ages, deadline).await?;
+    if !rows.head.is_empty() {
+        write_head(shared, rows.head, &ages, deadline).await?;
+        let after = after(&rows.late, shared.clock.now_ms());
+        late::write(shared, &after, &ages, deadline).await?;
+    }
+    late::keep_listed(shared, &rows.late, (listed_ms, &ages), deadline).await
+}
+
+async fn write_head(
+    shared: &Arc<Shared>,
+    rows: Vec<HeadRow>,
+    ages: &Ages,
+    deadline: Instant,
+) -> Result<(), StoreError> {
     let mut stage = Stage::of_commit(shared, deadline);
-    stage.write(&shared.statements.write_head, head(rows.head, &ages)).await?;
-    stage.finish().await?;
-    late(shared, &after(rows.late, shared.clock.now_ms()), &ages, deadline).await
+    stage.write(&shared.statements.write_head, head(rows, ages)).await?;
+    stage.finish().await
 }
 
 async fn index(
@@ -58,29 +76,13 @@ async fn index(
     stage.finish().await
 }
 
-async fn late(
-    shared: &Arc<Shared>,
-    rows: &[LateRow],
-    ages: &Ages,
-    deadline: Instant,
-) -> Result<(), StoreError> {
-    let values = rows.iter().filter_map(|row| {
-        let ttl = ages.ttl_of_window(row.window)?;
-        let (shard, group, window, arrived_ms, hash) = late_key(shared, row);
-        Some((shard, group, window, arrived_ms, hash, ttl))
-    });
-    let rows = batches(values.collect(), |a: &LateValues, b| a.0 == b.0, |_| 0);
-    let mut stage = Stage::of_commit(shared, deadline);
-    stage.write(&shared.statements.sealed.write_late, rows).await?;
-    stage.finish().await
-}
-
 /// The rows that say after the head was written what `rows` said before.
-fn after(mut rows: Vec<LateRow>, now_ms: i64) -> Vec<LateRow> {
-    for row in &mut rows {
-        row.arrived_ms = now_ms.max(row.arrived_ms.saturating_add(1));
-    }
-    rows
+fn after(rows: &[LateRow], now_ms: i64) -> Vec<LateRow> {
+    let later = |row: &LateRow| LateRow {
+        arrived_ms: now_ms.max(row.arrived_ms.saturating_add(1)),
+        ..*row
+    };
+    rows.iter().map(later).collect()
 }
 
 /// A late row is its key.
@@ -96,18 +98,22 @@ pub(super) struct Ages {
     retention_ms: i64,
     ledger_ms: i64,
     head_ms: i64,
+    /// When the last row that the cluster takes may end, where it has such a bound.
+    end_ms: i64,
 }
 
 impl Ages {
     pub(super) fn now(shared: &Shared) -> Ages {
-        let Shared { retention_ms, ledger_ms, head_ms, .. } = *shared;
-        Ages { now_ms: shared.clock.now_ms(), retention_ms, ledger_ms, head_ms }
+        let Shared { retention_ms, ledger_ms, head_ms, end_ms, .. } = *shared;
+        Ages { now_ms: shared.clock.now_ms(), retention_ms, ledger_ms, head_ms, end_ms }
     }
 
     /// The rest of a row's life in seconds when its newest sample may be of `last_ms` and is kept
     /// for `kept_ms`; `None` where it is over. Never 0, which CQL takes for "for ever".
     fn ttl(&self, last_ms: i64, kept_ms: i64, extra_days: i64) -> Option<i32> {
         let end_ms = last_ms.saturating_add(kept_ms).saturating_add(extra_days * DAY_MS);
+        // Once the bound is here it is the cluster's to say so: nothing is left out because of it.
+        let end_ms = if self.end_ms > self.now_ms { end_ms.min(self.end_ms) } else { end_ms };
         let seconds = end_ms.saturating_sub(self.now_ms) / 1000;
         // At most 20 years, which fits.
         i32::try_from(seconds.min(TTL_SECONDS_MAX)).ok().filter(|seconds| *seconds > 0)
@@ -119,6 +125,12 @@ impl Ages {
         let of_head = i32::try_from(self.head_ms / 1000).unwrap_or(i32::MAX);
         let of_samples = self.ttl(hour.end_ms(), self.retention_ms, HEAD_EXTRA_DAYS);
         of_samples.map(|of_samples| of_samples.min(of_head))
+    }
+
+    /// Of the list of what came late: a day beyond the head rows that it leads to.
+    pub(super) fn ttl_of_listed(&self) -> i32 {
+        let listed_ms = self.head_ms.saturating_add(LISTED_EXTRA_DAYS * DAY_MS);
+        self.ttl(self.now_ms, listed_ms, 0).unwrap_or(i32::MAX)
     }
 
     /// Of an index row: a day beyond the last sample that its week can hold.
@@ -150,7 +162,6 @@ type MetricSeriesValues = (i32, Arc<str>, i16, Bytes, i64, i32);
 type PostingValues = (i32, Arc<str>, String, i16, String, Bytes, i64, i32);
 type MetricValues = (i32, Arc<str>, i32);
 type RowKeyValues = (i32, i16, String, i64, i32);
-type LateValues = (i16, i64, i32, i64, i64, i32);
 /// The key of a late row, its partition first.
 pub(super) type LateKey = (i16, i64, i32, i64, i64);
 
@@ -248,6 +259,7 @@ mod tests {
             retention_ms: kept_ms,
             ledger_ms: kept_ms,
             head_ms: 7 * DAY_MS,
+            end_ms: i64::MAX,
         };
         let ttl = |last_ms| ages.ttl(last_ms, kept_ms, 1);
         assert_eq!(ttl(ages.now_ms), Some(i32::try_from(401 * DAY).unwrap()));
@@ -257,13 +269,21 @@ mod tests {
         assert_eq!(ttl(ages.now_ms - 401 * DAY_MS), None);
         assert_eq!(ttl(i64::MIN), None);
         assert_eq!(ttl(i64::MAX), Some(i32::try_from(TTL_SECONDS_MAX).unwrap()));
+        // No row may end later than the cluster counts.
+        let bounded = Ages { end_ms: ages.now_ms + 100 * DAY_MS, ..ages };
+        let ttl = |last_ms| bounded.ttl(last_ms, kept_ms, 1);
+        assert_eq!(ttl(ages.now_ms), Some(i32::try_from(100 * DAY).unwrap()));
+        let year_ago = ages.now_ms - 365 * DAY_MS;
+        assert_eq!(ttl(year_ago), Some(i32::try_from(36 * DAY).unwrap()));
+        let over = Ages { end_ms: ages.now_ms, ..ages };
+        assert_eq!(over.ttl(ages.now_ms, kept_ms, 1), Some(i32::try_from(401 * DAY).unwrap()));
     }
 
     #[test]
     fn a_window_lives_no_less_than_its_head() {
         let (now_ms, retention_ms) = (1_700_000_000_000, 400 * DAY_MS);
         let (ledger_ms, head_ms) = (2 * retention_ms, 7 * DAY_MS);
-        let ages = Ages { now_ms, retention_ms, ledger_ms, head_ms };
+        let ages = Ages { now_ms, retention_ms, ledger_ms, head_ms, end_ms: i64::MAX };
         let window = Hour::of(now_ms);
         let last = Hour(window.0 + 23);
         assert!(ages.ttl_of_window(window) >= ages.ttl_of_hour(last));
@@ -275,9 +295,9 @@ mod tests {
     #[test]
     fn late_rows_after_the_head_are_others_and_later() {
         let row = LateRow { group: Group(1), window: Hour(8), arrived_ms: 50, hash: 3 };
-        assert_eq!(after(vec![row], 70), [LateRow { arrived_ms: 70, ..row }]);
+        assert_eq!(after(&[row], 70), [LateRow { arrived_ms: 70, ..row }]);
         for now_ms in [50, 20] {
-            assert_eq!(after(vec![row], now_ms), [LateRow { arrived_ms: 51, ..row }]);
+            assert_eq!(after(&[row], now_ms), [LateRow { arrived_ms: 51, ..row }]);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Three nodes at RF 3, killed under load: one costs nobody anything, of two nothing is acknowledged
-//! any more, and when they are back everything that was is read by most replicas.
+//! Three nodes at RF 3, stopped and killed under load: one costs nobody anything, of two nothing is
+//! acknowledged any more, and when they are back everything that was is read by most replicas.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -44,6 +44,15 @@ impl Nodes {
         self.running[number].lock().unwrap().take().unwrap().kill();
     }
 
+    /// SIGSTOP, until the end of `while_stopped`: the node is there and answers nothing.
+    fn hang(&self, number: usize, while_stopped: impl FnOnce()) {
+        let slot = self.running[number].lock().unwrap();
+        let node = slot.as_ref().unwrap();
+        wait_for(node.pause());
+        while_stopped();
+        node.resume();
+    }
+
     /// Starts those that are down again, on their own data.
     fn start_again(&self) {
         for (plan, slot) in self.plans.iter().zip(&self.running) {
@@ -81,6 +90,7 @@ fn nodes_that_die_cost_nothing_that_was_acknowledged() {
     for _ in 0..rounds {
         let first = dice.below(3) as usize;
         let second = (first + 1 + dice.below(2) as usize) % 3;
+        one_hangs(&nodes, second, &adapters, &mut senders);
         one_dies(&nodes, first, &adapters, &mut senders);
         two_are_dead(&nodes, second, &adapters, &mut senders);
         nodes.start_again();
@@ -94,6 +104,19 @@ fn nodes_that_die_cost_nothing_that_was_acknowledged() {
             load::check_everything(adapter, &senders);
         }
     }
+}
+
+/// Long before anybody gives the node up: no request is refused.
+fn one_hangs(nodes: &Nodes, number: usize, adapters: &[AdapterProcess; 2], senders: &mut [Sender]) {
+    let addresses = adapters.each_ref().map(AdapterProcess::address);
+    nodes.hang(number, || {
+        let refused = load::run_while(senders, &addresses, |acknowledged| acknowledged < 40);
+        assert!(refused.is_empty(), "{refused:?}");
+        for adapter in adapters {
+            let ready = adapter.get("/-/ready");
+            assert_eq!(ready.status, 200, "{}", ready.text());
+        }
+    });
 }
 
 /// In the middle of the load, which goes on: no request is refused.
@@ -119,6 +142,11 @@ fn two_are_dead(
     senders: &mut [Sender],
 ) {
     nodes.kill(number);
+    for adapter in adapters {
+        // Nobody has written since: it is the nodes that are looked at.
+        adapter.wait_for("not ready", || adapter.get("/-/ready").status == 503);
+        assert!(adapter.get("/-/ready").text().contains("too few replicas"));
+    }
     let addresses = adapters.each_ref().map(AdapterProcess::address);
     let before: Vec<u64> = senders.iter().map(|sender| sender.next).collect();
     let refused = load::run_while(senders, &addresses, |_| true);

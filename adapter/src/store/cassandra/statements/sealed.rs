@@ -11,6 +11,7 @@ pub(in crate::store::cassandra) struct SealedStatements {
     pub(in crate::store::cassandra) write_chunks: Prepared,
     pub(in crate::store::cassandra) write_markers: Prepared,
     pub(in crate::store::cassandra) write_late: Prepared,
+    pub(in crate::store::cassandra) write_late_windows: Prepared,
     pub(in crate::store::cassandra) delete_late: Prepared,
     pub(in crate::store::cassandra) write_guests: Prepared,
     pub(in crate::store::cassandra) first_sealing: Prepared,
@@ -18,8 +19,10 @@ pub(in crate::store::cassandra) struct SealedStatements {
     pub(in crate::store::cassandra) chunks: Select,
     pub(in crate::store::cassandra) markers: Select,
     pub(in crate::store::cassandra) late: Select,
-    pub(in crate::store::cassandra) late_page: Select,
-    pub(in crate::store::cassandra) late_page_after: Select,
+    /// Of a group, behind a row and up to a window.
+    pub(in crate::store::cassandra) late_after: Select,
+    /// Listed at an hour of arrival, from a group and window on.
+    pub(in crate::store::cassandra) late_windows: Select,
     pub(in crate::store::cassandra) guests: Select,
     pub(in crate::store::cassandra) sealing: Select,
     /// In the order of [`FAMILIES`].
@@ -45,6 +48,7 @@ impl SealedStatements {
             write_chunks: tables.insert("writing chunks", "chunks").await?,
             write_markers: tables.insert("writing markers", "markers").await?,
             write_late: tables.insert("writing late rows", "late").await?,
+            write_late_windows: tables.insert("listing late windows", "late_windows").await?,
             delete_late: tables
                 .write(
                     "taking away late rows",
@@ -74,12 +78,19 @@ impl SealedStatements {
             late: tables
                 .select("late", late, "shard = ? AND group_id = ? AND window >= ? AND window <= ?")
                 .await?,
-            late_page: tables.select("late", late, "shard = ? LIMIT ?").await?,
-            late_page_after: tables
+            late_after: tables
                 .select(
                     "late",
                     late,
-                    "shard = ? AND (group_id, window, arrived_ms, hash) > (?, ?, ?, ?) LIMIT ?",
+                    "shard = ? AND (group_id, window, arrived_ms, hash) > (?, ?, ?, ?) \
+                     AND (group_id, window) <= (?, ?) LIMIT ?",
+                )
+                .await?,
+            late_windows: tables
+                .select(
+                    "late_windows",
+                    "hour, group_id, window",
+                    "shard = ? AND hour = ? AND (group_id, window) >= (?, ?) LIMIT ?",
                 )
                 .await?,
             guests: tables

@@ -13,6 +13,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::cassandra_node::Plan;
 use super::*;
+use crate::store::rows::{
+    LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Projection, SealMark, Sealed, Shard,
+};
 
 fn certificate(name: &str) -> CertifiedKey<KeyPair> {
     rcgen::generate_simple_self_signed([name.to_owned()]).unwrap()
@@ -79,7 +82,7 @@ async fn a_cluster_with_tls_and_users() {
     store.append(Rows { head, ..Rows::default() }).await.unwrap();
     let hour = Hour::of(now_ms);
     assert_eq!(store.head(Group(1), (hour, hour), 9).await.unwrap(), [&b"over TLS"[..]]);
-    store.ready().unwrap();
+    wait_until_ready(&store).await;
 
     let wrong = Some(("cassandra".to_owned(), file("wrong", "sesame")));
     let error = refused(CassandraSettings { login: wrong, ..good.clone() }).await;
@@ -151,16 +154,74 @@ async fn certificates_that_do_not_fit_are_named() {
     assert!(error.contains("--cassandra.tls-server-name"), "{error}");
 }
 
+/// Neither ready nor able to write or to move anything on that all adapters share.
 #[tokio::test]
-async fn a_clock_that_is_a_minute_off_is_not_ready() {
+async fn a_clock_that_is_a_minute_off_changes_nothing() {
     let Some((node, _guard)) = node().await else { return };
-    let settings = settings(node, "clocks");
+    let clock_difference_max = limits::CLUSTER_CLOCK_DIFFERENCE_MAX;
+    let settings = CassandraSettings { clock_difference_max, ..settings(node, "clocks") };
     let now_ms = Clock::system().now_ms();
-    let behind = Clock::fixed(now_ms - 120_000);
-    let store = Cassandra::open(settings.clone(), behind).await.unwrap();
+    let clock = Clock::fixed(now_ms - 120_000);
+    let store = Cassandra::open(settings.clone(), clock.clone()).await.unwrap();
     let error = store.ready().unwrap_err();
     assert!(error.contains(&node.address) && error.contains("ahead of ours"), "{error}");
     assert!(error.contains("NTP"), "{error}");
-    let store = Cassandra::open(settings, Clock::system()).await.unwrap();
-    store.ready().unwrap();
+
+    let right = Cassandra::open(settings, Clock::system()).await.unwrap();
+    wait_until_ready(&right).await;
+    right.begin_seal_mark(Shard(0), Hour(5)).await.unwrap();
+    // It is right, and jumps: no look at the cluster comes between.
+    clock.set(Clock::system().now_ms());
+    wait_until_ready(&store).await;
+    for wrong_ms in [now_ms + DAY_MS, now_ms - DAY_MS] {
+        clock.set(wrong_ms);
+        let head = vec![head_row(1, wrong_ms, Bytes::from_static(b"x"))];
+        let error = store.append(Rows { head, ..Rows::default() }).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("NTP")), "{error:?}");
+        let marker = MarkerRow { group: Group(1), window: Hour(5) };
+        let sealed = Sealed { markers: vec![marker], ..Sealed::default() };
+        assert!(store.seal(sealed).await.unwrap_err().to_string().contains("NTP"));
+        for mark in [SealMark::Begun, SealMark::Sealed(Shard(0)), SealMark::Checked(Shard(0))] {
+            let moved = store.set_seal_mark(mark, Hour::of(wrong_ms)).await;
+            assert!(moved.unwrap_err().to_string().contains("NTP"));
+        }
+        let begun = store.begin_seal_mark(Shard(1), Hour::of(wrong_ms)).await;
+        assert!(begun.unwrap_err().to_string().contains("NTP"));
+        assert_eq!(right.seal_mark(SealMark::Begun).await.unwrap(), None);
+        assert_eq!(right.seal_mark(SealMark::Sealed(Shard(0))).await.unwrap(), Some(Hour(5)));
+        assert_eq!(right.seal_mark(SealMark::Sealed(Shard(1))).await.unwrap(), None);
+    }
+}
+
+/// A node that counts the ends of rows by 32 bits, as Cassandra 5 does where nothing else is said.
+#[tokio::test]
+async fn no_row_ends_later_than_a_cluster_counts() {
+    let yaml =
+        "storage_compatibility_mode: CASSANDRA_4\nsstable: {selected_format: big}\n".to_owned();
+    let Some(node) = Node::start(Plan { yaml, ..Plan::alone() }).await else { return };
+    let years = |years: u64| Duration::from_secs(years * 365 * 86_400);
+    let settings = CassandraSettings {
+        retention: years(12),
+        ledger_retention: years(18),
+        ..settings(&node, "bounded")
+    };
+    let store = open(settings).await;
+    let now_ms = Clock::system().now_ms();
+    let (week, hour) = (Week::of(now_ms), Hour::of(now_ms));
+    let index = vec![index_row(week, 1)];
+    store.append(Rows { index, ..Rows::default() }).await.unwrap();
+    let minute = LedgerMinute { minute: 1, value: 2.0, samples: 1, resets: 0, flags: 0 };
+    let columns = vec![LedgerColumn { name: "total".to_owned(), minutes: vec![minute] }];
+    let row = LedgerRow { family: "cpu".to_owned(), guest: "u".to_owned(), hour, columns };
+    let ledger = vec![Projection { turn: store.turns(1).await.unwrap(), rows: vec![row.clone()] }];
+    let markers = vec![MarkerRow { group: Group(1), window: hour }];
+    store.seal(Sealed { ledger, markers, ..Sealed::default() }).await.unwrap();
+    assert_eq!(store.ledger("cpu", "u", (hour, hour), 9).await.unwrap(), [row]);
+    let session = operator(&node).await;
+    let cql = "SELECT TTL(value) FROM bounded.cpu LIMIT 1";
+    let answer = session.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
+    let (ttl,) = answer.first_row::<(i32,)>().unwrap();
+    let end_s = now_ms / 1000 + i64::from(ttl);
+    let most = i64::from(i32::MAX);
+    assert!((most - 2 * 86_400..most).contains(&end_s), "{end_s}");
 }

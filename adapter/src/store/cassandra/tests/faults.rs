@@ -9,7 +9,7 @@ use scylla_proxy::{
 use super::*;
 
 /// The shared node behind a proxy, and the address of that.
-async fn behind_proxy(node: &Node) -> (RunningProxy, String) {
+pub(crate) async fn behind_proxy(node: &Node) -> (RunningProxy, String) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let real = node.address.parse().unwrap();
     let proxied = Proxied::new(real, free, ShardAwareness::Unaware, None, None);
@@ -22,6 +22,14 @@ fn befalls(payload: &str, times: usize, reaction: RequestReaction) -> Vec<Reques
         .and(Condition::BodyContainsCaseSensitive(payload.as_bytes().into()))
         .and(Condition::TrueForLimitedTimes(times));
     vec![RequestRule(condition, reaction)]
+}
+
+/// The node fails at every read of one partition of `row_keys`, as at a damaged file.
+pub(crate) fn damaged_row_keys(week: Week, shard: u8) -> Vec<RequestRule> {
+    let values = [&[0, 0, 0, 4][..], &week.0.to_be_bytes(), &[0, 0, 0, 2, 0, shard]].concat();
+    let condition = Condition::RequestOpcode(RequestOpcode::Execute)
+        .and(Condition::BodyContainsCaseSensitive(values.into()));
+    vec![RequestRule(condition, RequestReaction::forge_with_error(errors::read_failure()))]
 }
 
 #[tokio::test]

@@ -178,6 +178,9 @@ async fn pages<T: Clone + Ord>(rows: usize, page: impl AsyncFn(Option<T>) -> Vec
 async fn pages_go_over_all_shards() {
     let Some((node, _guard)) = node().await else { return };
     let store = open(settings(node, "pages")).await;
+    for shard in (0..16).map(Shard) {
+        store.begin_seal_mark(shard, Hour(1)).await.unwrap();
+    }
     let now_ms = Clock::system().now_ms();
     let (week, window) = (Week::of(now_ms), Hour(Hour::of(now_ms).0 - 4));
     let groups = |n: u64| Group(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
