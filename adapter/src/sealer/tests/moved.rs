@@ -152,11 +152,11 @@ async fn senders_move_first_and_what_was_before_follows() {
         (week + DAY_MS, 0),
         (week - 3 * HOUR_MS, 100 * HOUR_MS),
     ] {
-        let mut stores = Move::new(moved - 30 * HOUR_MS);
-        let before = scrapes(moved - 30 * HOUR_MS, moved);
-        let after = scrapes(moved + pause, moved + pause + 10 * HOUR_MS);
+        let mut stores = Move::new(moved - 5 * HOUR_MS);
+        let before = scrapes(moved - 5 * HOUR_MS, moved);
+        let after = scrapes(moved + pause, moved + pause + 4 * HOUR_MS);
         for (which, arrivals) in [(0, &before), (1, &after)] {
-            for part in arrivals.chunks(60) {
+            for part in arrivals.chunks(240) {
                 stores.clock.set(part.last().unwrap().1.timestamp_ms);
                 let works = stores.works(which).await;
                 send(works, part).await;
@@ -172,8 +172,8 @@ async fn senders_move_first_and_what_was_before_follows() {
 async fn a_copy_that_is_made_again_changes_nothing() {
     let begin = NOW_MS - NOW_MS % WEEK_MS - 40 * DAY_MS;
     let mut stores = Move::new(begin);
-    let arrived = scrapes(begin, begin + 30 * HOUR_MS);
-    for part in arrived.chunks(60) {
+    let arrived = scrapes(begin, begin + 6 * HOUR_MS);
+    for part in arrived.chunks(480) {
         stores.clock.set(part.last().unwrap().1.timestamp_ms);
         let works = stores.works(0).await;
         send(works, part).await;
