@@ -116,6 +116,7 @@ impl Copy {
             }
         }
         self.bills(tell).await?;
+        self.note_who_came().await?;
         self.count_again().await?;
         let done = self.progress.done().clone();
         self.progress.close()?;
@@ -187,12 +188,30 @@ impl Copy {
     }
 
     /// Whether somebody else may hold samples of a week, or so near of it that the hours of one
-    /// depend on the samples of the other: it is as long as that is far. An adapter may begin to work
-    /// on the store at any time.
+    /// depend on the samples of the other: it is as long as that is far.
     fn is_shared(&self, week: Week) -> bool {
         let near = week.0 - 2..=week.0 + 2;
-        near.contains(&Week::of(self.clock.now_ms()).0)
-            || self.progress.used().is_some_and(|used| used.range(near).next().is_some())
+        self.progress.used().is_some_and(|used| used.range(near).next().is_some())
+    }
+
+    /// Where an adapter began to work on an empty store during the copy, what it counted before all
+    /// was there is counted again.
+    async fn note_who_came(&mut self) -> Result<(), CopyError> {
+        if self.progress.used().is_none_or(|used| !used.is_empty()) {
+            return Ok(());
+        }
+        let begun = |store: Arc<Store>| async move {
+            let sealed = store.sealed_until().await?;
+            Ok::<_, StoreError>((sealed, store.seal_mark(SealMark::Begun).await?))
+        };
+        let from = begun(Arc::clone(&self.from)).await.map_err(of_from)?;
+        let to = begun(Arc::clone(&self.to)).await.map_err(of_to)?;
+        let looked = self.to.seal_mark(SealMark::Checked(Shard(0))).await.map_err(of_to)?;
+        if looked.is_some() || (from.0.is_some() && from != to) {
+            let now = Week::of(self.clock.now_ms()).0;
+            self.progress.done_mut().again.extend(now - 2..=now);
+        }
+        Ok(())
     }
 
     /// Samples before it are not kept.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Copy, CopyError, Counts, Done, of_from, of_to};
@@ -102,8 +103,7 @@ impl Copy {
         let windows = self.windows_of_head(&read);
         // A week that nobody else knows anything near of is written without looking.
         let there = if self.is_shared(week) {
-            let there = self.read(&self.to, part, Heads::UnsealedAnd(&windows)).await;
-            Some(there.map_err(of_to)?)
+            Some(self.there(part, &windows).await.map_err(of_to)?)
         } else {
             None
         };
@@ -119,8 +119,18 @@ impl Copy {
         self.compare(part, row_key, (&read, &copied))
     }
 
+    /// What the store that is written holds already. Without a series it holds nothing: the index is
+    /// written first.
+    async fn there(&self, part: Part, windows: &BTreeSet<Hour>) -> Result<Held, StoreError> {
+        let Part { week, group, .. } = part;
+        if self.to.series(week, group, limits::QUERY_ROWS_MAX).await?.is_empty() {
+            return Ok(Held::default());
+        }
+        self.read(&self.to, part, Heads::UnsealedAnd(windows)).await
+    }
+
     /// The windows that are late once they are written, because whoever works on the store holds
-    /// something beside them, or may before long. One whose head holds what no chunk does must be
+    /// something beside them. One whose head holds what no chunk does must be
     /// sealed again; and what is counted again with the first and the last one are the hours of
     /// these and of the seven days behind them, which their samples can change.
     fn late(&self, missing: &Held, there: &Held) -> BTreeSet<Hour> {
@@ -228,6 +238,7 @@ impl Copy {
         let late = store.late(group, hours, limits::QUERY_ROWS_MAX).await?;
         let late: BTreeSet<Hour> = late.iter().map(|row| row.window).collect();
         let mut held = Held { markers, ..Held::default() };
+        let mut wanted = Vec::new();
         let mut hour = hours.0;
         while hour <= hours.1 {
             let window = self.layouts.window(hour);
@@ -238,11 +249,14 @@ impl Copy {
             };
             let last = window.last().min(hours.1);
             if is_wanted {
-                for hour in (hour.0..=last.0).map(Hour) {
-                    head(store, group, hour, &mut held.head).await?;
-                }
+                wanted.extend((hour.0..=last.0).map(Hour));
             }
             hour = Hour(last.0 + 1);
+        }
+        let heads = stream::iter(wanted).map(|hour| head(store, group, hour));
+        let mut heads = heads.buffer_unordered(store.reads_at_once());
+        while let Some(rows) = heads.try_next().await? {
+            held.head.extend(rows);
         }
         held.series = store.series(week, group, limits::QUERY_ROWS_MAX).await?;
         let ids: Vec<SeriesId> = held.series.iter().map(|(id, _)| *id).collect();
@@ -334,13 +348,12 @@ async fn head(
     store: &Store,
     group: Group,
     hour: Hour,
-    found: &mut BTreeMap<(Hour, HeadKey), Bytes>,
-) -> Result<(), StoreError> {
-    let mut after = None;
+) -> Result<Vec<((Hour, HeadKey), Bytes)>, StoreError> {
+    let (mut after, mut rows) = (None, Vec::new());
     loop {
         let page = store.head_page(group, hour, after).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(*last);
-        found.extend(page.into_iter().map(|(key, payload)| ((hour, key), payload)));
+        rows.extend(page.into_iter().map(|(key, payload)| ((hour, key), payload)));
     }
 }

@@ -5,8 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Cluster, wait_until_sealed};
 use crate::adapter_process::{AdapterProcess, run};
+use crate::libvirtd::wait_for;
 use crate::load;
 use crate::moved_clock::MovedClock;
 
@@ -81,6 +84,15 @@ fn a_store_moves_into_a_cluster_and_back() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the same store"));
 }
 
+/// After a copy there is more to be sealed again than others wait for.
+fn wait_for_all_sealed(adapter: &AdapterProcess) {
+    wait_for("everything sealed", 300, || {
+        let status: Value = serde_json::from_str(adapter.get("/api/v1/status").text()).ok()?;
+        let sealing = &status["sealing"];
+        (sealing["lag_seconds"] == 0 && sealing["late_windows"] == 0).then_some(())
+    });
+}
+
 /// Senders move to an adapter on the cluster first, and go on while what was before is copied from a
 /// copy of the folder, beside which the first adapter still answers.
 #[test]
@@ -114,12 +126,12 @@ fn a_store_is_copied_into_a_cluster_that_an_adapter_works_on() {
     local.stop();
     // At once, and once more when all is sealed.
     load::check_everything(&in_cluster, &senders);
-    wait_until_sealed(&in_cluster);
+    wait_for_all_sealed(&in_cluster);
     load::check_everything(&in_cluster, &senders);
     // What was copied is there, and stays.
     let again = run(&mut cluster.copy(("local", "cassandra"), &beside, &progress));
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-    wait_until_sealed(&in_cluster);
+    wait_for_all_sealed(&in_cluster);
     load::check_everything(&in_cluster, &senders);
     in_cluster.stop();
 }
@@ -151,7 +163,6 @@ fn what_is_older_than_its_retention_is_left_out() {
         let said = String::from_utf8_lossy(&copied.stdout).into_owned();
         let log = String::from_utf8_lossy(&copied.stderr);
         assert!(copied.status.success(), "{said}{log}");
-        assert_eq!(log.contains("they are left out"), way.0 == "local", "{log}");
         checksums.push(said.lines().last().unwrap().to_owned());
     }
     assert_eq!(checksums[0], checksums[1]);
