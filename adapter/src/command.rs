@@ -108,6 +108,20 @@ pub async fn copy(plan: Plan, clock: Clock) -> Result<(), CommandError> {
     }
     let done = copied.map_err(failed)?;
     writeln!(out, "{}", in_words(&done))?;
+    if !done.again.is_empty() {
+        let weeks = done.again.len();
+        writeln!(
+            out,
+            "hours of {weeks} weeks differ; --to counts them again from the samples of both"
+        )?;
+    }
+    if done.kept > 0 {
+        writeln!(
+            out,
+            "{} hours differ and are too old to be counted again; --to keeps its own",
+            done.kept
+        )?;
+    }
     writeln!(out, "copied and compared; checksums {}", checksums(&done))?;
     Ok(())
 }

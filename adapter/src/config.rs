@@ -105,7 +105,7 @@ pub enum Command {
     /// Prints a guest's rows as they stand in the ledger, in the words of Kanyun's column families
     Ledger(LedgerFlags),
     /// Copies everything from the local store into a cluster, or back; the flags of both stores go
-    /// before the word copy. No adapter may work on either meanwhile
+    /// before the word copy. Adapters may work on the cluster meanwhile
     Copy(CopyFlags),
 }
 
@@ -117,7 +117,7 @@ pub struct CopyFlags {
     #[arg(long = "from", value_enum)]
     pub from: CopyKind,
 
-    /// Store that is written: a new one, or one of the same layout
+    /// Store that is written: a new one, or one of the same layout, which keeps what it has
     #[arg(long = "to", value_enum)]
     pub to: CopyKind,
 

@@ -6,6 +6,7 @@ mod bills;
 mod groups;
 mod progress;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,10 @@ use std::time::Duration;
 use serve::clock::Clock;
 
 use crate::engine::Keeping;
-use crate::engine::layout::{Layout, LayoutError, Layouts};
+use crate::engine::layout::{Layout, LayoutError, Layouts, are_alike};
 use crate::limits;
+use crate::model::instant;
+use crate::model::row_key::Group;
 use crate::model::time::{Hour, Week};
 use crate::store::rows::{SealMark, Shard};
 use crate::store::{Store, StoreError};
@@ -43,7 +46,8 @@ pub enum CopyError {
     Progress(String),
 }
 
-/// Two stores that nobody else works on, and how far the copy is.
+/// Two stores, and how far the copy is. Others may work on that which is written: what they hold
+/// stays, and hours of which both have something are counted again by them.
 #[derive(Debug)]
 pub struct Copy {
     from: Arc<Store>,
@@ -51,8 +55,6 @@ pub struct Copy {
     layouts: Layouts,
     clock: Clock,
     keeping: Keeping,
-    /// Before which hour what is copied must be late, because windows of it were swept.
-    swept_until: Hour,
     progress: Progress,
 }
 
@@ -65,7 +67,7 @@ pub struct Plan {
     pub to: Arc<Store>,
     /// The layout that both are to have now.
     pub layout: Layout,
-    /// How far back there can be anything.
+    /// What is older is left out.
     pub keeping: Keeping,
     /// Says how far a copy is that was cut off, and will say it again.
     pub progress: PathBuf,
@@ -85,52 +87,147 @@ impl Copy {
         }
         let layouts =
             Layouts::open(&from, &layout, now).await.map_err(|error| of_layout(&error))?;
-        for row in &rows {
-            to.add_layout(row.clone()).await.map_err(of_to)?;
-        }
-        if to.layouts().await.map_err(of_to)? != rows {
+        let known = to.layouts().await.map_err(of_to)?;
+        if !known.is_empty() && !are_alike(&rows, &known).map_err(|error| of_layout(&error))? {
             return Err(CopyError::Layout(
                 "the store of --to has other layouts than that of --from: copy into a new one"
                     .to_owned(),
             ));
         }
-        let swept_until = marks(&from, &to, clock.now_ms()).await?;
-        Ok(Copy { from, to, layouts, clock, keeping, swept_until, progress })
+        for row in rows {
+            to.add_layout(row).await.map_err(of_to)?;
+        }
+        marks(&from, &to, clock.now_ms()).await?;
+        let mut copy = Copy { from, to, layouts, clock, keeping, progress };
+        if copy.progress.used().is_none() {
+            let used = copy.weeks_of(&copy.to).await.map_err(of_to)?;
+            copy.progress.begin(used.into_iter().map(|week| week.0).collect())?;
+        }
+        Ok(copy)
     }
 
     /// Copies what is not copied yet; `tell` is told now and then. Gives what was copied, by this run
     /// and those before it.
     pub async fn run(mut self, tell: &mut (dyn FnMut(&Done) + Send)) -> Result<Done, CopyError> {
-        for week in self.weeks().await? {
+        self.say_what_is_left_out().await?;
+        for week in self.weeks_of(&self.from).await.map_err(of_from)? {
             if !self.progress.is_done(week) {
                 self.week(week, tell).await?;
             }
         }
         self.bills(tell).await?;
+        self.note_who_came().await?;
+        self.count_again().await?;
         let done = self.progress.done().clone();
         self.progress.close()?;
         tell(&done);
         Ok(done)
     }
 
-    /// The weeks that have anything: a store keeps no list of them.
-    async fn weeks(&self) -> Result<Vec<Week>, CopyError> {
-        let now_ms = self.clock.now_ms();
-        let first = Week::of(before(now_ms, self.keeping.samples));
+    /// The weeks of which a store has anything that is kept: none has a list of them.
+    async fn weeks_of(&self, store: &Store) -> Result<Vec<Week>, StoreError> {
+        let first = Week::of(self.oldest_ms());
         let mut weeks = Vec::new();
-        // Next week's index is written ahead, and expired weeks stay for a while.
-        for week in (first.0 - 3..=Week::of(now_ms).0 + 2).map(Week) {
-            if !self.from.metrics(week, limits::QUERY_ROWS_MAX).await.map_err(of_from)?.is_empty() {
+        // Next week's index is written ahead.
+        for week in (first.0..=Week::of(self.clock.now_ms()).0 + 2).map(Week) {
+            if !store.metrics(week, limits::QUERY_ROWS_MAX).await?.is_empty() {
                 weeks.push(week);
             }
         }
         Ok(weeks)
     }
+
+    /// A store drops what has expired by and by, and so may have more than is kept; or the retention
+    /// that was given is not its own.
+    async fn say_what_is_left_out(&self) -> Result<(), CopyError> {
+        let kept = Week::of(self.oldest_ms());
+        for week in (kept.0 - limits::COPY_WEEKS_BACK..kept.0).map(Week) {
+            let metrics = self.from.metrics(week, limits::QUERY_ROWS_MAX).await.map_err(of_from)?;
+            if !metrics.is_empty() {
+                let (from, kept) = (week.start_ms(), self.oldest_ms());
+                tracing::warn!(
+                    samples_from = %instant::format(from),
+                    kept_from = %instant::format(kept),
+                    "--from has samples that are older than --retention; they are left out"
+                );
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the hours of a week were not the same on both sides, all of them are counted once more
+    /// from the samples of both, by who seals the store.
+    async fn count_again(&self) -> Result<(), CopyError> {
+        for week in self.progress.done().again.iter().copied().map(Week) {
+            let (first, last) = week.hours();
+            let counted = Hour::of(self.counted_ms());
+            let mut window = self.layouts.window(first);
+            if window.first < counted {
+                window = self.layouts.window(Hour(self.layouts.window(counted).last().0 + 1));
+            }
+            if window.first > last {
+                continue;
+            }
+            let mut after: Option<(String, Group)> = None;
+            loop {
+                let page =
+                    self.to.row_key_page((week, None), after.as_ref(), limits::COPY_PAGE_ROWS);
+                let page = page.await.map_err(of_to)?;
+                for (_, group) in &page {
+                    let windows = BTreeSet::from([window.first]);
+                    self.mark((*group, 2), &windows).await.map_err(of_to)?;
+                }
+                after = page.into_iter().next_back();
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else may hold samples of a week, or so near of it that the hours of one
+    /// depend on the samples of the other: it is as long as that is far.
+    fn is_shared(&self, week: Week) -> bool {
+        let near = week.0 - 2..=week.0 + 2;
+        self.progress.used().is_some_and(|used| used.range(near).next().is_some())
+    }
+
+    /// Where an adapter began to work on an empty store during the copy, what it counted before all
+    /// was there is counted again.
+    async fn note_who_came(&mut self) -> Result<(), CopyError> {
+        if self.progress.used().is_none_or(|used| !used.is_empty()) {
+            return Ok(());
+        }
+        let begun = |store: Arc<Store>| async move {
+            let sealed = store.sealed_until().await?;
+            Ok::<_, StoreError>((sealed, store.seal_mark(SealMark::Begun).await?))
+        };
+        let from = begun(Arc::clone(&self.from)).await.map_err(of_from)?;
+        let to = begun(Arc::clone(&self.to)).await.map_err(of_to)?;
+        let looked = self.to.seal_mark(SealMark::Checked(Shard(0))).await.map_err(of_to)?;
+        if looked.is_some() || (from.0.is_some() && from != to) {
+            let now = Week::of(self.clock.now_ms()).0;
+            self.progress.done_mut().again.extend(now - 2..=now);
+        }
+        Ok(())
+    }
+
+    /// Samples before it are not kept.
+    fn oldest_ms(&self) -> i64 {
+        before(self.clock.now_ms(), self.keeping.samples)
+    }
+
+    /// Hours before it are never counted again, because some of what they are counted from may be
+    /// gone.
+    fn counted_ms(&self) -> i64 {
+        self.oldest_ms().saturating_add(limits::FROZEN_BEFORE_EXPIRY_MS)
+    }
 }
 
-/// Sealing of the copy begins where that of the source is. Gives up to where the copy was swept by
-/// an adapter that worked on it before.
-async fn marks(from: &Store, to: &Store, now_ms: i64) -> Result<Hour, CopyError> {
+/// Sealing of the copy begins where that of the source is, unless it has begun.
+async fn marks(from: &Store, to: &Store, now_ms: i64) -> Result<(), CopyError> {
     let sealed = if let Some(until) = from.sealed_until().await.map_err(of_from)? {
         until
     } else {
@@ -145,12 +242,7 @@ async fn marks(from: &Store, to: &Store, now_ms: i64) -> Result<Hour, CopyError>
     if let Some(begun) = begun.max(known) {
         to.set_seal_mark(SealMark::Begun, begun).await.map_err(of_to)?;
     }
-    let mut swept_until = sealed;
-    for shard in (0..to.shards()).map(Shard) {
-        let until = to.seal_mark(SealMark::Sealed(shard)).await.map_err(of_to)?;
-        swept_until = swept_until.max(until.unwrap_or(sealed));
-    }
-    Ok(swept_until)
+    Ok(())
 }
 
 /// So long ago.

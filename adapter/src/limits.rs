@@ -229,6 +229,10 @@ pub const COPY_HEADS_AT_ONCE: usize = 500;
 /// Hours of the ledger that are written together.
 pub const COPY_HOURS_AT_ONCE: usize = 200;
 
+/// Weeks before those that are kept in which a copy looks for what it leaves out: the longest
+/// retention.
+pub const COPY_WEEKS_BACK: i32 = 1_044;
+
 // The embedded store.
 /// Bytes of waiting commits that are merged into one batch and one fdatasync.
 pub const LOCAL_COMMIT_BYTES_MAX: usize = 16 << 20;

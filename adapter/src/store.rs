@@ -26,7 +26,6 @@ use rows::{
 
 /// The closed set of stores.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Store {
     /// In memory, for tests and trials; gone with the process.
     Memory(memory::Memory),

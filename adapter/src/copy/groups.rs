@@ -1,9 +1,10 @@
-//! A group's week: its series, its chunks and markers, and what of its head is not sealed; written,
-//! read back and compared. Knows no payload.
+//! A group's week: its series, its chunks and markers, and what of its head is not sealed; written
+//! where they are not there yet, read back and compared. Knows no payload.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Copy, CopyError, Counts, Done, of_from, of_to};
@@ -11,19 +12,59 @@ use crate::engine;
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{Hour, Week};
+use crate::model::time::{DAY_MS, Hour, Week};
 use crate::store::rows::{ChunkRow, HeadKey, HeadRow, LateRow, MarkerRow, Rows, Sealed};
 use crate::store::{Store, StoreError};
 
-/// What a group holds of a week.
+/// A group in the part of a week that is kept.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    week: Week,
+    group: Group,
+    /// Both included.
+    hours: (Hour, Hour),
+}
+
+/// What a store holds of it.
 #[derive(Debug, Default)]
-struct OfWeek {
+struct Held {
+    /// Sorted by id.
     series: Vec<(SeriesId, Bytes)>,
     /// By series, window and hash of the payload.
     chunks: BTreeMap<(SeriesId, Hour, u64), Bytes>,
     markers: BTreeSet<Hour>,
-    /// Of windows that are not sealed, or that something came late to.
+    /// Of some windows.
     head: BTreeMap<(Hour, HeadKey), Bytes>,
+}
+
+/// The windows whose heads are read.
+#[derive(Clone, Copy, Debug)]
+enum Heads<'a> {
+    /// Those that are not sealed or that something came late to, and these.
+    UnsealedAnd(&'a BTreeSet<Hour>),
+    /// These.
+    Of(&'a BTreeSet<Hour>),
+}
+
+impl Held {
+    /// What another store does not hold.
+    fn without(&self, other: &Held) -> Held {
+        let is_new = |id: &SeriesId| other.series.binary_search_by_key(id, |(id, _)| *id).is_err();
+        let series = self.series.iter().filter(|(id, _)| is_new(id)).cloned().collect();
+        let chunks = self.chunks.iter().filter(|(key, _)| !other.chunks.contains_key(key));
+        let head = self.head.iter().filter(|(key, _)| !other.head.contains_key(key));
+        Held {
+            series,
+            chunks: chunks.map(|(key, payload)| (*key, payload.clone())).collect(),
+            markers: self.markers.difference(&other.markers).copied().collect(),
+            head: head.map(|(key, payload)| (*key, payload.clone())).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let Held { series, chunks, markers, head } = self;
+        series.is_empty() && chunks.is_empty() && markers.is_empty() && head.is_empty()
+    }
 }
 
 impl Copy {
@@ -53,20 +94,99 @@ impl Copy {
     }
 
     async fn group(&mut self, week: Week, row_key: &str, group: Group) -> Result<(), CopyError> {
-        let read = self.read(&self.from, week, group, None).await.map_err(of_from)?;
-        let mut index = Vec::with_capacity(read.series.len());
-        for (series, labels) in &read.series {
-            let placed = (group, row_key.to_owned());
-            index
-                .push(engine::index_row((week, *series), placed, labels.clone()).map_err(of_from)?);
-        }
-        self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
-        self.seals(group, &read).await.map_err(of_to)?;
-        self.heads(group, &read).await.map_err(of_to)?;
-        self.compare(week, row_key, group, &read).await
+        let oldest = self.layouts.window(Hour::of(self.oldest_ms())).first;
+        let (first, last) = week.hours();
+        let part = Part { week, group, hours: (first.max(oldest), last) };
+        let nothing = BTreeSet::new();
+        let read = self.read(&self.from, part, Heads::UnsealedAnd(&nothing)).await;
+        let read = read.map_err(of_from)?;
+        let windows = self.windows_of_head(&read);
+        // A week that nobody else knows anything near of is written without looking.
+        let there = if self.is_shared(week) {
+            Some(self.there(part, &windows).await.map_err(of_to)?)
+        } else {
+            None
+        };
+        let missing = read.without(there.as_ref().unwrap_or(&Held::default()));
+        let copied = match there {
+            Some(there) if missing.is_empty() => there,
+            there => {
+                let late = there.map_or_else(BTreeSet::new, |there| self.late(&missing, &there));
+                self.write((part, row_key), &missing, &late).await?;
+                self.read(&self.to, part, Heads::Of(&windows)).await.map_err(of_to)?
+            }
+        };
+        self.compare(part, row_key, (&read, &copied))
     }
 
-    async fn seals(&self, group: Group, read: &OfWeek) -> Result<(), StoreError> {
+    /// What the store that is written holds already. Without a series it holds nothing: the index is
+    /// written first.
+    async fn there(&self, part: Part, windows: &BTreeSet<Hour>) -> Result<Held, StoreError> {
+        let Part { week, group, .. } = part;
+        if self.to.series(week, group, limits::QUERY_ROWS_MAX).await?.is_empty() {
+            return Ok(Held::default());
+        }
+        self.read(&self.to, part, Heads::UnsealedAnd(windows)).await
+    }
+
+    /// The windows that are late once they are written, because whoever works on the store holds
+    /// something beside them. One whose head holds what no chunk does must be
+    /// sealed again; and what is counted again with the first and the last one are the hours of
+    /// these and of the seven days behind them, which their samples can change.
+    fn late(&self, missing: &Held, there: &Held) -> BTreeSet<Hour> {
+        let of_chunks = missing.chunks.keys().map(|(_, window, _)| *window);
+        let mut late: BTreeSet<Hour> = of_chunks.chain(missing.markers.iter().copied()).collect();
+        let (now_ms, counted_ms) = (self.clock.now_ms(), self.counted_ms());
+        let counted = || late.iter().filter(|window| window.start_ms() >= counted_ms).copied();
+        let ends: BTreeSet<Hour> =
+            counted().next().into_iter().chain(counted().next_back()).collect();
+        let headed = self.windows_of_head(there);
+        late.retain(|window| {
+            // A grace has at most a day.
+            let is_recent = self.layouts.window(*window).end_ms() + DAY_MS > now_ms;
+            ends.contains(window) || headed.contains(window) || is_recent
+        });
+        late
+    }
+
+    fn windows_of_head(&self, held: &Held) -> BTreeSet<Hour> {
+        held.head.keys().map(|(hour, _)| self.layouts.window(*hour).first).collect()
+    }
+
+    async fn write(
+        &self,
+        (part, row_key): (Part, &str),
+        missing: &Held,
+        late: &BTreeSet<Hour>,
+    ) -> Result<(), CopyError> {
+        let mut index = Vec::with_capacity(missing.series.len());
+        for (series, labels) in &missing.series {
+            let placed = (part.group, row_key.to_owned());
+            let row = engine::index_row((part.week, *series), placed, labels.clone());
+            index.push(row.map_err(of_from)?);
+        }
+        self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
+        // Late before a marker hides what is in the head, and again when all is there: a seal in
+        // between has seen a part of it, and takes the first ones away.
+        self.mark((part.group, 0), late).await.map_err(of_to)?;
+        self.seals(part.group, missing).await.map_err(of_to)?;
+        self.mark((part.group, 1), late).await.map_err(of_to)?;
+        self.heads(part.group, missing).await.map_err(of_to)
+    }
+
+    /// Has windows sealed again. The number tells rows of one millisecond apart.
+    pub(super) async fn mark(
+        &self,
+        (group, hash): (Group, u64),
+        windows: &BTreeSet<Hour>,
+    ) -> Result<(), StoreError> {
+        let arrived_ms = self.clock.now_ms();
+        let row = |window: &Hour| LateRow { group, window: *window, arrived_ms, hash };
+        let late = windows.iter().map(row).collect();
+        self.to.append(Rows { late, ..Rows::default() }).await
+    }
+
+    async fn seals(&self, group: Group, missing: &Held) -> Result<(), StoreError> {
         let row = |((series, window, hash), payload): (&(SeriesId, Hour, u64), &Bytes)| ChunkRow {
             group,
             series: *series,
@@ -74,20 +194,20 @@ impl Copy {
             hash: *hash,
             payload: payload.clone(),
         };
-        let chunks: Vec<ChunkRow> = read.chunks.iter().map(row).collect();
+        let chunks: Vec<ChunkRow> = missing.chunks.iter().map(row).collect();
         for chunks in chunks.chunks(limits::COPY_CHUNKS_AT_ONCE) {
             self.to.seal(Sealed { chunks: chunks.to_vec(), ..Sealed::default() }).await?;
         }
         // Heads that were sealed are not copied: the markers go last.
         let marker = |window: &Hour| MarkerRow { group, window: *window };
-        let markers = read.markers.iter().map(marker).collect();
+        let markers = missing.markers.iter().map(marker).collect();
         self.to.seal(Sealed { markers, ..Sealed::default() }).await
     }
 
-    /// Heads, and a late row for each whose window is sealed, or would not be swept any more.
-    async fn heads(&self, group: Group, read: &OfWeek) -> Result<(), StoreError> {
+    /// Heads, and a late row for each: their windows may be sealed here or there.
+    async fn heads(&self, group: Group, missing: &Held) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
-        let rows: Vec<_> = read.head.iter().collect();
+        let rows: Vec<_> = missing.head.iter().collect();
         for rows in rows.chunks(limits::COPY_HEADS_AT_ONCE) {
             let row = |((hour, (first_ms, hash)), payload): &(&(Hour, HeadKey), &Bytes)| HeadRow {
                 group,
@@ -97,10 +217,9 @@ impl Copy {
                 payload: (*payload).clone(),
             };
             let head: Vec<HeadRow> = rows.iter().map(row).collect();
-            let late = head.iter().filter_map(|row| {
+            let late = head.iter().map(|row| {
                 let window = self.layouts.window(row.hour).first;
-                let is_late = window < self.swept_until || read.markers.contains(&window);
-                is_late.then_some(LateRow { group, window, arrived_ms, hash: row.hash })
+                LateRow { group, window, arrived_ms, hash: row.hash }
             });
             let late = late.collect();
             self.to.append(Rows { late, head, ..Rows::default() }).await?;
@@ -108,80 +227,84 @@ impl Copy {
         Ok(())
     }
 
-    /// Reads a group's week; of the head the given windows, or those that are not sealed.
     async fn read(
         &self,
         store: &Store,
-        week: Week,
-        group: Group,
-        windows: Option<&BTreeSet<Hour>>,
-    ) -> Result<OfWeek, StoreError> {
-        let hours = week.hours();
-        let series = store.series(week, group, limits::QUERY_ROWS_MAX).await?;
-        let ids: Vec<SeriesId> = series.iter().map(|(id, _)| *id).collect();
+        Part { week, group, hours }: Part,
+        heads: Heads<'_>,
+    ) -> Result<Held, StoreError> {
+        // Markers before heads before chunks: what is sealed meanwhile is found in one of them.
         let markers: BTreeSet<Hour> = store.markers(group, hours).await?.into_iter().collect();
         let late = store.late(group, hours, limits::QUERY_ROWS_MAX).await?;
-        let dirty: BTreeSet<Hour> = late.iter().map(|row| row.window).collect();
-        let mut read = OfWeek { series, markers, ..OfWeek::default() };
-        chunks(store, group, (&ids, hours), &mut read.chunks).await?;
+        let late: BTreeSet<Hour> = late.iter().map(|row| row.window).collect();
+        let mut held = Held { markers, ..Held::default() };
+        let mut wanted = Vec::new();
         let mut hour = hours.0;
         while hour <= hours.1 {
             let window = self.layouts.window(hour);
-            let is_wanted = match windows {
-                Some(windows) => windows.contains(&window.first),
-                None => !read.markers.contains(&window.first) || dirty.contains(&window.first),
+            let is_unsealed = !held.markers.contains(&window.first) || late.contains(&window.first);
+            let is_wanted = match heads {
+                Heads::Of(windows) => windows.contains(&window.first),
+                Heads::UnsealedAnd(windows) => is_unsealed || windows.contains(&window.first),
             };
             let last = window.last().min(hours.1);
             if is_wanted {
-                for hour in (hour.0..=last.0).map(Hour) {
-                    head(store, group, hour, &mut read.head).await?;
-                }
+                wanted.extend((hour.0..=last.0).map(Hour));
             }
             hour = Hour(last.0 + 1);
         }
-        Ok(read)
+        let heads = stream::iter(wanted).map(|hour| head(store, group, hour));
+        let mut heads = heads.buffer_unordered(store.reads_at_once());
+        while let Some(rows) = heads.try_next().await? {
+            held.head.extend(rows);
+        }
+        held.series = store.series(week, group, limits::QUERY_ROWS_MAX).await?;
+        let ids: Vec<SeriesId> = held.series.iter().map(|(id, _)| *id).collect();
+        chunks(store, group, (&ids, hours), &mut held.chunks).await?;
+        Ok(held)
     }
 
-    /// Reads back what was written: everything that was read is there, to the bit.
-    async fn compare(
+    /// Everything that was read is there, to the bit.
+    fn compare(
         &mut self,
-        week: Week,
+        part: Part,
         row_key: &str,
-        group: Group,
-        read: &OfWeek,
+        (read, copied): (&Held, &Held),
     ) -> Result<(), CopyError> {
-        let window = |(hour, _): &(Hour, HeadKey)| self.layouts.window(*hour).first;
-        let windows: BTreeSet<Hour> = read.head.keys().map(window).collect();
-        let copied = self.read(&self.to, week, group, Some(&windows)).await.map_err(of_to)?;
-        let lost = |what: &str| {
-            Err(CopyError::Differs(format!(
+        let missing = read.without(copied);
+        let lost = [
+            ("a series", !missing.series.is_empty()),
+            ("a chunk", !missing.chunks.is_empty()),
+            ("a row of the head", !missing.head.is_empty()),
+            ("a marker", !missing.markers.is_empty()),
+        ];
+        let is_other = |(key, payload): (&(SeriesId, Hour, u64), &Bytes)| {
+            copied.chunks.get(key).is_some_and(|copied| copied != payload)
+        };
+        let is_other_head = |(key, payload): (&(Hour, HeadKey), &Bytes)| {
+            copied.head.get(key).is_some_and(|copied| copied != payload)
+        };
+        let other = [
+            ("a chunk", read.chunks.iter().any(is_other)),
+            ("a row of the head", read.head.iter().any(is_other_head)),
+        ];
+        if let Some((what, _)) = lost.iter().chain(&other).find(|(_, differs)| *differs) {
+            return Err(CopyError::Differs(format!(
                 "{what} of {row_key} in the week that begins at hour {} cannot be read back; run \
                  the copy again",
-                week.hours().0.0
-            )))
-        };
+                part.week.hours().0.0
+            )));
+        }
         let (mut series, mut chunks, mut head) =
             (Counts::default(), Counts::default(), Counts::default());
-        for (id, labels) in &read.series {
-            if copied.series.binary_search_by_key(id, |(id, _)| *id).is_err() {
-                return lost("a series");
-            }
+        for (_, labels) in &read.series {
             series.add(labels.len(), xxh3_64(labels));
         }
-        for (key, payload) in &read.chunks {
-            if copied.chunks.get(key) != Some(payload) {
-                return lost("a chunk");
-            }
+        for payload in read.chunks.values() {
             chunks.add(payload.len(), xxh3_64(payload));
         }
-        for (key, payload) in &read.head {
-            if copied.head.get(key) != Some(payload) {
-                return lost("a row of the head");
-            }
+        for payload in read.head.values() {
             head.add(payload.len(), xxh3_64(payload));
-        }
-        if !read.markers.is_subset(&copied.markers) {
-            return lost("a marker");
         }
         let done = self.progress.done_mut();
         done.series.plus(series);
@@ -225,13 +348,12 @@ async fn head(
     store: &Store,
     group: Group,
     hour: Hour,
-    found: &mut BTreeMap<(Hour, HeadKey), Bytes>,
-) -> Result<(), StoreError> {
-    let mut after = None;
+) -> Result<Vec<((Hour, HeadKey), Bytes)>, StoreError> {
+    let (mut after, mut rows) = (None, Vec::new());
     loop {
         let page = store.head_page(group, hour, after).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(*last);
-        found.extend(page.into_iter().map(|(key, payload)| ((hour, key), payload)));
+        rows.extend(page.into_iter().map(|(key, payload)| ((hour, key), payload)));
     }
 }

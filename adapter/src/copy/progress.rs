@@ -1,5 +1,6 @@
 //! How far a copy is, in a file: who runs it again goes on from there. Knows no store.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,11 @@ pub struct Done {
     pub groups: u64,
     /// Guests of a month and family that are finished.
     pub guests: u64,
+    /// Weeks in which hours of the ledger were other ones on both sides: they are counted again.
+    pub again: BTreeSet<i32>,
+    /// Such hours that are too old to be counted again, and stay as they were in the store that is
+    /// written.
+    pub kept: u64,
 }
 
 /// The file.
@@ -63,6 +69,8 @@ pub(super) struct Progress {
 #[serde(deny_unknown_fields)]
 struct Written {
     title: String,
+    /// Weeks of which the store that is written had something before the copy began.
+    used: Option<BTreeSet<i32>>,
     done: Done,
     /// Weeks before this one, and groups of this one up to the key, are finished.
     week: Option<i32>,
@@ -101,6 +109,17 @@ impl Progress {
 
     pub(super) fn done_mut(&mut self) -> &mut Done {
         &mut self.written.done
+    }
+
+    /// See [`Progress::begin`]; `None` where the copy has not begun.
+    pub(super) fn used(&self) -> Option<&BTreeSet<i32>> {
+        self.written.used.as_ref()
+    }
+
+    /// Begins with the weeks of which the store that is written has something already.
+    pub(super) fn begin(&mut self, used: BTreeSet<i32>) -> Result<(), CopyError> {
+        self.written.used = Some(used);
+        self.write()
     }
 
     /// Whether a week is finished.

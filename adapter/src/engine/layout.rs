@@ -153,6 +153,21 @@ impl Layouts {
     }
 }
 
+/// Whether the layouts of two stores, each oldest first, say the same of every week: one may have
+/// begun later than the other.
+pub fn are_alike(left: &[LayoutRow], right: &[LayoutRow]) -> Result<bool, LayoutError> {
+    let holds = |rows: &[LayoutRow], week: Week| {
+        let row = rows.iter().rev().find(|row| row.from <= week).or(rows.first());
+        row.map(|row| parse(&row.settings)).transpose()
+    };
+    for week in left.iter().chain(right).map(|row| row.from) {
+        if holds(left, week)? != holds(right, week)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn parse(settings: &str) -> Result<Layout, LayoutError> {
     #[derive(Deserialize)]
     struct FormatOnly {
@@ -199,6 +214,24 @@ mod tests {
         store.add_layout(LayoutRow { from: Week(1), settings }).await.unwrap();
         let error = Layouts::open(&store, &wanted(), Week(2950)).await.unwrap_err().to_string();
         assert!(error.contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn stores_that_began_at_other_times_are_alike() {
+        let row = |from, layout: &Layout| LayoutRow {
+            from: Week(from),
+            settings: serde_json::to_string(layout).unwrap(),
+        };
+        let other = Layout::new(vec!["vm".into()], 7200);
+        let early = [row(10, &wanted())];
+        assert!(are_alike(&early, &[row(20, &wanted())]).unwrap());
+        assert!(!are_alike(&early, &[row(20, &other)]).unwrap());
+        let changed = [row(10, &other), row(20, &wanted())];
+        assert!(!are_alike(&early, &changed).unwrap());
+        assert!(!are_alike(&changed, &[row(15, &wanted())]).unwrap(), "of weeks 15 to 20");
+        assert!(are_alike(&changed, &changed).unwrap());
+        // The first holds for all time before it, too.
+        assert!(!are_alike(&changed, &[row(20, &wanted())]).unwrap());
     }
 
     #[tokio::test]

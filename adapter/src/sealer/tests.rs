@@ -3,6 +3,7 @@
 //! step each family's rows are the oracle's. `KANYUN_LEDGER_CASES` sets the number of guests.
 
 mod edges;
+mod moved;
 mod shared;
 mod sources;
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -22,10 +22,10 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Day, Hour, Month, WEEK_MS, Week};
 
-/// Tables as ordered maps behind one lock.
-#[derive(Debug, Default)]
+/// Tables as ordered maps behind one lock. Clones are the same store.
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
-    tables: Mutex<Tables>,
+    tables: Arc<Mutex<Tables>>,
 }
 
 type HeadRowKey = (Group, Hour, i64, u64);

@@ -1,5 +1,6 @@
 //! The bill against libvirt's own counters, to the byte: guests that work round after round, two
-//! Prometheis that write the same guests, and every part restarted in between.
+//! Prometheis that write the same guests to two stores, one on this machine's disk and one in a real
+//! cluster, and every part restarted in between.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::cassandra_node;
+use crate::end_to_end::Prometheus;
 use crate::libvirtd::{Libvirtd, missing, skip, wait_for};
 use crate::part::{Part, free_port};
 
@@ -30,7 +33,30 @@ struct Chain {
     libvirtd: Libvirtd,
     folder: tempfile::TempDir,
     exporter_port: u16,
-    adapter_port: u16,
+    /// Each gets everything.
+    adapters: Vec<Adapter>,
+}
+
+/// An adapter, which may run or not.
+struct Adapter {
+    name: &'static str,
+    port: u16,
+    /// Which store it has.
+    flags: Vec<String>,
+}
+
+/// One on the disk and, where a node can run here, one in a cluster.
+fn adapters(folder: &Path) -> Vec<Adapter> {
+    let on_disk = vec![format!("--store.path={}", folder.join("data").display())];
+    let mut adapters = vec![Adapter { name: "on-disk", port: free_port(), flags: on_disk }];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if let Some(node) = runtime.block_on(cassandra_node::shared()) {
+        let flags = ["--store=cassandra", "--cassandra.create-schema", "--cassandra.keyspace=bill"];
+        let mut flags: Vec<String> = flags.map(str::to_owned).into();
+        flags.push(format!("--cassandra.nodes={}", node.address));
+        adapters.push(Adapter { name: "in-cluster", port: free_port(), flags });
+    }
+    adapters
 }
 
 #[test]
@@ -46,18 +72,15 @@ fn a_bill_is_what_libvirt_counted() {
             "KANYUN_PROMETHEUS_2 or KANYUN_PROMETHEUS_3 names no binary (scripts/tools install makes them)",
         );
     };
-    let chain = Chain {
-        libvirtd: Libvirtd::start(),
-        folder: tempfile::tempdir().unwrap(),
-        exporter_port: free_port(),
-        adapter_port: free_port(),
-    };
+    let folder = tempfile::tempdir().unwrap();
+    let adapters = adapters(folder.path());
+    let chain = Chain { libvirtd: Libvirtd::start(), folder, exporter_port: free_port(), adapters };
     let begun = unix_seconds();
     let exporter = chain.exporter();
-    let adapter = chain.adapter();
+    let running = chain.start_adapters();
     // One by remote_write 1.0 with a label of its own, one by 2.0 without: two copies of a counter.
     let prometheus = chain.prometheus("two", &two, "external_labels: {replica: b}", "");
-    let _second =
+    let second =
         chain.prometheus("three", &three, "", "protobuf_message: io.prometheus.write.v2.Request");
     for (number, work) in GUESTS.into_iter().zip(WORK) {
         chain.libvirtd.start_guest(number, work);
@@ -68,14 +91,17 @@ fn a_bill_is_what_libvirt_counted() {
     // A second life of everything, each ended in the middle of what it did.
     exporter.kill();
     let _exporter = chain.exporter();
-    adapter.kill();
-    let _adapter = chain.adapter();
+    running.into_iter().for_each(Part::kill);
+    let _running = chain.start_adapters();
     prometheus.kill();
     let _prometheus = chain.prometheus("two", &two, "external_labels: {replica: b}", "");
     let rounds = GUESTS.map(|number| chain.libvirtd.rounds(number)).into_iter().max().unwrap();
     chain.wait_for_rounds(rounds + 1);
     chain.check_bills(begun);
     chain.check_other_doors(begun);
+    for adapter in &chain.adapters {
+        chain.check_reading_back(adapter, &second, (begun, &three));
+    }
 }
 
 impl Chain {
@@ -91,36 +117,65 @@ impl Chain {
         part
     }
 
-    fn adapter(&self) -> Part {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
-        command.arg(format!("--web.listen-address=127.0.0.1:{}", self.adapter_port));
-        command.args(["--legacy.api-address=", "--legacy.ingest-address="]);
-        command.arg("--store.path").arg(self.folder.path().join("data"));
-        let mut part = Part::start("adapter", self.folder.path(), &mut command);
-        part.wait_until_ready(&format!("http://127.0.0.1:{}/-/ready", self.adapter_port));
-        part
+    fn start_adapters(&self) -> Vec<Part> {
+        let start = |adapter: &Adapter| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kanyun-adapter"));
+            command.arg(format!("--web.listen-address=127.0.0.1:{}", adapter.port));
+            command.args(["--legacy.api-address=", "--legacy.ingest-address="]);
+            command.args(&adapter.flags);
+            let mut part = Part::start(adapter.name, self.folder.path(), &mut command);
+            part.wait_until_ready(&format!("http://127.0.0.1:{}/-/ready", adapter.port));
+            part
+        };
+        self.adapters.iter().map(start).collect()
     }
 
-    fn prometheus(&self, name: &str, binary: &Path, global: &str, write: &str) -> Part {
-        let (exporter, adapter) = (self.exporter_port, self.adapter_port);
+    fn prometheus(&self, name: &str, binary: &Path, global: &str, write: &str) -> Prometheus {
+        let exporter = self.exporter_port;
         let comma = |text: &str| if text.is_empty() { String::new() } else { format!(", {text}") };
+        let target = |adapter: &Adapter| {
+            let (port, write) = (adapter.port, comma(write));
+            format!(
+                "{{url: 'http://127.0.0.1:{port}/api/v1/write'{write}, \
+                 queue_config: {{batch_send_deadline: 1s}}}}"
+            )
+        };
+        let targets: Vec<String> = self.adapters.iter().map(target).collect();
         let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s{}}}\n\
              scrape_configs: [{{job_name: libvirt, static_configs: [{{targets: ['127.0.0.1:{exporter}']}}]}}]\n\
-             remote_write: [{{url: 'http://127.0.0.1:{adapter}/api/v1/write'{}, queue_config: {{batch_send_deadline: 1s}}}}]\n",
+             remote_write: [{}]\n",
             comma(global),
-            comma(write),
+            targets.join(", "),
         );
-        let file = self.folder.path().join(format!("{name}.yml"));
-        std::fs::write(&file, config).unwrap();
-        let port = free_port();
-        let mut command = Command::new(binary);
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", self.folder.path().join(name).display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        let mut part = Part::start(name, self.folder.path(), &mut command);
-        part.wait_until_ready(&format!("http://127.0.0.1:{port}/-/ready"));
-        part
+        Prometheus::start(name, self.folder.path(), binary, &config)
+    }
+
+    /// What a Prometheus holds itself, another one that holds nothing has from an adapter.
+    fn check_reading_back(
+        &self,
+        adapter: &Adapter,
+        writer: &Prometheus,
+        (begun, binary): (u64, &Path),
+    ) {
+        let port = adapter.port;
+        let config = format!(
+            "remote_read: [{{url: 'http://127.0.0.1:{port}/api/v1/read', read_recent: true}}]\n"
+        );
+        let name = format!("reads-{}", adapter.name);
+        let reader = Prometheus::start(&name, self.folder.path(), binary, &config);
+        let range = (begun, unix_seconds());
+        for metric in [
+            "libvirt_domain_block_stats_write_bytes_total",
+            "libvirt_domain_interface_stats_receive_bytes_total",
+            "libvirt_domain_info_cpu_time_seconds_total",
+        ] {
+            let query = format!("{metric}{{replica=\"\"}}");
+            wait_for("all samples of a range coming back", 90, || {
+                let held = writer.range(&query, range);
+                (held.len() >= GUESTS.len() && reader.range(&query, range) == held).then_some(())
+            });
+        }
     }
 
     fn wait_for_rounds(&self, rounds: usize) {
@@ -141,25 +196,29 @@ impl Chain {
         numbers.collect()
     }
 
-    fn post(&self, path: &str, body: &Value) -> Value {
-        let url = format!("http://127.0.0.1:{}{path}", self.adapter_port);
+    fn post(adapter: &Adapter, path: &str, body: &Value) -> Value {
+        let url = format!("http://127.0.0.1:{}{path}", adapter.port);
         let text =
             ureq::post(url).send(body.to_string()).unwrap().body_mut().read_to_string().unwrap();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    fn get(&self, path: &str) -> String {
-        let url = format!("http://127.0.0.1:{}{path}", self.adapter_port);
+    fn get(adapter: &Adapter, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", adapter.port);
         ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap()
     }
 
     /// What billing adds up: the sum of all periods, whole bytes.
-    fn billed(&self, id: &str, metric: &str, device: &str, (from, to): (u64, u64)) -> u64 {
+    fn billed(
+        adapter: &Adapter,
+        (id, metric, device): (&str, &str, &str),
+        (from, to): (u64, u64),
+    ) -> u64 {
         let args = json!({
             "id": id, "metric": metric, "metric_param": device, "statistic": "sum", "period": 60,
             "timestamp_from": from, "timestamp_to": to,
         });
-        let answer = self.post("/query_usage_report", &args);
+        let answer = Self::post(adapter, "/query_usage_report", &args);
         assert_eq!(answer["code"], 200, "{answer}");
         let periods = answer["data"].as_object().unwrap();
         periods.values().map(|bytes| bytes.as_u64().unwrap_or_else(|| panic!("{answer}"))).sum()
@@ -174,56 +233,86 @@ impl Chain {
                 let (before, rounds) = (self.counters(number), self.libvirtd.rounds(number));
                 // A minute under way belongs to the range that holds its last second.
                 let range = (begun - 60, unix_seconds() + 60);
-                let billed =
-                    FAMILIES.map(|(family, ..)| self.billed(&uuid, family, "total", range));
+                let billed: Vec<[u64; 4]> = (self.adapters.iter())
+                    .map(|adapter| {
+                        FAMILIES.map(|(family, ..)| {
+                            Self::billed(adapter, (&uuid, family, "total"), range)
+                        })
+                    })
+                    .collect();
                 let counted = FAMILIES.map(|(_, field, _)| before[field]);
                 *last = format!("guest {number}: billed {billed:?}, counted {counted:?}");
                 let idle =
                     self.counters(number) == before && self.libvirtd.rounds(number) == rounds;
-                (idle && billed == counted).then_some((range, billed, rounds))
+                let same = billed.iter().all(|billed| *billed == counted);
+                if !idle || !same {
+                    return None;
+                }
+                for adapter in &self.adapters {
+                    let alike = Self::check_parts_and_names(adapter, number, (range, counted))
+                        .and_then(|()| Self::check_program(adapter, &uuid, (range, counted)));
+                    if let Err(text) = alike {
+                        assert!(self.counters(number) != before, "{text}");
+                        // The guest went on meanwhile.
+                        *last = text;
+                        return None;
+                    }
+                }
+                Some((counted, rounds))
             });
-            let Some((range, billed, rounds)) = same else { panic!("{last}") };
+            let Some((billed, rounds)) = same else { panic!("{last}") };
             assert!(billed.iter().all(|bytes| *bytes > 0), "{last}");
             assert_eq!(billed[1], (rounds as u64 * written_mib) << 20, "{rounds} rounds; {last}");
-            self.check_parts_and_names(number, range, billed);
-            self.check_billing_program(&uuid, range, billed);
         }
     }
 
-    /// The same sums by every name, by device, and over parts of the range.
-    fn check_parts_and_names(&self, number: u32, (from, to): (u64, u64), billed: [u64; 4]) {
+    /// The same sums by every name, by device, and over parts of the range; else what differs.
+    fn check_parts_and_names(
+        adapter: &Adapter,
+        number: u32,
+        ((from, to), billed): ((u64, u64), [u64; 4]),
+    ) -> Result<(), String> {
         let uuid = format!("de305d54-75b4-431b-adb2-{number:012x}");
         let domain = format!("instance-{number:08x}");
         let cuts = [from, from + (to - from) / 3, from + (to - from) / 2 + 7, to];
+        let same = |what: &str, found: u64, expected: u64| {
+            let text = || format!("{what}, {}: {found}, and not {expected}", adapter.name);
+            if found == expected { Ok(()) } else { Err(text()) }
+        };
         for ((family, _, device), bytes) in FAMILIES.into_iter().zip(billed) {
             let device = if device == "tap" { format!("tap{number}") } else { device.to_owned() };
-            assert_eq!(
-                self.billed(&uuid, family, &device, (from, to)),
-                bytes,
-                "{family} of {device}"
-            );
-            assert_eq!(self.billed(&uuid, family, "no such device", (from, to)), 0);
+            let sum =
+                |id: &str, device: &str, range| Self::billed(adapter, (id, family, device), range);
+            same(&device, sum(&uuid, &device, (from, to)), bytes)?;
+            same("no such device", sum(&uuid, "no such device", (from, to)), 0)?;
             for name in [domain.clone(), format!("{domain}@127.0.0.1")] {
-                assert_eq!(self.billed(&name, family, "total", (from, to)), bytes, "{name}");
+                same(&name, sum(&name, "total", (from, to)), bytes)?;
             }
-            let parts =
-                cuts.windows(2).map(|cut| self.billed(&uuid, family, "total", (cut[0], cut[1])));
-            assert_eq!(parts.sum::<u64>(), bytes, "{family} in parts");
+            let parts = cuts.windows(2).map(|cut| sum(&uuid, "total", (cut[0], cut[1])));
+            same("parts", parts.sum(), bytes)?;
         }
+        Ok(())
     }
 
-    /// The example of a billing program says the same.
-    fn check_billing_program(&self, uuid: &str, (from, to): (u64, u64), billed: [u64; 4]) {
+    /// The example of a billing program says the same; else what differs.
+    fn check_program(
+        adapter: &Adapter,
+        uuid: &str,
+        ((from, to), billed): ((u64, u64), [u64; 4]),
+    ) -> Result<(), String> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/bill.py");
         let mut command = Command::new("python3");
-        command.arg(program).arg(format!("http://127.0.0.1:{}", self.adapter_port));
+        command.arg(program).arg(format!("http://127.0.0.1:{}", adapter.port));
         let output = command.args([from.to_string(), to.to_string()]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let bill = String::from_utf8(output.stdout).unwrap();
         for ((family, ..), bytes) in FAMILIES.into_iter().zip(billed) {
             let line = format!("{uuid},{family},{bytes}");
-            assert!(bill.lines().any(|other| other == line), "no {line} in\n{bill}");
+            if !bill.lines().any(|other| other == line) {
+                return Err(format!("no {line} in\n{bill}"));
+            }
         }
+        Ok(())
     }
 
     /// The minutes behind the bill, and who can be billed.
@@ -234,9 +323,12 @@ impl Chain {
         let list = json!({"method": "list_instance", "args": args});
         let uuids: Vec<String> =
             GUESTS.iter().map(|number| format!("de305d54-75b4-431b-adb2-{number:012x}")).collect();
-        assert_eq!(self.post("/", &list)["data"], json!(uuids));
+        for adapter in &self.adapters {
+            assert_eq!(Self::post(adapter, "/", &list)["data"], json!(uuids), "{}", adapter.name);
+        }
+        let Some(adapter) = self.adapters.last() else { panic!("no adapter") };
         let query = format!("/api/v1/usage?id={}&from={from}&to={to}", uuids[0]);
-        let page: Value = serde_json::from_str(&self.get(&query)).unwrap();
+        let page: Value = serde_json::from_str(&Self::get(adapter, &query)).unwrap();
         let rows = page["rows"].as_array().unwrap();
         for family in
             ["cpu", "mem_max", "mem_free", "nic_incoming", "nic_outgoing", "blk_read", "blk_write"]
@@ -253,7 +345,7 @@ impl Chain {
             .map(|row| row["value"].as_f64().unwrap())
             .collect();
         assert!(cpu.iter().all(|percent| *percent > 0.0 && *percent < 400.0), "{cpu:?}");
-        let csv = self.get(&format!("{query}&format=csv&metric=mem_max"));
+        let csv = Self::get(adapter, &format!("{query}&format=csv&metric=mem_max"));
         let lines: Vec<&str> = csv.lines().collect();
         assert!(lines.len() > 1, "{csv}");
         // 128 MiB, as the guest was started.

@@ -87,12 +87,12 @@ fn program(route: &Route) -> Option<PathBuf> {
 
 /// A Prometheus under test.
 pub(crate) struct Prometheus {
-    _part: Part,
+    part: Part,
     pub(crate) url: String,
 }
 
 impl Prometheus {
-    fn start(name: &str, folder: &Path, binary: &Path, config: &str) -> Prometheus {
+    pub(crate) fn start(name: &str, folder: &Path, binary: &Path, config: &str) -> Prometheus {
         let port = free_port();
         let file = folder.join(format!("{name}.yml"));
         std::fs::write(&file, config.replace("OWN_ADDRESS", &format!("127.0.0.1:{port}"))).unwrap();
@@ -103,7 +103,12 @@ impl Prometheus {
         let mut part = Part::start(name, folder, &mut command);
         let url = format!("http://127.0.0.1:{port}");
         part.wait_until_ready(&format!("{url}/-/ready"));
-        Prometheus { _part: part, url }
+        Prometheus { part, url }
+    }
+
+    /// SIGKILL: the process can do nothing more.
+    pub(crate) fn kill(self) {
+        self.part.kill();
     }
 
     /// `data` of an API answer; warnings are failures, as they hide errors of remote storage.

@@ -88,6 +88,11 @@ pub(crate) fn are_present(senders: &[Sender]) -> bool {
     present.all(|sender| sender.moves.last().is_none_or(|(from, _)| *from < sender.next))
 }
 
+/// Takes those away whose samples began to be so old.
+pub(crate) fn older_than(senders: &mut Vec<Sender>, age_ms: i64) -> Vec<Sender> {
+    senders.extract_if(.., |sender| sender.kind().age_ms > age_ms).collect()
+}
+
 /// The adapter's clock goes on by so much before it starts again.
 pub(crate) fn move_on(senders: &mut [Sender], by_ms: i64) {
     for sender in senders.iter_mut().filter(|sender| sender.kind().present) {
@@ -377,6 +382,11 @@ fn check_found(found: &mut Samples, senders: &[Sender]) {
             }
         }
     }
+}
+
+/// The bills of senders all of whose requests were acknowledged, whether or not samples are left.
+pub(crate) fn check_bills_alone(adapter: &AdapterProcess, senders: &[Sender]) {
+    check_bills(adapter, senders, &Samples::new());
 }
 
 fn check_bills(adapter: &AdapterProcess, senders: &[Sender], found: &Samples) {

@@ -1,13 +1,17 @@
-//! A store of this machine moves into a cluster and back: cut off and gone on with, and every sample
-//! and every bill as it was.
+//! A store of this machine moves into a cluster and back: cut off and gone on with, while an adapter
+//! works on the cluster, and after some of it has expired; and every sample and every bill as it was.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Cluster, wait_until_sealed};
 use crate::adapter_process::{AdapterProcess, run};
+use crate::libvirtd::wait_for;
 use crate::load;
+use crate::moved_clock::MovedClock;
 
 impl Cluster {
     fn copy(&self, (from, to): (&str, &str), folder: &Path, progress: &Path) -> Command {
@@ -78,4 +82,95 @@ fn a_store_moves_into_a_cluster_and_back() {
     local.stop();
     let refused = run(&mut cluster.copy(("local", "local"), &back, &progress));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the same store"));
+}
+
+/// After a copy there is more to be sealed again than others wait for.
+fn wait_for_all_sealed(adapter: &AdapterProcess) {
+    wait_for("everything sealed", 300, || {
+        let status: Value = serde_json::from_str(adapter.get("/api/v1/status").text()).ok()?;
+        let sealing = &status["sealing"];
+        (sealing["lag_seconds"] == 0 && sealing["late_windows"] == 0).then_some(())
+    });
+}
+
+/// Senders move to an adapter on the cluster first, and go on while what was before is copied from a
+/// copy of the folder, beside which the first adapter still answers.
+#[test]
+fn a_store_is_copied_into_a_cluster_that_an_adapter_works_on() {
+    let Some(cluster) = Cluster::new("switched") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [first, beside] = ["first", "beside"].map(|name| folder.path().join(name));
+    let mut senders = load::senders();
+    let local = Cluster::on_disk(&first);
+    load::run_for(&mut senders, local.address(), 200);
+    wait_until_sealed(&local);
+    let in_cluster = cluster.adapter();
+    load::run_on(&mut senders, &[local.address(), in_cluster.address()], 150);
+    load::run_for(&mut senders, in_cluster.address(), 60);
+    local.stop();
+    let copied = Command::new("cp").arg("-a").args([&first, &beside]).status().unwrap();
+    assert!(copied.success());
+    let local = Cluster::on_disk(&first);
+
+    let progress = folder.path().join("progress.json");
+    let mut copy = cluster.copy(("local", "cassandra"), &beside, &progress);
+    let mut copy = copy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while copy.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the copy does not end");
+        load::run_for(&mut senders, in_cluster.address(), 20);
+    }
+    let copied = copy.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&copied.stderr);
+    assert!(copied.status.success(), "{}{log}", String::from_utf8_lossy(&copied.stdout));
+    local.stop();
+    // At once, and once more when all is sealed.
+    load::check_everything(&in_cluster, &senders);
+    wait_for_all_sealed(&in_cluster);
+    load::check_everything(&in_cluster, &senders);
+    // What was copied is there, and stays.
+    let again = run(&mut cluster.copy(("local", "cassandra"), &beside, &progress));
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    wait_for_all_sealed(&in_cluster);
+    load::check_everything(&in_cluster, &senders);
+    in_cluster.stop();
+}
+
+/// A disk drops whole months, and a cluster takes no row whose time is over.
+#[test]
+fn what_is_older_than_its_retention_is_left_out() {
+    let Some(cluster) = Cluster::new("older") else { return };
+    let Some(mut clock) = MovedClock::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [first, back] = ["first", "back"].map(|name| folder.path().join(name));
+    let progress = folder.path().join("progress.json");
+    let mut senders = load::senders();
+    let local = Cluster::on_disk(&first);
+    load::run_for(&mut senders, local.address(), 300);
+    wait_until_sealed(&local);
+    local.stop();
+
+    // Some of the samples were eight and nine days old.
+    clock.by_days(4);
+    let kept = |mut command: Command| {
+        command.env("KANYUN_RETENTION", "9d").env("KANYUN_LEDGER_RETENTION", "400d");
+        clock.apply(&mut command, None);
+        command
+    };
+    let mut checksums = Vec::new();
+    for (way, folder) in [(("local", "cassandra"), &first), (("cassandra", "local"), &back)] {
+        let copied = run(&mut kept(cluster.copy(way, folder, &progress)));
+        let said = String::from_utf8_lossy(&copied.stdout).into_owned();
+        let log = String::from_utf8_lossy(&copied.stderr);
+        assert!(copied.status.success(), "{said}{log}");
+        checksums.push(said.lines().last().unwrap().to_owned());
+    }
+    assert_eq!(checksums[0], checksums[1]);
+    let local = AdapterProcess::start(&mut kept(load::service(&back)));
+    wait_until_sealed(&local);
+    let older = load::older_than(&mut senders, 5 * 86_400_000);
+    assert!(!older.is_empty() && !senders.is_empty());
+    load::check_everything(&local, &senders);
+    load::check_bills_alone(&local, &older);
+    local.stop();
 }

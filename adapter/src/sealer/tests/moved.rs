@@ -1,0 +1,190 @@
+//! A store is copied into another one that an adapter has worked on, at any time and more than once:
+//! whatever was sent to either of them, every bill of the other one is the oracle's in the end.
+
+use super::*;
+use crate::copy::{Copy, Plan};
+use crate::engine::layout::Layout;
+use crate::engine::tests::KEEPING;
+
+const LABELS: &[&str] = &["uuid"];
+
+/// Two adapters, of which one is to take over.
+#[derive(Debug)]
+struct Move {
+    clock: Clock,
+    stores: [Memory; 2],
+    works: [Option<Works>; 2],
+    folder: tempfile::TempDir,
+}
+
+impl Move {
+    fn new(now_ms: i64) -> Move {
+        Move {
+            clock: Clock::fixed(now_ms),
+            stores: [Memory::new(), Memory::new()],
+            works: [None, None],
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// One of them; it starts when it is first asked for.
+    async fn works(&mut self, which: usize) -> &Works {
+        if self.works[which].is_none() {
+            let store = Store::Memory(self.stores[which].clone());
+            self.works[which] = Some(Works::on(store, LABELS, self.clock.clone()).await);
+        }
+        self.works[which].as_ref().unwrap()
+    }
+
+    /// Copies the first into the other, whose adapter has stopped for that.
+    async fn copy(&mut self) {
+        self.works[1] = None;
+        let [from, to] = self.stores.clone().map(|store| Arc::new(Store::Memory(store)));
+        let plan = Plan {
+            from,
+            to,
+            layout: Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200),
+            keeping: KEEPING,
+            progress: self.folder.path().join("progress"),
+            title: "a move".to_owned(),
+        };
+        let copy = Copy::begin(plan, self.clock.clone()).await.unwrap();
+        copy.run(&mut |_| {}).await.unwrap();
+    }
+
+    /// Everything is copied, sealed and billed by the other one.
+    async fn ends(&mut self, arrived: &[Arrival]) -> Result<(), TestCaseError> {
+        // The adapter that goes has a layout also where nothing was sent to it.
+        self.works(0).await;
+        self.copy().await;
+        let now_ms = self.clock.now_ms();
+        check(self.works(1).await, arrived).await?;
+        self.clock.set(now_ms + DAY_MS);
+        let other = self.works(1).await;
+        other.pass().await;
+        check(other, arrived).await?;
+        all_stands(other, arrived, now_ms).await
+    }
+}
+
+/// Which of them gets a delivery: one or both.
+fn any_place() -> impl Strategy<Value = [bool; 2]> {
+    select(vec![[true, false], [false, true], [true, true]])
+}
+
+/// What happens after it.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Nothing,
+    Pass(usize),
+    Copy,
+}
+
+fn any_next() -> impl Strategy<Value = Next> {
+    prop_oneof![
+        12 => Just(Next::Nothing),
+        2 => (0..2_usize).prop_map(Next::Pass),
+        1 => Just(Next::Copy),
+    ]
+}
+
+/// Places are the same for a while, as when senders are moved.
+fn any_moves() -> impl Strategy<Value = Vec<([bool; 2], Next)>> {
+    let run = (any_place(), prop::collection::vec(any_next(), 1..60));
+    let runs = prop::collection::vec(run, 1..6);
+    runs.prop_map(|runs| {
+        let of_run = |(place, nexts): ([bool; 2], Vec<Next>)| {
+            nexts.into_iter().map(move |next| (place, next))
+        };
+        runs.into_iter().flat_map(of_run).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn bills_are_right_wherever_samples_were_sent(
+        deliveries in any_deliveries(),
+        moves in any_moves(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(moved(&deliveries, &moves))?;
+    }
+}
+
+async fn moved(
+    deliveries: &[(Delivery, Then)],
+    moves: &[([bool; 2], Next)],
+) -> Result<(), TestCaseError> {
+    let Some(((first_ms, _), _)) = deliveries.first() else { return Ok(()) };
+    let mut stores = Move::new(*first_ms);
+    let mut arrived: Vec<Arrival> = Vec::new();
+    for (((comes_ms, (labels, sample)), _), (places, next)) in
+        deliveries.iter().zip(moves.iter().cycle())
+    {
+        stores.clock.set(*comes_ms);
+        for which in (0..2).filter(|which| places[*which]) {
+            write(&stores.works(which).await.engine, &[(labels.clone(), vec![*sample])]).await;
+        }
+        arrived.push((labels.clone(), *sample));
+        match next {
+            Next::Nothing => {}
+            Next::Pass(which) => stores.works(*which).await.pass().await,
+            Next::Copy => {
+                stores.works(0).await;
+                stores.copy().await;
+            }
+        }
+    }
+    stores.ends(&arrived).await
+}
+
+/// The usual case: senders go to the other one at some moment, the first one is copied hours later.
+#[tokio::test]
+async fn senders_move_first_and_what_was_before_follows() {
+    let week = NOW_MS - NOW_MS % WEEK_MS;
+    // In the middle of an hour, of a window, and where a day or a week begins; and after a pause.
+    for (moved, pause) in [
+        (week + 90 * 60_000, 0),
+        (week + HOUR_MS, 0),
+        (week, 0),
+        (week + DAY_MS, 0),
+        (week - 3 * HOUR_MS, 100 * HOUR_MS),
+    ] {
+        let mut stores = Move::new(moved - 5 * HOUR_MS);
+        let before = scrapes(moved - 5 * HOUR_MS, moved);
+        let after = scrapes(moved + pause, moved + pause + 4 * HOUR_MS);
+        for (which, arrivals) in [(0, &before), (1, &after)] {
+            for part in arrivals.chunks(240) {
+                stores.clock.set(part.last().unwrap().1.timestamp_ms);
+                let works = stores.works(which).await;
+                send(works, part).await;
+                works.pass().await;
+            }
+        }
+        stores.ends(&[before, after].concat()).await.unwrap();
+    }
+}
+
+/// A copy that is made again copies what is new, and has nothing sealed or counted where nothing is.
+#[tokio::test]
+async fn a_copy_that_is_made_again_changes_nothing() {
+    let begin = NOW_MS - NOW_MS % WEEK_MS - 40 * DAY_MS;
+    let mut stores = Move::new(begin);
+    let arrived = scrapes(begin, begin + 6 * HOUR_MS);
+    for part in arrived.chunks(480) {
+        stores.clock.set(part.last().unwrap().1.timestamp_ms);
+        let works = stores.works(0).await;
+        send(works, part).await;
+        works.pass().await;
+    }
+    stores.clock.set(begin + 40 * DAY_MS);
+    stores.works(0).await.pass().await;
+    for _ in 0..2 {
+        stores.copy().await;
+        let other = stores.works(1).await;
+        assert_eq!(other.engine.late_page(None, None).await.unwrap(), []);
+        all_stands(other, &arrived, begin + 3 * DAY_MS).await.unwrap();
+    }
+}
