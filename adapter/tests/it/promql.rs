@@ -153,12 +153,13 @@ impl Groupings<'_> {
 
     fn modifier(&self, modifier: Option<&LabelModifier>, below: &BTreeSet<String>) {
         match modifier {
-            Some(LabelModifier::Include(labels)) => self.check(labels, below),
             Some(LabelModifier::Exclude(labels)) if below.contains("uuid") => {
                 let added = ADDED.map(str::to_owned).into();
                 self.check(labels, &(below | &added));
             }
-            Some(LabelModifier::Exclude(labels)) => self.check(labels, below),
+            Some(LabelModifier::Include(labels) | LabelModifier::Exclude(labels)) => {
+                self.check(labels, below);
+            }
             None => {}
         }
     }

@@ -39,9 +39,8 @@ impl Cassandra {
             series.chunks(limits::CASSANDRA_CHUNK_SERIES_MAX).map(ids).collect();
         let weeks = Week::of(from.start_ms()).0..=Week::of(to.start_ms()).0;
         let keys = weeks.flat_map(|week| {
-            let of_week = move |part: &Vec<Bytes>| {
-                (group.0.cast_signed(), week, part.clone(), from.0, to.0)
-            };
+            let of_week =
+                move |part: &Vec<Bytes>| (group.0.cast_signed(), week, part.clone(), from.0, to.0);
             parts.iter().map(of_week).collect::<Vec<_>>()
         });
         let select = &self.shared.statements.sealed.chunks;
