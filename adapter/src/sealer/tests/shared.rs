@@ -227,7 +227,8 @@ async fn writes_are_refused_where_heads_might_expire_unsealed() {
         a.engine.append(batch, crate::engine::tests::ticket(&a.engine)).await
     };
     let error = write().await.unwrap_err().to_string();
-    assert!(error.contains("sealing is 93 h behind"), "{error}");
+    // Nobody has looked at what came late since the hour before that.
+    assert!(error.contains("sealing is 97 h behind"), "{error}");
     until("it has caught up", async || {
         pass(&a).await;
         // A pass that is slower than its leases leaves some of it to the next.
