@@ -76,7 +76,7 @@ async fn a_sealer_that_stops_leaves_its_shards_at_once() {
     assert_eq!(look(&b).await, 0, "all are taken");
     assert_eq!(look(&a).await, 8);
     assert_eq!(look(&b).await, 8);
-    b.sealer.run(std::future::ready(())).await;
+    Box::pin(b.sealer.run(std::future::ready(()))).await;
     until("a holds all", async || look(&a).await == 16).await;
 }
 
