@@ -13,7 +13,7 @@ use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Hour, Week};
-use crate::store::rows::{ChunkRow, HeadKey, HeadRow, LateRow, MarkerRow, Rows, Sealed};
+use crate::store::rows::{ChunkRow, HeadKey, HeadRow, LateRow, MarkerRow, Rows, SealMark, Sealed};
 use crate::store::{Store, StoreError};
 
 /// A group in the part of a week that is kept.
@@ -204,7 +204,8 @@ impl Copy {
         self.to.seal(Sealed { markers, ..Sealed::default() }).await
     }
 
-    /// Heads, and a late row for each: their windows may be sealed here or there.
+    /// Heads, and a late row for each whose window is sealed here or there, or may be before its head
+    /// is written.
     async fn heads(&self, group: Group, missing: &Held) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         let rows: Vec<_> = missing.head.iter().collect();
@@ -217,14 +218,29 @@ impl Copy {
                 payload: (*payload).clone(),
             };
             let head: Vec<HeadRow> = rows.iter().map(row).collect();
-            let late = head.iter().map(|row| {
+            let windows: BTreeSet<Hour> =
+                head.iter().map(|row| self.layouts.window(row.hour).first).collect();
+            let begun = self.begun().await?;
+            let late = head.iter().filter_map(|row| {
                 let window = self.layouts.window(row.hour).first;
-                LateRow { group, window, arrived_ms, hash: row.hash }
+                let is_late = window < begun || missing.markers.contains(&window);
+                is_late.then_some(LateRow { group, window, arrived_ms, hash: row.hash })
             });
             let late = late.collect();
             self.to.append(Rows { late, head, ..Rows::default() }).await?;
+            // Whoever begins with a window from now on finds its head.
+            let begun_since = begun..self.begun().await?.max(begun);
+            let since = windows.into_iter().filter(|window| begun_since.contains(window));
+            self.mark((group, 3), &since.collect()).await?;
         }
         Ok(())
+    }
+
+    /// Before which hour windows of the store that is written are sealed, or being sealed.
+    async fn begun(&self) -> Result<Hour, StoreError> {
+        let begun = self.to.seal_mark(SealMark::Begun).await?;
+        let sealed = self.to.sealed_until().await?;
+        Ok(begun.max(sealed).unwrap_or(Hour(i32::MIN)))
     }
 
     async fn read(
