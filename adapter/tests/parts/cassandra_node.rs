@@ -18,8 +18,8 @@ const START_MAX: Duration = Duration::from_mins(3);
 /// How long the threads of a node may take to stop on a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
-/// Enough for the little that tests write, so that several nodes run side by side.
-pub(crate) const SMALL_HEAP: &str = "512M";
+/// Enough for the hundreds of tables of tests that share a node, and small enough for several nodes.
+const HEAP: &str = "1G";
 
 /// Runs the node, says its process id, and stops it once our end of its standard input is closed:
 /// that happens however the test process ends, a panic or a signal included.
@@ -53,7 +53,7 @@ pub(crate) struct Plan {
     pub(crate) ports: [u16; 3],
     /// Lines behind those of every node's cassandra.yaml.
     pub(crate) yaml: String,
-    /// Where its data stay when it ends; without it they go.
+    /// Where its data stay when it ends; without it they go, and it cannot be started again.
     pub(crate) folder: Option<PathBuf>,
     /// Of its JVM, as `-Xmx` takes it.
     pub(crate) heap: &'static str,
@@ -63,7 +63,7 @@ impl Plan {
     /// A node by itself.
     pub(crate) fn alone() -> Plan {
         let (host, yaml) = (Ipv4Addr::LOCALHOST, String::new());
-        Plan { host, ports: free_ports(), yaml, folder: None, heap: SMALL_HEAP }
+        Plan { host, ports: free_ports(), yaml, folder: None, heap: HEAP }
     }
 }
 
@@ -99,6 +99,7 @@ impl Node {
             .args([&*host, plan.heap])
             .args(plan.ports.map(|port| port.to_string()))
             .env("KANYUN_CASSANDRA_YAML", yaml)
+            .env("KANYUN_CASSANDRA_FLEETING", if plan.folder.is_none() { "1" } else { "0" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
