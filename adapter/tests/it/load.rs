@@ -93,6 +93,13 @@ pub(crate) fn older_than(senders: &mut Vec<Sender>, age_ms: i64) -> Vec<Sender> 
     senders.extract_if(.., |sender| sender.kind().age_ms > age_ms).collect()
 }
 
+/// Senders that have sent nothing yet, and whose samples began to be so old, begin earlier still.
+pub(crate) fn begin_earlier(senders: &mut [Sender], age_ms: i64, by_ms: i64) {
+    for sender in senders.iter_mut().filter(|sender| sender.kind().age_ms > age_ms) {
+        sender.start_ms -= by_ms;
+    }
+}
+
 /// The adapter's clock goes on by so much before it starts again.
 pub(crate) fn move_on(senders: &mut [Sender], by_ms: i64) {
     for sender in senders.iter_mut().filter(|sender| sender.kind().present) {

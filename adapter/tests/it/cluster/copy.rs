@@ -11,7 +11,10 @@ use super::{Cluster, wait_until_sealed};
 use crate::adapter_process::{AdapterProcess, run};
 use crate::libvirtd::wait_for;
 use crate::load;
-use crate::moved_clock::MovedClock;
+
+const DAY_MS: i64 = 86_400_000;
+/// Between the ages of the senders that begin earlier and of all others.
+const OLD_MS: i64 = 5 * DAY_MS;
 
 impl Cluster {
     fn copy(&self, (from, to): (&str, &str), folder: &Path, progress: &Path) -> Command {
@@ -140,21 +143,19 @@ fn a_store_is_copied_into_a_cluster_that_an_adapter_works_on() {
 #[test]
 fn what_is_older_than_its_retention_is_left_out() {
     let Some(cluster) = Cluster::new("older") else { return };
-    let Some(mut clock) = MovedClock::new() else { return };
     let folder = tempfile::tempdir().unwrap();
     let [first, back] = ["first", "back"].map(|name| folder.path().join(name));
     let progress = folder.path().join("progress.json");
     let mut senders = load::senders();
+    // Those of eight and nine days ago become twelve and thirteen days old.
+    load::begin_earlier(&mut senders, OLD_MS, 4 * DAY_MS);
     let local = Cluster::on_disk(&first);
     load::run_for(&mut senders, local.address(), 300);
     wait_until_sealed(&local);
     local.stop();
 
-    // Some of the samples were eight and nine days old.
-    clock.by_days(4);
     let kept = |mut command: Command| {
         command.env("KANYUN_RETENTION", "9d").env("KANYUN_LEDGER_RETENTION", "400d");
-        clock.apply(&mut command, None);
         command
     };
     let mut checksums = Vec::new();
@@ -168,7 +169,7 @@ fn what_is_older_than_its_retention_is_left_out() {
     assert_eq!(checksums[0], checksums[1]);
     let local = AdapterProcess::start(&mut kept(load::service(&back)));
     wait_until_sealed(&local);
-    let older = load::older_than(&mut senders, 5 * 86_400_000);
+    let older = load::older_than(&mut senders, OLD_MS);
     assert!(!older.is_empty() && !senders.is_empty());
     load::check_everything(&local, &senders);
     load::check_bills_alone(&local, &older);
