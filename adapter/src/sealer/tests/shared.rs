@@ -46,6 +46,18 @@ async fn pass(works: &Works) {
     }
 }
 
+/// Sends samples of the window that begins then, and seals it when its grace is over.
+async fn send_and_seal(works: &Works, samples: &[Arrival], begin: i64) {
+    works.clock.set(begin + HOUR_MS);
+    send(works, samples).await;
+    works.clock.set(begin + 3 * HOUR_MS);
+    until("it is sealed", async || {
+        pass(works).await;
+        works.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
+    })
+    .await;
+}
+
 async fn look(works: &Works) -> usize {
     works.sealer.shares.look().await.unwrap();
     works.sealer.shares.held().len()
@@ -179,14 +191,7 @@ async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
     let behind = Works::on(Store::Cassandra(Box::new(store)), &["uuid"], Clock::fixed(begin)).await;
     let all = scrapes(begin, begin + HOUR_MS);
     let (first, second) = all.split_at(120);
-    a.clock.set(begin + HOUR_MS);
-    send(&a, first).await;
-    a.clock.set(begin + 3 * HOUR_MS);
-    until("it is sealed", async || {
-        pass(&a).await;
-        a.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
-    })
-    .await;
+    send_and_seal(&a, first, begin).await;
     behind.clock.set(begin + HOUR_MS);
     send(&behind, second).await;
     let range = TimeRange { start_ms: begin, end_ms: begin + DAY_MS };
@@ -263,14 +268,7 @@ async fn what_came_late_and_cannot_be_sealed_is_told_in_time() {
     let [a, _] = Box::pin(two(&settings, begin)).await;
     let all = scrapes(begin, begin + HOUR_MS);
     let (first, second) = all.split_at(120);
-    a.clock.set(begin + HOUR_MS);
-    send(&a, first).await;
-    a.clock.set(begin + 3 * HOUR_MS);
-    until("it is sealed", async || {
-        pass(&a).await;
-        a.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
-    })
-    .await;
+    send_and_seal(&a, first, begin).await;
     let store = Cassandra::open(settings, a.clock.clone()).await.unwrap();
     let hour = Hour::of(begin);
     // Of every shard, before and behind the other one.
