@@ -57,6 +57,8 @@ pub(crate) struct Collector {
     firewall: Option<Firewall>,
     counts: Arc<CallCounts>,
     state: Mutex<State>,
+    /// Only ever taken by who has the state: pools are read beside what changes that.
+    pools: Mutex<Pools>,
     /// The newest pictures, complete or partial, for scrapes that get none of their own.
     kept: StdMutex<Kept>,
     word: StdMutex<Word>,
@@ -73,7 +75,6 @@ struct State {
     given_up: Vec<Arc<Status>>,
     given_up_total: u64,
     monitors: Monitors,
-    pools: Pools,
     tally: Tally,
     /// When the newest collection began, what it was for, and what it brought.
     newest: Option<(Instant, Collectors, Arc<Snapshot>)>,
@@ -94,7 +95,6 @@ impl Collector {
             given_up: Vec::new(),
             given_up_total: 0,
             monitors: Monitors::new(usize::from(config.connections()), start),
-            pools,
             tally: Tally::default(),
             newest: None,
         };
@@ -105,6 +105,7 @@ impl Collector {
             firewall,
             counts,
             state: Mutex::new(state),
+            pools: Mutex::new(pools),
             kept: StdMutex::default(),
             word: StdMutex::default(),
             waiting: AtomicUsize::new(0),
@@ -137,22 +138,24 @@ impl Collector {
             return Ok(Arc::clone(snapshot));
         }
         let began = Instant::now();
+        let mut pool_threads = self.pools.lock().await;
         let pools = wanted.has(CollectorName::Pool) && self.recording.is_none();
-        let pools = pools.then(|| state.pools.ask());
+        let is_up = || locked(&self.word).is_up(arrived);
+        let read_pools = pool_threads.read((deadline, BESIDE_TIME_MAX), is_up);
         let (mut found, (traffic, step), pools) = tokio::join!(
             self.collect(&mut state, wanted, (began, deadline)),
             self.traffic(wanted, deadline),
-            async { Some(pools?.told(deadline, BESIDE_TIME_MAX).await) }
+            async { if pools { Some(read_pools.await) } else { None } }
         );
-        let (pools, pool_step) = pools.map(|told| state.pools.take(told)).unzip();
+        let (pools, pool_step) = pools.unzip();
         let pools = found.pools.take().or(pools.flatten());
         self.count(&mut state.tally, &mut found);
         self.attempted.store(true, Ordering::Release);
         let scrape = Scrape {
             steps: found.steps.iter().cloned().chain(pool_step).chain(step).collect(),
             calls: self.counts.read(),
-            given_up_threads: state.stuck(),
-            given_up_threads_total: state.given_up_total(),
+            given_up_threads: state.stuck() + count(pool_threads.stuck()),
+            given_up_threads_total: state.given_up_total() + pool_threads.given_up_total(),
             ..Scrape::default()
         };
         let snapshot = Arc::new(Snapshot { pools, traffic, ..found.snapshot(arrived, scrape) });
@@ -323,6 +326,10 @@ impl Collector {
     }
 }
 
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
 /// libvirtd said nothing in time: the guests of the last time, flagged.
 fn unanswered(set: &Set, past: &Past<'_>) -> Found {
     Found { host: set.snapshot.host.clone(), guests: past.guests(), ..Found::default() }
@@ -361,12 +368,11 @@ impl State {
     /// Threads that have not come back.
     fn stuck(&mut self) -> u64 {
         self.given_up.retain(|status| !status.is_finished());
-        let stuck = self.given_up.len() + self.monitors.stuck() + self.pools.stuck();
-        u64::try_from(stuck).unwrap_or(u64::MAX)
+        count(self.given_up.len() + self.monitors.stuck())
     }
 
     fn given_up_total(&self) -> u64 {
-        self.given_up_total + self.monitors.given_up_total() + self.pools.given_up_total()
+        self.given_up_total + self.monitors.given_up_total()
     }
 }
 

@@ -23,7 +23,7 @@ const DURATION_MAX: Duration = Duration::from_hours(1);
 /// Kanyun's libvirt exporter: the guests of this host as Prometheus metrics
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kanyun-exporter", version)]
-#[command(mut_arg("listen_address", |arg| arg.default_value(":9177").required(false)))]
+#[command(mut_arg("listen_addresses", |arg| arg.default_value(":9177").required(false)))]
 #[command(mut_arg("config_file", |arg| arg.global(true)))]
 pub struct Config {
     /// What to do instead of serving.
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn defaults() {
         let config = config(&[]).unwrap();
-        assert_eq!(config.service.listen_address, ":9177");
+        assert_eq!(config.service.listen_addresses, [":9177"]);
         assert_eq!(config.telemetry_path, "/metrics");
         assert_eq!(config.libvirt_uri, "qemu:///system");
         assert_eq!(config.profile, Profile::Inovex);

@@ -6,6 +6,7 @@ use exporter::config::Config;
 use exporter::recording::Recording;
 use serve::server::Server;
 use serve::shutdown::Shutdown;
+use serve::sockets::Sockets;
 
 fn main() -> ExitCode {
     let args = exporter::config::today(std::env::args_os().collect());
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
     if let Err(error) = serve::log::start(config.service.log_level, config.service.log_format) {
         return failed(&error);
     }
+    // Before there is a second thread.
+    let sockets = Sockets::handed_over(&config.service);
     // As many threads as a scrape can use: a hypervisor has a hundred processors, and they are the guests'.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(2).enable_all().build() {
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
     };
     let ended = match config.command.clone() {
         Some(command) => runtime.block_on(answer(config, command)),
-        None => runtime.block_on(serve_until_stopped(config)),
+        None => runtime.block_on(serve_until_stopped(config, sockets)),
     };
     // A thread that is stuck in libvirt must not hold the process back.
     runtime.shutdown_background();
@@ -42,7 +45,7 @@ async fn answer(config: Config, command: exporter::config::Command) -> ExitCode 
     }
 }
 
-async fn serve_until_stopped(config: Config) -> ExitCode {
+async fn serve_until_stopped(config: Config, sockets: Sockets) -> ExitCode {
     if config.service.config_check {
         let recording = config.replay.as_deref().map(Recording::read).transpose();
         if let Err(error) = recording {
@@ -61,7 +64,7 @@ async fn serve_until_stopped(config: Config) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let revision = option_env!("KANYUN_REVISION").unwrap_or("unknown");
-    match exporter::service::run(config, revision, shutdown).await {
+    match exporter::service::run(config, sockets, revision, shutdown).await {
         Ok(()) => {
             tracing::info!("stopped");
             ExitCode::SUCCESS

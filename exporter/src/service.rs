@@ -16,6 +16,7 @@ use serve::readiness::Readiness;
 use serve::routes::Routes;
 use serve::server::{BindError, ServeError, Server, Service};
 use serve::shutdown::Shutdown;
+use serve::sockets::Sockets;
 use tokio::time::Instant;
 
 use crate::collect::Collector;
@@ -45,19 +46,22 @@ pub enum ServiceError {
     Serve(#[from] ServeError),
 }
 
-/// Serves until a shutdown is asked for. `revision` is the source's, for the build info.
+/// Serves until a shutdown is asked for, on `sockets` where the flags say so. `revision` is the source's, for the build info.
 pub async fn run(
     config: Config,
+    sockets: Sockets,
     revision: &'static str,
     shutdown: Shutdown,
 ) -> Result<(), ServiceError> {
-    let server = Server::bind(&config.service).await?;
-    tracing::info!(
-        address = %server.local_addr(),
-        path = config.telemetry_path,
-        libvirt = config.libvirt_uri,
-        "kanyun-exporter is listening"
-    );
+    let server = Server::bind(&config.service, sockets).await?;
+    for address in server.local_addresses() {
+        tracing::info!(
+            %address,
+            path = config.telemetry_path,
+            libvirt = config.libvirt_uri,
+            "kanyun-exporter is listening"
+        );
+    }
     for remark in config.inherited.remarks() {
         tracing::warn!("{remark}");
     }

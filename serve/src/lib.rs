@@ -28,6 +28,8 @@ pub mod shutdown;
 
 pub mod client;
 
+pub mod sockets;
+
 pub mod tls_client;
 
 mod web_config;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,21 +18,24 @@ use crate::readiness::Readiness;
 use crate::routes::Routes;
 use crate::settings::ServiceFlags;
 pub use crate::shutdown::{Shutdown, ShutdownHandle};
+use crate::sockets::Sockets;
 use crate::web_config::Live;
 pub use crate::web_config::WebConfigError;
 
 mod connection;
 mod dispatch;
 mod guarded;
+mod listeners;
 
 use connection::Context;
 use dispatch::Dispatch;
+pub use listeners::BindError;
+use listeners::Listeners;
 
-/// A bound listener. Connections wait in the kernel's queue until [`Server::run`].
+/// A service that listens. Connections wait in the kernel's queue until [`Server::run`].
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Listeners,
     web: Live,
 }
 
@@ -49,38 +52,6 @@ pub struct Service {
     pub limits: Limits,
 }
 
-/// Why the service cannot listen.
-#[derive(Debug, Error)]
-pub enum BindError {
-    /// Another process has the port.
-    #[error(
-        "address {address} is taken by another process; choose another with --web.listen-address"
-    )]
-    Taken {
-        /// As it was given.
-        address: String,
-    },
-    /// A port below 1024 without the right to it.
-    #[error(
-        "this user may not listen on {address}; choose a port above 1023 with --web.listen-address"
-    )]
-    Forbidden {
-        /// As it was given.
-        address: String,
-    },
-    /// The web config file cannot be used.
-    #[error(transparent)]
-    WebConfig(#[from] WebConfigError),
-    /// Not HOST:PORT, an unknown host, an address of another machine.
-    #[error("cannot listen on {address} (--web.listen-address): {source}")]
-    Unusable {
-        /// As it was given.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
 /// Why serving did not end well.
 #[derive(Debug, Error)]
 pub enum ServeError {
@@ -95,34 +66,30 @@ pub enum ServeError {
 }
 
 impl Server {
-    /// Checks the web config file of the flags, as --config.check asks for, without listening.
+    /// Checks the addresses and the web config file of the flags, as --config.check asks for, without listening.
     pub async fn check(flags: &ServiceFlags) -> Result<(), BindError> {
         Live::start(flags.web_config_file.clone()).await?;
-        let given = &flags.listen_address;
-        let every = if given.starts_with(':') { "[::]" } else { "" };
-        let found = tokio::net::lookup_host(format!("{every}{given}")).await;
-        found.map(drop).map_err(|source| bind_error(given, source))
+        Listeners::check(flags).await
     }
 
-    /// Reads the web config file and listens on the address of the flags.
-    pub async fn bind(flags: &ServiceFlags) -> Result<Server, BindError> {
+    /// Reads the web config file and listens on all addresses of the flags, or on `sockets` where the flags say so.
+    pub async fn bind(flags: &ServiceFlags, sockets: Sockets) -> Result<Server, BindError> {
         let web = Live::start(flags.web_config_file.clone()).await?;
-        let given = &flags.listen_address;
-        let listener = listen(given).await.map_err(|source| bind_error(given, source))?;
-        let address = listener.local_addr().map_err(|source| bind_error(given, source))?;
-        Ok(Server { listener, address, web })
+        let listeners = Listeners::of(flags, sockets).await?;
+        Ok(Server { listeners, web })
     }
 
-    /// The address with the port that the kernel chose when 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// The addresses with the ports that the kernel chose where 0 was asked for; at least one.
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        self.listeners.addresses()
     }
 
     /// Serves until a stop is asked for, then takes no new connection, lets running requests
     /// finish within the drain timeout, and returns. A second stop signal cuts them off.
     pub async fn run(self, service: Service, mut shutdown: Shutdown) -> Result<(), ServeError> {
         let (limits, readiness) = (service.limits, service.readiness.clone());
-        let web = Arc::new(self.web);
+        let Server { mut listeners, web } = self;
+        let web = Arc::new(web);
         let dispatch = Arc::new(Dispatch::new(service, Arc::clone(&web)));
         let context = Context { dispatch, limits, shutdown: shutdown.clone(), web };
         let context = Arc::new(context);
@@ -137,7 +104,7 @@ impl Server {
                     report(ended);
                     continue;
                 }
-                accepted = accept(&self.listener, &slots) => accepted,
+                accepted = accept(&mut listeners, &slots) => accepted,
             };
             match accepted {
                 Ok((stream, peer, slot)) => {
@@ -155,7 +122,7 @@ impl Server {
             }
         }
         readiness.drain();
-        drop(self.listener);
+        drop(listeners);
         drain(connections, limits.drain_timeout, &mut shutdown).await
     }
 }
@@ -163,33 +130,14 @@ impl Server {
 /// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-async fn listen(given: &str) -> io::Result<TcpListener> {
-    let Some(port) = given.strip_prefix(':') else { return TcpListener::bind(given).await };
-    // `:PORT` is all interfaces of both families, or of the one that this machine has.
-    match TcpListener::bind(format!("[::]:{port}")).await {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
-        Ok(listener) => Ok(listener),
-    }
-}
-
-fn bind_error(given: &str, source: io::Error) -> BindError {
-    let address = given.to_owned();
-    match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::Taken { address },
-        io::ErrorKind::PermissionDenied => BindError::Forbidden { address },
-        _ => BindError::Unusable { address, source },
-    }
-}
-
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
 async fn accept(
-    listener: &TcpListener,
+    listeners: &mut Listeners,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, Slot)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
+    let (stream, peer) = listeners.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, slot))
 }

@@ -25,14 +25,19 @@ const FILE_FLAG: &str = "config.file";
 const NOT_SETTABLE: [&str; 4] = ["config.file", "config.check", "help", "version"];
 
 /// The flags of every service. A binary flattens them into its own and gives the address a
-/// default by `#[command(mut_arg("listen_address", |arg| arg.required(false).default_value(":9177")))]`.
+/// default by `#[command(mut_arg("listen_addresses", |arg| arg.required(false).default_value(":9177")))]`.
 #[derive(Args, Clone, Debug)]
 // Without the last two, clap would show the comment above as the binary's own description.
 #[command(next_help_heading = "Service", about = None, long_about = None)]
 pub struct ServiceFlags {
-    /// Address to listen on; `:PORT` means all interfaces
-    #[arg(long = "web.listen-address", value_name = "HOST:PORT")]
-    pub listen_address: String,
+    /// Address to listen on; `:PORT` means all interfaces; may be given several times
+    #[arg(long = "web.listen-address", value_name = "HOST:PORT", required = true)]
+    #[arg(value_delimiter = ',')]
+    pub listen_addresses: Vec<String>,
+
+    /// Listen on the sockets that systemd hands over, and on no address
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
 
     /// Web config file with TLS, HTTP headers and basic auth users, in the format that
     /// Prometheus and its exporters share
@@ -107,7 +112,7 @@ pub fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, S
     if let Err(error) = command.clone().try_get_matches_from(&args)
         && error.exit_code() == 0
     {
-        return Err(refused(error, &args, None));
+        return Err(refused(error, (&command, &args), None));
     }
 
     let file = match file_path(&args) {
@@ -122,9 +127,10 @@ pub fn parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, S
         None => command,
     };
     let parsed = command
+        .clone()
         .try_get_matches_from(&args)
         .and_then(|mut matches: ArgMatches| T::from_arg_matches_mut(&mut matches));
-    parsed.map_err(|error| refused(error, &args, file.as_ref()))
+    parsed.map_err(|error| refused(error, (&command, &args), file.as_ref()))
 }
 
 /// The environment variable of a flag.
@@ -207,8 +213,16 @@ fn given(args: &[OsString], flag: &str) -> Option<OsString> {
 }
 
 /// Adds to clap's text where a wrong value came from, when that is not the command line.
-fn refused(clap: clap::Error, args: &[OsString], file: Option<&file::File>) -> SettingsError {
+fn refused(
+    clap: clap::Error,
+    (command, args): (&Command, &[OsString]),
+    file: Option<&file::File>,
+) -> SettingsError {
     let mut text = clap.to_string();
+    if let Some(place) = place(&clap, command, args) {
+        let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        text = format!("{first}: {place}\n{rest}");
+    }
     if let Some(flag) = wrong_flag(&clap)
         && given(args, &flag).is_none()
     {
@@ -225,6 +239,27 @@ fn refused(clap: clap::Error, args: &[OsString], file: Option<&file::File>) -> S
         }
     }
     SettingsError::Flags { text, clap: Box::new(clap) }
+}
+
+/// Where a flag goes that stands on the wrong side of a subcommand's word.
+fn place(error: &clap::Error, command: &Command, args: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let flag = arg.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    let knows = |command: &Command| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+    let is_given = |sub: &&Command| args.iter().any(|arg| arg == sub.get_name());
+    let mut subcommands: Vec<&Command> = command.get_subcommands().collect();
+    if let Some(given) = subcommands.iter().copied().find(is_given) {
+        if knows(command) {
+            return Some(format!("it goes before the word {}", given.get_name()));
+        }
+        subcommands = vec![given];
+    }
+    let knowing = subcommands.into_iter().filter(|sub| knows(sub)).map(Command::get_name);
+    let words = knowing.collect::<Vec<_>>().join(" or ");
+    (!words.is_empty()).then(|| format!("it goes behind the word {words}"))
 }
 
 /// The flag whose value clap refused, without its dashes.

@@ -7,6 +7,7 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::enumutil::Enum;
 use virt::error::ErrorNumber;
+use virt::storage_pool::StoragePoolInfo;
 use virt::sys;
 
 use super::{Call, Connection, LibvirtError, records};
@@ -74,16 +75,23 @@ impl Connection {
             };
             let info = self.counts.count(Call::Pool, pool.info()).ok();
             all &= info.is_some();
-            pools.push(Pool {
-                name,
-                state: info.as_ref().map(|info| u64::from(info.state)),
-                capacity_bytes: info.as_ref().map(|info| info.capacity),
-                allocation_bytes: info.as_ref().map(|info| info.allocation),
-                available_bytes: info.as_ref().map(|info| info.available),
-            });
+            pools.push(told(name, info.as_ref()));
         }
         pools.sort_by(|one, other| one.name.cmp(&other.name));
         Ok((pools, all))
+    }
+
+    /// The pool of this name, where it is active. libvirtd takes no other pool's lock for it, as it does for the list of all.
+    pub(crate) fn pool(&self, name: &str) -> Result<Option<Pool>, LibvirtError> {
+        let found = self.connect.lookup_storage_pool_by_name(name);
+        let gone = Enum::Known(ErrorNumber::NoStoragePool);
+        if found.as_ref().is_err_and(|error| error.code() == gone) {
+            return Ok(None);
+        }
+        let pool = self.counts.count(Call::Pool, found)?;
+        let info = self.counts.count(Call::Pool, pool.info())?;
+        let is_active = info.state != sys::VIR_STORAGE_POOL_INACTIVE;
+        Ok(is_active.then(|| told(name.to_owned(), Some(&info))))
     }
 
     /// Figures of the host; none where libvirt does not tell them.
@@ -100,6 +108,16 @@ impl Connection {
         let mut found = self.node_figures(records::node_memory);
         found.retain(|(kind, _)| kind != "total");
         found
+    }
+}
+
+fn told(name: String, info: Option<&StoragePoolInfo>) -> Pool {
+    Pool {
+        name,
+        state: info.map(|info| u64::from(info.state)),
+        capacity_bytes: info.map(|info| info.capacity),
+        allocation_bytes: info.map(|info| info.allocation),
+        available_bytes: info.map(|info| info.available),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{ServiceFlags, given, parse, variable};
 /// A service for the tests.
 #[derive(Debug, Parser)]
 #[command(name = "kanyun-test", version = "1.2.3 (revision abc)")]
-#[command(mut_arg("listen_address", |arg| arg.default_value(":9177")))]
+#[command(mut_arg("listen_addresses", |arg| arg.default_value(":9177")))]
 struct Flags {
     #[command(flatten)]
     service: ServiceFlags,
@@ -54,6 +54,60 @@ fn check_error(yaml: &str, args: &[&str], expected: &Expect) {
     expected.assert_eq(&error);
 }
 
+/// A service with words for other things than serving.
+#[derive(Debug, Parser)]
+#[command(name = "kanyun-test")]
+struct WithWords {
+    /// Where the store lives
+    #[arg(long = "store.path", default_value = "data")]
+    store_path: PathBuf,
+
+    #[command(subcommand)]
+    word: Option<Word>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Word {
+    /// Asks
+    Status {
+        /// Whom
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Asks for more
+    Ledger {
+        /// Whom
+        #[arg(long)]
+        url: Option<String>,
+        /// Of whom
+        #[arg(long)]
+        guest: Option<String>,
+    },
+}
+
+#[test]
+fn a_flag_on_the_wrong_side_of_a_word_is_told_its_place() {
+    let first_line = |args: &[&str]| {
+        let args = std::iter::once("kanyun-test").chain(args.iter().copied());
+        let error = parse::<WithWords>(args.map(OsString::from)).unwrap_err().to_string();
+        error.lines().next().unwrap().to_owned()
+    };
+    let unexpected = |flag: &str| format!("error: unexpected argument '--{flag}' found");
+    for (args, flag, place) in [
+        (&["status", "--store.path=x"][..], "store.path", ": it goes before the word status"),
+        (&["status", "--store.path", "x"], "store.path", ": it goes before the word status"),
+        (&["--url=x", "status"], "url", ": it goes behind the word status"),
+        (&["--url=x"], "url", ": it goes behind the word status or ledger"),
+        (&["--guest", "x", "ledger"], "guest", ": it goes behind the word ledger"),
+        // It goes nowhere here.
+        (&["status", "--guest=x"], "guest", ""),
+        (&["--nonsense", "status"], "nonsense", ""),
+        (&["status", "--nonsense"], "nonsense", ""),
+    ] {
+        assert_eq!(first_line(args), unexpected(flag) + place, "{args:?}");
+    }
+}
+
 #[test]
 fn a_variable_is_the_flag_in_upper_case() {
     assert_eq!(variable("web.listen-address"), "KANYUN_WEB_LISTEN_ADDRESS");
@@ -75,7 +129,7 @@ cassandra: {nodes: [a, b]}
 guests.max: 9
 ";
     let flags = with_file(yaml, &[]).unwrap();
-    assert_eq!(flags.service.listen_address, "127.0.0.1:1");
+    assert_eq!(flags.service.listen_addresses, ["127.0.0.1:1"]);
     assert_eq!(flags.store_path, PathBuf::from("/data"));
     assert_eq!(flags.nodes, ["a", "b"]);
     assert_eq!(flags.guests_max, 9);
@@ -90,7 +144,7 @@ guests.max: 9
 fn defaults_hold_where_nobody_says_anything() {
     for yaml in ["", "# nothing\n", "store.path: x\n"] {
         let flags = with_file(yaml, &["--store.path=y"]).unwrap();
-        assert_eq!(flags.service.listen_address, ":9177");
+        assert_eq!(flags.service.listen_addresses, [":9177"]);
         assert_eq!(flags.guests_max, 7);
         assert!(!flags.sync);
         assert_eq!(flags.store_path, PathBuf::from("y"));
@@ -199,8 +253,11 @@ fn the_help_reads_well() {
           -V, --version  Print version
 
         Service:
-              --web.listen-address <HOST:PORT>  Address to listen on; `:PORT` means all interfaces [env:
-                                                KANYUN_WEB_LISTEN_ADDRESS] [default: :9177]
+              --web.listen-address <HOST:PORT>  Address to listen on; `:PORT` means all interfaces; may be
+                                                given several times [env: KANYUN_WEB_LISTEN_ADDRESS]
+                                                [default: :9177]
+              --web.systemd-socket              Listen on the sockets that systemd hands over, and on no
+                                                address [env: KANYUN_WEB_SYSTEMD_SOCKET]
               --web.config.file <FILE>          Web config file with TLS, HTTP headers and basic auth users,
                                                 in the format that Prometheus and its exporters share [env:
                                                 KANYUN_WEB_CONFIG_FILE]

@@ -10,7 +10,7 @@ use serve::settings::{ServiceFlags, parse};
 const CHILD: &str = "SERVE_TEST_ARGUMENTS";
 
 #[derive(clap::Parser)]
-#[command(mut_arg("listen_address", |arg| arg.default_value(":9177")))]
+#[command(mut_arg("listen_addresses", |arg| arg.default_value(":9177")))]
 struct Flags {
     #[command(flatten)]
     service: ServiceFlags,
@@ -22,7 +22,7 @@ fn child() {
     let Ok(arguments) = std::env::var(CHILD) else { return };
     let args = std::iter::once("test").chain(arguments.lines()).map(OsString::from);
     match parse::<Flags>(args) {
-        Ok(flags) => eprintln!("RESULT {}", flags.service.listen_address),
+        Ok(flags) => eprintln!("RESULT {}", flags.service.listen_addresses.join(" ")),
         Err(error) => eprintln!("RESULT {} {error}", error.exit_code()),
     }
 }
@@ -55,6 +55,18 @@ fn flag_over_environment_over_file_over_default() {
     assert_eq!(parsed(&[], &[file]), "file");
     assert_eq!(parsed(&[], &[file, variable]), "variable");
     assert_eq!(parsed(&["--web.listen-address=flag"], &[file, variable]), "flag");
+}
+
+#[test]
+fn several_addresses_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path(), "web.listen-address: [':1', 'a:2']\n");
+    let file = ("KANYUN_CONFIG_FILE", file.as_str());
+    let variable = ("KANYUN_WEB_LISTEN_ADDRESS", ":3,[::1]:4");
+    assert_eq!(parsed(&[], &[file]), ":1 a:2");
+    assert_eq!(parsed(&[], &[file, variable]), ":3 [::1]:4");
+    let flags = ["--web.listen-address=:5", "--web.listen-address", "b:6"];
+    assert_eq!(parsed(&flags, &[file, variable]), ":5 b:6");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How connections and the service begin and end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use serve::answer::Answer;
 use serve::http::StatusCode;
 use serve::limits::Limits;
 use serve::routes::Routes;
-use serve::server::{ServeError, Server};
+use serve::server::{BindError, ServeError, Server};
+use serve::sockets::Sockets;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -36,7 +38,11 @@ fn held() -> (Routes, Arc<Notify>, Arc<Notify>) {
 }
 
 async fn connect(running: &Running, request: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    connect_to(running.address, request).await
+}
+
+async fn connect_to(address: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
@@ -149,21 +155,132 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     running.end().await.unwrap();
 }
 
+async fn bind(addresses: &str) -> Result<Server, BindError> {
+    Server::bind(&flags(addresses, None), Sockets::none()).await
+}
+
+async fn refused(addresses: &str) -> BindError {
+    bind(addresses).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn every_address_is_served_within_the_limits_of_one_service() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let (routes, reached, release) = held();
+    let running =
+        Running::listening("127.0.0.1:0,127.0.0.2:0,[::1]:0", (routes, limits, None)).await;
+    let addresses = running.addresses.clone();
+    let ips: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    assert_eq!(ips, ["127.0.0.1", "127.0.0.2", "::1"]);
+    let request = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    for _ in 0..3 {
+        for address in &addresses {
+            let text = read_to_end(connect_to(*address, &request).await).await;
+            assert!(text.ends_with("hello"), "{address}: {text}");
+        }
+    }
+    // One connection in all: who comes by another address waits as well.
+    let slow = HELD.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let first = connect_to(addresses[1], &slow).await;
+    reached.notified().await;
+    let mut second = connect_to(addresses[2], &request).await;
+    let mut buffer = [0; 1000];
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "the second connection was served at the same time");
+    release.notify_one();
+    assert!(read_to_end(first).await.ends_with("at last"));
+    assert!(read_to_end(second).await.ends_with("hello"));
+    running.end().await.unwrap();
+    for address in addresses {
+        assert!(TcpStream::connect(address).await.is_err(), "{address} is still there");
+    }
+}
+
+/// A crowd that fills the queue of one address does not keep the others waiting for ever.
+#[tokio::test]
+async fn addresses_take_turns() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let (routes, reached, release) = held();
+    let running = Running::listening("127.0.0.1:0,127.0.0.2:0", (routes, limits, None)).await;
+    let slow = HELD.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let mut crowd = Vec::new();
+    for _ in 0..6 {
+        crowd.push(connect_to(running.addresses[0], &slow).await);
+    }
+    let request = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let other = connect_to(running.addresses[1], &request).await;
+    // The third of the crowd is held now: whoever comes by the other address was before it.
+    reached.notified().await;
+    for _ in 0..2 {
+        release.notify_one();
+        reached.notified().await;
+    }
+    assert!(read_to_end(other).await.ends_with("hello"));
+    for _ in 0..3 {
+        release.notify_one();
+        reached.notified().await;
+    }
+    release.notify_one();
+    for one in crowd {
+        assert!(read_to_end(one).await.ends_with("at last"));
+    }
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_addresses_or_none() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let error = refused(&format!("{free},{taken}")).await;
+    assert!(matches!(&error, BindError::Taken { address } if *address == taken.to_string()));
+    assert!(TcpStream::connect(free).await.is_err(), "the first one is listened on");
+    drop(held);
+    // Two that are the same, or of which one has the other's connections.
+    let port = taken.port();
+    for (addresses, text) in [
+        (
+            format!("{taken},{taken}"),
+            format!("{taken} cannot be listened on beside {taken}, which"),
+        ),
+        (format!(":{port},{taken}"), format!("{taken} cannot be listened on beside [::]:{port}")),
+        (format!("{taken},:{port}"), format!("address :{port} cannot be listened on beside")),
+    ] {
+        let error = refused(&addresses).await;
+        assert!(matches!(error, BindError::Twice { .. }), "{addresses}: {error}");
+        assert!(error.to_string().contains(&text), "{addresses}: {error}");
+    }
+    let error = refused(&format!("{free},nonsense")).await;
+    assert!(matches!(&error, BindError::Unusable { address, .. } if address == "nonsense"));
+    let error = Server::check(&flags(&format!("{free},nonsense"), None)).await.unwrap_err();
+    assert!(matches!(&error, BindError::Unusable { address, .. } if address == "nonsense"));
+}
+
+#[tokio::test]
+async fn without_sockets_of_systemds_nothing_is_served() {
+    let mut flags = flags("127.0.0.1:0", None);
+    flags.systemd_socket = true;
+    let error = Server::bind(&flags, Sockets::none()).await.unwrap_err().to_string();
+    assert!(error.contains("--web.systemd-socket") && error.contains("socket unit"), "{error}");
+    // Whoever checks settings by hand was not started by systemd.
+    Server::check(&flags).await.unwrap();
+}
+
 #[tokio::test]
 async fn unusable_addresses_are_named() {
     let running = Running::start(hello()).await;
     let taken = running.address.to_string();
-    let error = Server::bind(&flags(&taken, None)).await.unwrap_err().to_string();
+    let error = refused(&taken).await.to_string();
     let expected = format!(
         "address {taken} is taken by another process; choose another with --web.listen-address"
     );
     assert_eq!(error, expected);
     for bad in ["nonsense", "127.0.0.1:99999", "192.0.2.1:1"] {
-        let error = Server::bind(&flags(bad, None)).await.unwrap_err().to_string();
+        let error = refused(bad).await.to_string();
         assert!(error.starts_with(&format!("cannot listen on {bad} (--web.listen-")), "{error}");
     }
     // A port alone is all interfaces.
-    let everywhere = Server::bind(&flags(":0", None)).await.unwrap().local_addr();
+    let everywhere = bind(":0").await.unwrap().local_addresses()[0];
     assert!(everywhere.ip().is_unspecified(), "{everywhere}");
     running.end().await.unwrap();
 }

@@ -13,6 +13,7 @@ use serve::readiness::Readiness;
 use serve::routes::Routes;
 use serve::server::{ServeError, Server, Service, Shutdown, ShutdownHandle};
 use serve::settings::ServiceFlags;
+use serve::sockets::Sockets;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -34,6 +35,8 @@ pub(crate) fn flags(address: &str, web_config: Option<PathBuf>) -> ServiceFlags 
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// All of them, that one first.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) stop: ShutdownHandle,
     pub(crate) registry: Arc<Registry>,
     pub(crate) ended: JoinHandle<Result<(), ServeError>>,
@@ -45,15 +48,24 @@ impl Running {
     }
 
     pub(crate) async fn with(routes: Routes, limits: Limits, web: Option<PathBuf>) -> Self {
+        Self::listening("127.0.0.1:0", (routes, limits, web)).await
+    }
+
+    /// On several addresses, with commas between them.
+    pub(crate) async fn listening(
+        addresses: &str,
+        (routes, limits, web): (Routes, Limits, Option<PathBuf>),
+    ) -> Self {
         let mut registry = Registry::default();
         let own_metrics = OwnMetrics::register(&mut registry, "kanyun_test", "1.2.3", "abc");
-        let server = Server::bind(&flags("127.0.0.1:0", web)).await.unwrap();
-        let address = server.local_addr();
+        let server = Server::bind(&flags(addresses, web), Sockets::none()).await.unwrap();
+        let addresses = server.local_addresses().to_vec();
+        let address = addresses[0];
         let (stop, shutdown) = Shutdown::manual();
         let readiness = Readiness::new(|| Ok(()));
         let service = Service { routes, readiness, own_metrics, limits };
         let ended = tokio::spawn(server.run(service, shutdown));
-        Self { address, stop, registry: Arc::new(registry), ended }
+        Self { address, addresses, stop, registry: Arc::new(registry), ended }
     }
 
     /// Sends the bytes and reads until the service closes the connection.

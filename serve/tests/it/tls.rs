@@ -19,6 +19,7 @@ use serve::http::{Request, StatusCode, Version};
 use serve::limits::Limits;
 use serve::routes::Routes;
 use serve::server::Server;
+use serve::sockets::Sockets;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -214,7 +215,7 @@ async fn a_web_config_that_cannot_be_used_names_its_file_and_fault() {
     let folder = tempfile::tempdir().unwrap();
     let path = web_config(folder.path(), "");
     for result in [
-        Server::bind(&flags("127.0.0.1:0", Some(path.clone()))).await.map(|_| ()),
+        Server::bind(&flags("127.0.0.1:0", Some(path.clone())), Sockets::none()).await.map(|_| ()),
         Server::check(&flags("127.0.0.1:0", Some(path.clone()))).await,
     ] {
         let error = result.unwrap_err().to_string();
