@@ -55,23 +55,23 @@ pub async fn run(
     command: &Command,
     open: impl AsyncFnOnce() -> Result<Opened, String>,
 ) -> Result<(), CommandError> {
-    let here = here(&flags.service.listen_address);
+    let here = whereabouts(flags);
     let mut out = BufWriter::new(io::stdout().lock());
     match command {
         Command::Status(ask) => {
-            let status = match asked(ask, &here, operator::STATUS)? {
+            let status = match asked(ask, here.as_deref(), operator::STATUS)? {
                 Answer::Body(body) => serde_json::from_reader(body).map_err(|error| {
                     CommandError::Failed(format!("the adapter's answer is no status: {error}"))
                 })?,
                 Answer::Nobody(nobody) => {
                     let opened = opened(open, &nobody).await?;
                     let status = opened.observer.status().await;
-                    closed(&opened.engine, status.map_err(failed)).await?
+                    closed(&opened.engine, Ok(status)).await?
                 }
             };
             print_status(&mut out, ask, &status)?;
         }
-        Command::Ledger(ledger) => match asked(&ledger.ask, &here, &query(ledger))? {
+        Command::Ledger(ledger) => match asked(&ledger.ask, here.as_deref(), &query(ledger))? {
             Answer::Body(body) => print_lines(&mut out, &ledger.ask, body)?,
             Answer::Nobody(nobody) => {
                 let opened = opened(open, &nobody).await?;
@@ -89,7 +89,7 @@ pub async fn run(
 /// Copies a store and prints how far it is.
 pub async fn copy(plan: Plan, clock: Clock) -> Result<(), CommandError> {
     let mut out = io::stdout();
-    let (from, to) = (Arc::clone(&plan.from), Arc::clone(&plan.to));
+    let stores = plan.stores();
     let mut shown = std::time::Instant::now();
     let copied = async {
         let copy = Copy::begin(plan, clock).await?;
@@ -103,7 +103,7 @@ pub async fn copy(plan: Plan, clock: Clock) -> Result<(), CommandError> {
         .await
     }
     .await;
-    for store in [&to, &from] {
+    for store in stores {
         store.close().await.map_err(failed)?;
     }
     let done = copied.map_err(failed)?;
@@ -163,9 +163,22 @@ fn here(listen_address: &str) -> String {
     format!("http://{host}:{port}")
 }
 
-fn asked(ask: &AskFlags, here: &str, path: &str) -> Result<Answer, CommandError> {
+/// The URL of the service that the flags describe; `None` where systemd alone knows it.
+fn whereabouts(flags: &Flags) -> Option<String> {
+    let first = flags.service.listen_addresses.first().map_or("", String::as_str);
+    (!flags.service.systemd_socket).then(|| here(first))
+}
+
+fn asked(ask: &AskFlags, here: Option<&str>, path: &str) -> Result<Answer, CommandError> {
+    let Some(url) = ask.url.clone().or_else(|| here.map(str::to_owned)) else {
+        return Err(CommandError::Failed(
+            "the adapter listens on sockets of systemd's (--web.systemd-socket), which only their unit \
+             knows: name it with --url"
+                .to_owned(),
+        ));
+    };
     let access = Access {
-        url: ask.url.clone().unwrap_or_else(|| here.to_owned()),
+        url,
         login: ask.user.clone().zip(ask.password_file.clone()),
         ca_file: ask.ca_file.clone(),
     };

@@ -16,7 +16,7 @@ use crate::worker::sources::Source;
 
 /// Prometheus remote storage on an embedded store or on Cassandra
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kanyun-adapter", version, mut_arg("listen_address", |arg| arg.required(false).default_value("127.0.0.1:9201")), mut_arg("config_file", |arg| arg.global(true)))]
+#[command(name = "kanyun-adapter", version, mut_arg("listen_addresses", |arg| arg.required(false).default_value("127.0.0.1:9201")), mut_arg("config_file", |arg| arg.global(true)))]
 pub struct Flags {
     /// What to do instead of serving.
     #[command(subcommand)]
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_design() {
         let flags = parse(&[]).unwrap();
-        assert_eq!(flags.service.listen_address, "127.0.0.1:9201");
+        assert_eq!(flags.service.listen_addresses, ["127.0.0.1:9201"]);
         assert_eq!(flags.store, StoreKind::Local);
         assert_eq!(flags.retention, Duration::from_secs(400 * 86_400));
         assert_eq!(flags.row_key_labels, ["uuid", "instance_id"]);

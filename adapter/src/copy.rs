@@ -19,7 +19,7 @@ use crate::limits;
 use crate::model::instant;
 use crate::model::row_key::Group;
 use crate::model::time::{Hour, Week};
-use crate::store::rows::{SealMark, Shard};
+use crate::store::rows::{LayoutRow, SealMark, Shard};
 use crate::store::{Store, StoreError};
 use progress::Progress;
 pub use progress::{Counts, Done};
@@ -62,31 +62,63 @@ pub struct Copy {
 #[derive(Debug)]
 pub struct Plan {
     /// The store that is read.
-    pub from: Arc<Store>,
+    pub source: Source,
     /// The store that is written.
     pub to: Arc<Store>,
-    /// The layout that both are to have now.
-    pub layout: Layout,
     /// What is older is left out.
     pub keeping: Keeping,
-    /// Says how far a copy is that was cut off, and will say it again.
-    pub progress: PathBuf,
-    /// In words, from where to where: a progress file of another copy is refused.
+}
+
+/// A store that is to be copied, with all that can be judged before there is another.
+#[derive(Debug)]
+pub struct Source {
+    store: Arc<Store>,
+    rows: Vec<LayoutRow>,
+    layouts: Layouts,
+    progress: Progress,
+}
+
+/// How far a copy is.
+#[derive(Debug)]
+pub struct Known {
+    /// Says how far one is that was cut off, and will say it again.
+    pub file: PathBuf,
+    /// In words, from where to where: a file of another copy is refused.
     pub title: String,
 }
 
-impl Copy {
-    /// Brings layouts and marks over, and reads how far an earlier run came.
-    pub async fn begin(plan: Plan, clock: Clock) -> Result<Copy, CopyError> {
-        let Plan { from, to, layout, keeping, progress, title } = plan;
-        let progress = Progress::open(progress, &title)?;
-        let now = Week::of(clock.now_ms());
-        let rows = from.layouts().await.map_err(of_from)?;
+impl Source {
+    /// Reads how far an earlier run came, and whether the store has the layout that both are to have
+    /// now.
+    pub async fn open(
+        store: Arc<Store>,
+        layout: &Layout,
+        known: Known,
+        clock: &Clock,
+    ) -> Result<Source, CopyError> {
+        let progress = Progress::open(known.file, &known.title)?;
+        let rows = store.layouts().await.map_err(of_from)?;
         if rows.is_empty() {
             return Err(CopyError::Layout("--from holds no store of ours".to_owned()));
         }
-        let layouts =
-            Layouts::open(&from, &layout, now).await.map_err(|error| of_layout(&error))?;
+        let layouts = Layouts::open(&store, layout, Week::of(clock.now_ms())).await;
+        let layouts = layouts.map_err(|error| of_layout(&error))?;
+        Ok(Source { store, rows, layouts, progress })
+    }
+}
+
+impl Plan {
+    /// Both stores, to be closed in the end.
+    pub fn stores(&self) -> [Arc<Store>; 2] {
+        [&self.to, &self.source.store].map(Arc::clone)
+    }
+}
+
+impl Copy {
+    /// Brings layouts and marks over.
+    pub async fn begin(plan: Plan, clock: Clock) -> Result<Copy, CopyError> {
+        let Plan { source, to, keeping } = plan;
+        let Source { store: from, rows, layouts, progress } = source;
         let known = to.layouts().await.map_err(of_to)?;
         if !known.is_empty() && !are_alike(&rows, &known).map_err(|error| of_layout(&error))? {
             return Err(CopyError::Layout(

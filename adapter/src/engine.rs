@@ -36,7 +36,8 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::time::{DAY_MS, Day, Hour, TimeRange, Week};
 use crate::store::inventory::Inventory;
-use crate::store::rows::{Kept, SealMark, Shard};
+pub use crate::store::rows::Shard;
+use crate::store::rows::{Kept, SealMark};
 use crate::store::{Store, StoreError};
 pub use batch::Batch;
 use commit::{Arrivals, Arriving, Committer, Request};
@@ -65,8 +66,9 @@ pub struct Engine {
     clock: Clock,
     keeping: Keeping,
     sealing: Arc<Sealing>,
-    // How far behind sealing is, as of the last look; ms. See `note_lag`.
-    lag_ms: AtomicI64,
+    // Since when the oldest window waits to be sealed, and the oldest of what came late; as of the
+    // last look that told, which is the time of that look where nothing waited. See `note_lag`.
+    waits_since_ms: [AtomicI64; 2],
     // Parts that reads may read at once.
     parts: Semaphore,
 }
@@ -139,7 +141,8 @@ impl Engine {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Engine, LayoutError> {
-        let layouts = Layouts::open(&store, layout, Week::of(clock.now_ms())).await?;
+        let now_ms = clock.now_ms();
+        let layouts = Layouts::open(&store, layout, Week::of(now_ms)).await?;
         let until = sealed_until(&store, &layouts, &clock).await?;
         let begun = store.seal_mark(SealMark::Begun).await?;
         let until = begun.map_or(until, |begun| begun.max(until));
@@ -172,7 +175,7 @@ impl Engine {
             clock,
             keeping,
             sealing,
-            lag_ms: AtomicI64::new(0),
+            waits_since_ms: [now_ms, now_ms].map(AtomicI64::new),
             parts,
         })
     }
@@ -214,7 +217,7 @@ impl Engine {
             return Ok(());
         }
         self.refuse_unsealed().map_err(StoreError::Unavailable)?;
-        if let Some(trouble) = self.clock_trouble() {
+        if let Some(trouble) = self.trouble() {
             return Err(StoreError::Unavailable(trouble));
         }
         let Batch { placements, mut unknown, lessons, .. } = batch;

@@ -305,6 +305,9 @@ pub const CASSANDRA_HEAD_TTL: Duration = Duration::from_secs(7 * 86_400);
 pub const CASSANDRA_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// By how much the cluster's clock may differ from ours (DESIGN.md, "The engine").
 pub const CLUSTER_CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
+/// For how long a process counts as one that works on a keyspace since it last said so, which it does at
+/// every look: several of them, slow ones too, also where the nodes' clocks differ by as much as is borne.
+pub const CASSANDRA_HERE_SECONDS: i32 = 100;
 /// How soon the nodes are looked at again where not all is well.
 pub const CASSANDRA_LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// After so long another replica is asked beside the one that has not answered: much longer than a
@@ -355,8 +358,8 @@ pub const CASSANDRA_HEAD_PAGE_ROWS: i32 = 200;
 pub const CASSANDRA_CHUNK_PAGE_ROWS: i32 = 200;
 /// Series whose chunks one statement asks for; ScyllaDB takes at most 100.
 pub const CASSANDRA_CHUNK_SERIES_MAX: usize = 50;
-/// Days of the ledger that are read at once: a day of a guest of 40 disks is 57,600 rows.
-pub const CASSANDRA_LEDGER_DAYS_AT_ONCE: usize = 8;
+/// Rows of one page of the ledger, an hour each: the 168 of a week, some 300 bytes for each device.
+pub const CASSANDRA_LEDGER_PAGE_ROWS: i32 = 200;
 /// Rows of one page of series, each with all its labels.
 pub const CASSANDRA_SERIES_PAGE_ROWS: i32 = 1_000;
 /// Rows of one page of the other tables.

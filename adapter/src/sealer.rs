@@ -114,9 +114,9 @@ impl Sealer {
 
     /// Seals everything of its shards that is due now. What fails stays due, and keeps nothing else from
     /// being sealed; the first fault is told when all is done. Nothing is sealed by a clock that is not the
-    /// store's: how far sealing has come never goes back.
+    /// store's, or beside others that need not see it: how far sealing has come never goes back.
     pub async fn pass(&self) -> Result<(), QueryError> {
-        if let Some(trouble) = self.engine.clock_trouble() {
+        if let Some(trouble) = self.engine.trouble() {
             return Err(QueryError::TryAgain(trouble));
         }
         if !self.shares.is_kept() {
@@ -130,12 +130,13 @@ impl Sealer {
         }
         done = done.and(self.report_lag().await);
         // What came late is sealed also where a window before it cannot be.
-        let mut waiting = 0;
+        let mut waiting = Some(0);
         for shard in self.shares.held() {
             let checked = self.check_again(shard).await;
             done = done.and(of_shard(shard, checked));
-            let sealed = self.seal_late(shard, &mut waiting).await;
-            done = done.and(of_shard(shard, sealed));
+            let sealed = of_shard(shard, self.seal_late(shard).await);
+            waiting = waiting.zip(sealed.as_ref().ok()).map(|(sum, of_shard)| sum + of_shard);
+            done = done.and(sealed.map(drop));
         }
         self.metrics.sealing().waiting(waiting);
         done.and(self.report_lag().await)
@@ -262,9 +263,10 @@ impl Sealer {
         Ok(asked.into_iter().flatten().collect())
     }
 
-    /// Seals what came late to a shard and has waited for its pause; counts the windows that wait on,
+    /// Seals what came late to a shard and has waited for its pause; gives how many windows wait on,
     /// those that cannot be sealed among them.
-    async fn seal_late(&self, shard: Shard, waiting: &mut usize) -> Result<(), QueryError> {
+    async fn seal_late(&self, shard: Shard) -> Result<usize, QueryError> {
+        let mut waiting = 0;
         let now_ms = self.clock.now_ms();
         let pause_ms = i64::try_from(self.late_pause.as_millis()).unwrap_or(i64::MAX);
         let mut last = None;
@@ -273,7 +275,8 @@ impl Sealer {
             let page = self.engine.late_page(Some(shard), last).await?;
             last = page.last().copied();
             if last.is_none() {
-                return Ok(self.engine.finish_late(shard).await?);
+                self.engine.finish_late(shard).await?;
+                return Ok(waiting);
             }
             let mut due: BTreeMap<Group, BTreeSet<Window>> = BTreeMap::new();
             for of_window in page.chunk_by(|a, b| a.group == b.group && a.window == b.window) {
@@ -281,7 +284,7 @@ impl Sealer {
                     Some((group, window)) if self.is_late_due((group, window.first)) => {
                         due.entry(group).or_default().insert(window);
                     }
-                    _ => *waiting += 1,
+                    _ => waiting += 1,
                 }
             }
             let parts = due.into_iter().flat_map(|(group, windows)| {
@@ -291,7 +294,7 @@ impl Sealer {
             });
             let parts: Vec<_> = parts.collect();
             let failed = self.all(shard, parts.clone()).await?;
-            *waiting += self.note_late(&parts, &failed);
+            waiting += self.note_late(&parts, &failed);
         }
     }
 
@@ -497,21 +500,25 @@ impl Sealer {
 }
 
 /// Says how long the oldest window that is not sealed has been due, and how long the oldest of what came
-/// late has waited. Not by a sealer alone: one that
-/// hangs would say that all is well.
+/// late has waited; what cannot be read is not known, whatever it was before. Not by a sealer alone: one
+/// that hangs would say that all is well.
 pub async fn report_lag(
     engine: &Engine,
     clock: &Clock,
     metrics: &Metrics,
 ) -> Result<(), StoreError> {
-    let window = engine.first_unsealed().await?;
+    let (window, late) = (engine.first_unsealed().await, engine.late_since().await);
     let now_ms = clock.now_ms();
-    let lag_ms = (now_ms - engine.due_ms(window)).max(0);
-    let late_ms = engine.late_since().await?.map_or(0, |since| (now_ms - since).max(0));
-    engine.note_lag(lag_ms.max(late_ms));
-    metrics.sealing().late_waiting(late_ms / 1000);
-    metrics.sealing().lag(lag_ms / 1000, window.first.start_ms());
-    Ok(())
+    let lag = window.as_ref().ok().map(|window| {
+        let lag_ms = (now_ms - engine.due_ms(*window)).max(0);
+        (lag_ms, window.first.start_ms())
+    });
+    let late_ms = late.as_ref().ok().map(|since| since.map_or(0, |since| (now_ms - since).max(0)));
+    engine.note_lag(lag.map(|(lag_ms, _)| lag_ms), late_ms);
+    metrics.sealing().late_waiting(late_ms.map(|late_ms| late_ms / 1000));
+    metrics.sealing().lag(lag.map(|(lag_ms, begin_ms)| (lag_ms / 1000, begin_ms)));
+    window?;
+    late.map(drop)
 }
 
 impl Done {
@@ -532,7 +539,7 @@ impl Batch {
 }
 
 /// Tells the fault of a shard, which is its own.
-fn of_shard(shard: Shard, done: Result<(), QueryError>) -> Result<(), QueryError> {
+fn of_shard<T>(shard: Shard, done: Result<T, QueryError>) -> Result<T, QueryError> {
     done.inspect_err(|error| {
         tracing::warn!(shard = shard.0, %error, "sealing of a shard stopped half-way; others go on");
     })

@@ -16,13 +16,14 @@ use serve::own_metrics::OwnMetrics;
 use serve::readiness::Readiness;
 use serve::server::{Server, Service};
 use serve::shutdown::Shutdown;
+use serve::sockets::Sockets;
 use serve::tls_client::TlsClient;
 
 use background::Background;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{Command, CopyFlags, CopyKind, Flags, LegacyFlags, StoreKind};
-use crate::copy::Plan;
+use crate::config::{CassandraFlags, Command, CopyFlags, CopyKind, Flags, LegacyFlags, StoreKind};
+use crate::copy::{CopyError, Known, Plan, Source};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
 use crate::feed::{Feed, Workers};
@@ -89,6 +90,8 @@ enum Failure {
     Ended(String),
     #[error("{0}")]
     Copy(String),
+    #[error(transparent)]
+    Source(#[from] CopyError),
     #[error("{0}")]
     Spill(String),
     #[error("the process cannot be set up: {0}")]
@@ -171,20 +174,16 @@ async fn copy_plan(flags: &Flags, copy: &CopyFlags, clock: &Clock) -> Result<Pla
     }
     let metrics = Metrics::register(&mut Registry::default());
     let layout = layout(flags);
-    let mut stores = Vec::new();
-    for kind in [copy.from, copy.to] {
-        let flags = Flags { store: kind.into(), ..flags.clone() };
-        stores.push((
-            Arc::new(open(&flags, &layout, (clock.clone(), &metrics)).await?),
-            observed_name(&flags),
-        ));
-    }
-    let title = stores.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" to ");
-    let (Some((to, _)), Some((from, _))) = (stores.pop(), stores.pop()) else {
-        return Err(Failure::Copy("there are not two stores".to_owned()));
-    };
-    let progress = copy.progress.clone();
-    Ok(Plan { from, to, layout, keeping: keeping(flags), progress, title })
+    let [from, to] = [copy.from, copy.to].map(|kind| Flags { store: kind.into(), ..flags.clone() });
+    let title = format!("{} to {}", observed_name(&from), observed_name(&to));
+    let known = Known { file: copy.progress.clone(), title };
+    // What makes a store of --to comes when nothing else is left to be refused.
+    let from =
+        Flags { cassandra: CassandraFlags { create_schema: false, ..from.cassandra }, ..from };
+    let store = Arc::new(open(&from, &layout, (clock.clone(), &metrics)).await?);
+    let source = Source::open(store, &layout, known, clock).await?;
+    let to = Arc::new(open(&to, &layout, (clock.clone(), &metrics)).await?);
+    Ok(Plan { source, to, keeping: keeping(flags) })
 }
 
 /// Opens the store of the flags where no adapter runs. Never makes one.
@@ -247,6 +246,8 @@ async fn start(flags: &Flags, clock: &Clock, metrics: &Metrics) -> Result<Arc<En
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
+    // Before there is a second thread.
+    let sockets = Sockets::handed_over(&flags.service);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         if flags.service.config_check {
@@ -266,7 +267,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             tracing::info!("all settings are valid");
             return Ok(());
         }
-        Box::pin(serve_until_stopped(flags, Clock::system(), Shutdown::on_signals()?)).await
+        let outside = (Clock::system(), Shutdown::on_signals()?);
+        Box::pin(serve_until_stopped(flags, sockets, outside)).await
     });
     // A read that is stuck on a broken disk must not keep the process from ending.
     runtime.shutdown_timeout(EXIT_DEADLINE);
@@ -276,11 +278,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 /// Opens the store, serves, and closes the store after the last request.
 async fn serve_until_stopped(
     flags: &Flags,
-    clock: Clock,
-    shutdown: Shutdown,
+    sockets: Sockets,
+    (clock, shutdown): (Clock, Shutdown),
 ) -> Result<(), Failure> {
     // The port first: it is quick to check, and a taken one should not touch the data folder.
-    let server = Server::bind(&flags.service).await?;
+    let server = Server::bind(&flags.service, sockets).await?;
     let conf = flags.legacy.conf()?;
     conf.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
     let ingest = bind_ingest(&flags.legacy, &conf).await?;
@@ -349,12 +351,14 @@ async fn serve_until_stopped(
 }
 
 fn say_listening(server: &Server, flags: &Flags) {
-    tracing::info!(
-        address = %server.local_addr(),
-        store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
-        version = VERSION,
-        "kanyun-adapter is listening"
-    );
+    for address in server.local_addresses() {
+        tracing::info!(
+            %address,
+            store = flags.store.to_possible_value().map(|value| value.get_name().to_owned()),
+            version = VERSION,
+            "kanyun-adapter is listening"
+        );
+    }
 }
 
 async fn bind_api(flags: &LegacyFlags, conf: &KanyunConf) -> Result<Option<Api>, BindError> {

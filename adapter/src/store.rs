@@ -4,10 +4,13 @@
 
 pub mod cassandra;
 pub mod inventory;
+mod ledger_row;
 pub mod local;
 pub mod memory;
 pub mod observed;
 pub mod rows;
+
+pub(crate) use cassandra::process_name;
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -420,12 +423,12 @@ impl Store {
         each_store!(self, store => store.ready())
     }
 
-    /// Why nothing may be written by our clock; `None` where it agrees with the store's, or the store has
-    /// none of its own.
-    pub fn clock_trouble(&self) -> Option<String> {
+    /// Why nothing may be written or sealed, though the store could: our clock is not the store's, or
+    /// another process works on it that need not see what is written here.
+    pub fn trouble(&self) -> Option<String> {
         match self {
             Store::Memory(_) | Store::Local(_) => None,
-            Store::Cassandra(cassandra) => cassandra.clock_trouble(),
+            Store::Cassandra(cassandra) => cassandra.trouble(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! How far a copy is, in a file: who runs it again goes on from there. Knows no store.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -100,7 +101,11 @@ impl Progress {
                 written.title
             )));
         }
-        Ok(Progress { file, written })
+        let progress = Progress { file, written };
+        // That it can be written, before anything is done that it should tell of.
+        let beside = progress.write_beside()?;
+        std::fs::remove_file(&beside).map_err(|error| progress.wrong(&error))?;
+        Ok(progress)
     }
 
     pub(super) fn done(&self) -> &Done {
@@ -157,22 +162,26 @@ impl Progress {
 
     /// By another name first, so that a kill leaves a whole file.
     fn write(&self) -> Result<(), CopyError> {
-        let wrong = |error: &dyn std::fmt::Display| {
-            CopyError::Progress(format!("--progress={}: {error}", self.file.display()))
-        };
-        let bytes = serde_json::to_vec(&self.written).map_err(|error| wrong(&error))?;
+        let beside = self.write_beside()?;
+        std::fs::rename(&beside, &self.file).map_err(|error| self.wrong(&error))
+    }
+
+    fn write_beside(&self) -> Result<OsString, CopyError> {
+        let bytes = serde_json::to_vec(&self.written).map_err(|error| self.wrong(&error))?;
         let mut beside = self.file.clone().into_os_string();
         beside.push(".new");
-        std::fs::write(&beside, bytes).map_err(|error| wrong(&error))?;
-        std::fs::rename(&beside, &self.file).map_err(|error| wrong(&error))
+        std::fs::write(&beside, bytes).map_err(|error| self.wrong(&error))?;
+        Ok(beside)
+    }
+
+    fn wrong(&self, why: &dyn std::fmt::Display) -> CopyError {
+        CopyError::Progress(format!("--progress={}: {why}", self.file.display()))
     }
 
     /// The copy is whole: the file has nothing more to say.
     pub(super) fn close(&self) -> Result<(), CopyError> {
         match std::fs::remove_file(&self.file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(CopyError::Progress(format!("--progress={}: {error}", self.file.display())))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.wrong(&error)),
             _ => Ok(()),
         }
     }

@@ -10,10 +10,15 @@ use crate::store::StoreError;
 use crate::store::rows::{SealMark, Shard};
 
 impl Engine {
-    /// Takes notice of how long the oldest window that is not sealed has been due, or the oldest of
-    /// what came late has waited, if that is longer.
-    pub fn note_lag(&self, lag_ms: i64) {
-        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+    /// Takes notice of how long the oldest window that is not sealed has been due, and of how long the
+    /// oldest of what came late has waited. What is not known is taken to wait on since it last was.
+    pub fn note_lag(&self, lag_ms: Option<i64>, late_ms: Option<i64>) {
+        let now_ms = self.clock.now_ms();
+        for (waits_since, ms) in self.waits_since_ms.iter().zip([lag_ms, late_ms]) {
+            if let Some(ms) = ms {
+                waits_since.store(now_ms.saturating_sub(ms), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Since when the oldest of what came late waits to be sealed, unix milliseconds; in a cluster the
@@ -27,24 +32,25 @@ impl Engine {
         self.store.finish_late(shard).await
     }
 
-    /// Why nothing may be written or sealed by our clock; `None` where it can be trusted, or has nothing
-    /// to be compared with.
-    pub fn clock_trouble(&self) -> Option<String> {
-        self.store.clock_trouble()
+    /// See [`crate::store::Store::trouble`].
+    pub fn trouble(&self) -> Option<String> {
+        self.store.trouble()
     }
 
     /// Refuses where heads expire and sealing is so far behind that some may expire unsealed: windows
     /// as a whole, or what came late to them.
     pub(super) fn refuse_unsealed(&self) -> Result<(), String> {
         let Some(ttl) = self.store.head_ttl() else { return Ok(()) };
-        let lag = Duration::from_millis(self.lag_ms.load(Ordering::Relaxed).unsigned_abs());
+        let since_ms = self.waits_since_ms.iter().map(|since| since.load(Ordering::Relaxed));
+        let lag_ms = self.clock.now_ms().saturating_sub(since_ms.min().unwrap_or(i64::MAX)).max(0);
+        let lag = Duration::from_millis(lag_ms.unsigned_abs());
         if lag < ttl / 2 {
             return Ok(());
         }
         Err(format!(
-            "sealing is {} h behind, and samples that are not sealed expire {} h after their \
-             arrival; no more are taken until it has caught up: see why windows cannot be sealed in \
-             the adapters' logs",
+            "sealing is {} h behind, or how far it is could not be read for so long, and samples \
+             that are not sealed expire {} h after their arrival; no more are taken until it has \
+             caught up: see why windows cannot be sealed in the adapters' logs",
             lag.as_secs() / 3600,
             ttl.as_secs() / 3600
         ))

@@ -78,7 +78,7 @@ fn list_workers(workers: Option<&Workers>, call: &Call) -> Result<Answer, Refusa
 
 async fn status(observer: Arc<Observer>, call: Call) -> Result<Answer, Refusal> {
     Parameters::of(&call, &[])?;
-    json(&observer.status().await.map_err(refusal)?)
+    json(&observer.status().await)
 }
 
 fn json(figures: &impl Serialize) -> Result<Answer, Refusal> {

@@ -12,7 +12,12 @@ pub(super) struct Known(Arc<Mutex<Option<i64>>>);
 impl Known {
     /// The figure is known from now on.
     pub(super) fn set(&self, figure: i64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(figure);
+        self.tell(Some(figure));
+    }
+
+    /// The figure, or that it is not known any more.
+    pub(super) fn tell(&self, figure: Option<i64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figure;
     }
 
     fn get(&self) -> Option<i64> {
@@ -54,5 +59,7 @@ mod tests {
         assert_eq!(page(), "# EOF\n");
         known.set(-7);
         assert_eq!(page(), "# HELP figure A figure.\n# TYPE figure gauge\nfigure -7\n# EOF\n");
+        known.tell(None);
+        assert_eq!(page(), "# EOF\n");
     }
 }

@@ -1,7 +1,6 @@
 //! Metrics of sealing: what is sealed, how far behind it is, and what comes late.
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::known::Known;
@@ -18,27 +17,27 @@ pub struct SealingMetrics {
     late_rows: Counter,
     leases_lost: Counter,
     shards: Known,
-    late_windows: Gauge,
-    late_waiting: Gauge,
-    lag: Gauge,
+    late_windows: Known,
+    late_waiting: Known,
+    lag: Known,
     unsealed_from: Known,
 }
 
 impl SealingMetrics {
     /// Registers all families.
     pub(super) fn register(registry: &mut Registry) -> SealingMetrics {
-        let lag = Gauge::default();
-        let help = "How long the oldest window that is not sealed has been due; 0 where none is";
+        let lag = Known::default();
+        let help = "How long the oldest window that is not sealed has been due; 0 where none is, absent while that cannot be read";
         registry.register_with_unit("seal_lag", help, Unit::Seconds, lag.clone());
         let unsealed_from = Known::default();
-        let help = "Begin of the oldest window that is not sealed, unix time; what came late to older ones apart";
+        let help = "Begin of the oldest window that is not sealed, unix time; what came late to older ones apart, and absent while it cannot be read";
         let gauge = unsealed_from.clone();
         registry.register_with_unit("unsealed_from_timestamp", help, Unit::Seconds, gauge);
-        let late_windows = Gauge::default();
-        let late_waiting = Gauge::default();
-        let help = "How long the oldest of what came late has waited to be sealed again, in a cluster since the begin of its hour of arrival; 0 where nothing waits, and in a cluster until five minutes after that hour";
+        let late_windows = Known::default();
+        let late_waiting = Known::default();
+        let help = "How long the oldest of what came late has waited to be sealed again, in a cluster since the begin of its hour of arrival; 0 where nothing waits, and in a cluster until five minutes after that hour; absent while it cannot be read";
         registry.register_with_unit("late_waiting", help, Unit::Seconds, late_waiting.clone());
-        let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look";
+        let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look; absent where some could not be read then";
         registry.register("late_windows", help, late_windows.clone());
         let shards = Known::default();
         let help = "Shards of a cluster that this adapter seals, at the last look; absent where the store is its own";
@@ -116,20 +115,21 @@ impl SealingMetrics {
         self.failures.inc();
     }
 
-    /// So many windows wait to be sealed again.
-    pub fn waiting(&self, late_windows: usize) {
-        self.late_windows.set(i64::try_from(late_windows).unwrap_or(i64::MAX));
+    /// So many windows wait to be sealed again; `None` where not all could be read.
+    pub fn waiting(&self, late_windows: Option<usize>) {
+        let windows = late_windows.map(|windows| i64::try_from(windows).unwrap_or(i64::MAX));
+        self.late_windows.tell(windows);
     }
 
-    /// So long the oldest of what came late has waited.
-    pub fn late_waiting(&self, seconds: i64) {
-        self.late_waiting.set(seconds);
+    /// So long the oldest of what came late has waited; `None` where it is not known.
+    pub fn late_waiting(&self, seconds: Option<i64>) {
+        self.late_waiting.tell(seconds);
     }
 
-    /// How long the oldest window that is not sealed has been due, and when it begins; unix
-    /// milliseconds.
-    pub fn lag(&self, seconds: i64, begin_ms: i64) {
-        self.lag.set(seconds);
-        self.unsealed_from.set(begin_ms.div_euclid(1000));
+    /// How long the oldest window that is not sealed has been due, and when it begins, unix
+    /// milliseconds; `None` where it is not known.
+    pub fn lag(&self, seconds_and_begin: Option<(i64, i64)>) {
+        self.lag.tell(seconds_and_begin.map(|(seconds, _)| seconds));
+        self.unsealed_from.tell(seconds_and_begin.map(|(_, begin_ms)| begin_ms.div_euclid(1000)));
     }
 }

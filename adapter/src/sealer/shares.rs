@@ -12,8 +12,8 @@ use futures_util::future::try_join_all;
 use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::StoreError;
 use crate::store::rows::Shard;
+use crate::store::{StoreError, process_name};
 
 /// The shards of one sealer.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Shares {
 impl Shares {
     pub(super) fn new(engine: Arc<Engine>, metrics: Metrics) -> Shares {
         let held = Mutex::default();
-        Shares { engine, metrics, sealer: name(), held, is_kept: AtomicBool::new(false) }
+        Shares { engine, metrics, sealer: process_name(), held, is_kept: AtomicBool::new(false) }
     }
 
     /// Holds shards until it is dropped; ends at once where there is only one sealer.
@@ -132,12 +132,6 @@ impl Shares {
     fn locked(&self) -> MutexGuard<'_, BTreeMap<Shard, Instant>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A name that no other sealer has, and that says to an operator which one it is.
-fn name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance() & 0xffff_ffff)
 }
 
 fn chance() -> usize {

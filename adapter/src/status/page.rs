@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Disk, Kept, Sealing, Status, TableSize};
+use super::{Disk, Kept, Sealing, Status, TableSize, Unreadable};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,10 +13,20 @@ impl fmt::Display for Status {
         writeln!(f, "samples   {}", self.samples)?;
         writeln!(f, "ledger    {}", self.ledger)?;
         write!(f, "{}", self.sealing)?;
+        self.unreadable.iter().try_for_each(|part| write!(f, "{part}"))?;
         match &self.disk {
             Some(disk) => write!(f, "{disk}"),
-            None => writeln!(f, "disk      not known here; a cluster's nodes know theirs"),
+            None if self.store.starts_with("cassandra") => {
+                writeln!(f, "disk      not known here; a cluster's nodes know theirs")
+            }
+            None => writeln!(f, "disk      not known"),
         }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "unread    {}: {}", self.part, self.why)
     }
 }
 
@@ -29,23 +39,38 @@ impl fmt::Display for Kept {
 
 impl fmt::Display for Sealing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let window = seconds(u64::try_from(self.window_seconds).unwrap_or(0));
         let grace = seconds(self.grace_seconds);
-        let from = &self.unsealed_from;
-        writeln!(f, "sealed    until {from}; windows of {window} are due {grace} after their end")?;
-        match u64::try_from(self.lag_seconds) {
-            Ok(lag) if lag > 0 => {
-                writeln!(f, "lag       the window from {from} has been due for {}", seconds(lag))?;
+        if let (Some(from), Some(window), Some(lag)) =
+            (&self.unsealed_from, self.window_seconds, self.lag_seconds)
+        {
+            let window = seconds(u64::try_from(window).unwrap_or(0));
+            writeln!(
+                f,
+                "sealed    until {from}; windows of {window} are due {grace} after their end"
+            )?;
+            match u64::try_from(lag) {
+                Ok(lag) if lag > 0 => {
+                    let lag = seconds(lag);
+                    writeln!(f, "lag       the window from {from} has been due for {lag}")?;
+                }
+                _ => writeln!(f, "lag       none: no window is due")?,
             }
-            _ => writeln!(f, "lag       none: no window is due")?,
+        } else {
+            writeln!(f, "sealed    not known; windows are due {grace} after their end")?;
+            writeln!(f, "lag       not known")?;
         }
-        let late = self.late_windows;
-        match &self.late_from {
-            Some(from) => writeln!(
+        let read = self.late_windows_read;
+        match (self.late_windows, &self.late_from) {
+            (Some(late), Some(from)) => writeln!(
                 f,
                 "late      {late} windows of guests and targets wait to be sealed again, the oldest from {from}"
             ),
-            None => writeln!(f, "late      none: nothing waits to be sealed again"),
+            (Some(_), None) => writeln!(f, "late      none: nothing waits to be sealed again"),
+            (None, Some(from)) => writeln!(
+                f,
+                "late      at least {read} windows of guests and targets wait to be sealed again, one from {from}"
+            ),
+            (None, None) => writeln!(f, "late      not known, and none in what can be read"),
         }
     }
 }
@@ -122,11 +147,12 @@ mod tests {
                 from: "2021-01-02T00:00:00Z".to_owned(),
             },
             sealing: Sealing {
-                window_seconds: 7200,
+                window_seconds: Some(7200),
                 grace_seconds: 900,
-                unsealed_from: "2026-01-01T04:00:00Z".to_owned(),
-                lag_seconds: 0,
-                late_windows: 0,
+                unsealed_from: Some("2026-01-01T04:00:00Z".to_owned()),
+                lag_seconds: Some(0),
+                late_windows: Some(0),
+                late_windows_read: 0,
                 late_from: None,
             },
             disk: Some(Disk {
@@ -139,6 +165,7 @@ mod tests {
                 free_bytes: 5 << 40,
                 reserve_bytes: 1 << 30,
             }),
+            unreadable: Vec::new(),
         }
     }
 
@@ -167,8 +194,8 @@ journal      -      1023 B  -
     fn trouble_lag_late_windows_and_a_store_without_a_disk() {
         let mut status = status();
         status.trouble = Some("the disk is full".to_owned());
-        status.sealing.lag_seconds = 2 * 86_400 + 3_700;
-        status.sealing.late_windows = 7;
+        status.sealing.lag_seconds = Some(2 * 86_400 + 3_700);
+        status.sealing.late_windows = Some(7);
         status.sealing.late_from = Some("2025-12-30T02:00:00Z".to_owned());
         status.disk = None;
         let text = status.to_string();
@@ -176,10 +203,41 @@ journal      -      1023 B  -
             "writes    refused: the disk is full",
             "lag       the window from 2026-01-01T04:00:00Z has been due for 2days 1h",
             "late      7 windows of guests and targets wait to be sealed again, the oldest from 2025-12-30T02:00:00Z",
-            "disk      not known here; a cluster's nodes know theirs",
+            "disk      not known",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        status.store = "cassandra, keyspace DATA".to_owned();
+        assert!(
+            status
+                .to_string()
+                .ends_with("disk      not known here; a cluster's nodes know theirs\n")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_and_not_guessed() {
+        let mut status = status();
+        let sealing = &mut status.sealing;
+        (sealing.window_seconds, sealing.unsealed_from, sealing.lag_seconds) = (None, None, None);
+        (sealing.late_windows, sealing.late_windows_read) = (None, 3);
+        sealing.late_from = Some("2025-12-30T02:00:00Z".to_owned());
+        let part = "what came late to shard 3, 5".to_owned();
+        status.unreadable = vec![Unreadable { part, why: "the node said no".to_owned() }];
+        let text = status.to_string();
+        for line in [
+            "sealed    not known; windows are due 15m after their end",
+            "lag       not known",
+            "late      at least 3 windows of guests and targets wait to be sealed again, one from 2025-12-30T02:00:00Z",
+            "unread    what came late to shard 3, 5: the node said no",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        (status.sealing.late_windows_read, status.sealing.late_from) = (0, None);
+        let text = status.to_string();
+        assert!(text.contains("late      not known, and none in what can be read"), "{text}");
+        let sent = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&sent).unwrap(), status);
     }
 
     #[test]

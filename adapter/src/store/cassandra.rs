@@ -8,6 +8,7 @@ mod cluster;
 mod late;
 mod leases;
 mod minutes;
+mod neighbours;
 mod nodes;
 mod read;
 mod schema;
@@ -44,7 +45,8 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{DAY_MS, Hour, Week};
 use cluster::Connected;
-use nodes::Suspects;
+pub(crate) use neighbours::process_name;
+use nodes::{Speculation, Suspects};
 use read::partitions;
 use statements::Statements;
 use watch::Seen;
@@ -152,6 +154,8 @@ struct Shared {
     clock_difference_max: Duration,
     /// The datacenter whose nodes are used.
     datacenter: String,
+    /// This process, among all that work on the keyspace.
+    process: String,
     /// Slots for batches of commits.
     writes: Arc<Semaphore>,
     /// Slots for batches of seals.
@@ -166,6 +170,8 @@ struct Shared {
     turn: Mutex<Option<i64>>,
     /// As of the last look.
     seen: Mutex<Seen>,
+    /// Held while this process says that it is there, or no longer.
+    saying: tokio::sync::Mutex<()>,
     /// Nodes that do not answer, and are asked last.
     suspects: Suspects,
     /// Old late windows that were listed again.
@@ -175,13 +181,14 @@ struct Shared {
 
 impl Shared {
     /// Refuses what would be written by a clock that is not the cluster's: times to live, what is late,
-    /// and how far sealing is, which all adapters share.
-    fn check_clock(&self) -> Result<(), StoreError> {
-        self.clock_trouble().map_or(Ok(()), |trouble| Err(StoreError::Unavailable(trouble)))
+    /// and how far sealing is, which all adapters share; and what would be written beside others that
+    /// need not see it.
+    fn check_trouble(&self) -> Result<(), StoreError> {
+        self.trouble().map_or(Ok(()), |trouble| Err(StoreError::Unavailable(trouble)))
     }
 
-    fn clock_trouble(&self) -> Option<String> {
-        self.seen().clock_trouble(&self.clock, self.clock_difference_max)
+    fn trouble(&self) -> Option<String> {
+        self.seen().trouble(&self.clock, self.clock_difference_max)
     }
 
     /// The datacenter whose replicas a write waits for; `None` where it is those of all.
@@ -210,7 +217,9 @@ impl Cassandra {
         warn_of_end(&settings, end_ms, &clock);
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
         // The driver's futures are large, and whoever opens a store would carry them.
-        let prepared = Box::pin(Statements::prepare(&session, &keyspace, settings.consistency));
+        let listener = Arc::new(Speculation(settings.metrics.clone()));
+        let agreement = settings.consistency;
+        let prepared = Box::pin(Statements::prepare(&session, &keyspace, agreement, listener));
         let statements = prepared.await.map_err(OpenError)?;
         let shared = Shared {
             session,
@@ -225,6 +234,7 @@ impl Cassandra {
             agreement: settings.consistency,
             clock_difference_max: settings.clock_difference_max,
             datacenter,
+            process: process_name(),
             writes: Arc::new(Semaphore::new(limits::CASSANDRA_WRITES_IN_FLIGHT_MAX)),
             seals: Arc::new(Semaphore::new(limits::CASSANDRA_SEALS_IN_FLIGHT_MAX)),
             reads: Semaphore::new(limits::CASSANDRA_READS_IN_FLIGHT_MAX),
@@ -232,11 +242,13 @@ impl Cassandra {
             lease: settings.lease,
             turn: Mutex::new(None),
             seen: Mutex::default(),
+            saying: tokio::sync::Mutex::default(),
             suspects,
             listed: Mutex::default(),
             metrics: settings.metrics,
         };
         let shared = Arc::new(shared);
+        neighbours::admit(&shared).await?;
         watch::look(&shared).await;
         // Ends with the store.
         drop(tokio::spawn(watch::regularly(Arc::downgrade(&shared))));
@@ -248,7 +260,7 @@ impl Cassandra {
         if rows.is_empty() {
             return Ok(());
         }
-        self.shared.check_clock()?;
+        self.shared.check_trouble()?;
         let written = write::append(&self.shared, rows).await;
         let failed = written.as_ref().err().map(|error| (Instant::now(), error.to_string()));
         *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
@@ -452,7 +464,8 @@ impl Cassandra {
     }
 
     /// See [`super::Store::ready`]: whether enough replicas of all rows answered at the last look, the
-    /// clocks agree, and the last write, if it was lately, succeeded.
+    /// clocks agree, no other process counts other replicas, and the last write, if it was lately,
+    /// succeeded.
     pub fn ready(&self) -> Result<(), String> {
         let shared = &self.shared;
         if shared.writes.is_closed() {
@@ -464,7 +477,7 @@ impl Cassandra {
         if let Some(trouble) = shared.seen().no_quorum() {
             return Err(trouble.clone());
         }
-        if let Some(trouble) = self.clock_trouble() {
+        if let Some(trouble) = self.trouble() {
             return Err(trouble);
         }
         match &*shared.failed.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -473,9 +486,9 @@ impl Cassandra {
         }
     }
 
-    /// See [`super::Store::clock_trouble`].
-    pub fn clock_trouble(&self) -> Option<String> {
-        self.shared.clock_trouble()
+    /// See [`super::Store::trouble`].
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
     }
 
     /// See [`super::Store::close`]: waits for running batches; later reads and writes fail.
@@ -490,10 +503,13 @@ impl Cassandra {
         seals.close();
         writes.close();
         reads.close();
-        match drained {
-            Ok(_) => Ok(()),
-            Err(_) => Err(attempt::unavailable("closing", "writes are still under way")),
+        if drained.is_err() {
+            return Err(attempt::unavailable("closing", "writes are still under way"));
         }
+        if let Err(error) = neighbours::leave(&self.shared).await {
+            tracing::warn!(%error, "others are not told that this process has stopped; they take it for one that runs for a while");
+        }
+        Ok(())
     }
 
     fn shards(&self) -> impl Iterator<Item = i16> + use<> {

@@ -8,7 +8,6 @@ mod index;
 mod journal;
 mod keys;
 mod keyspaces;
-mod ledger_row;
 mod named;
 mod sealed;
 #[cfg(test)]

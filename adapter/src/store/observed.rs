@@ -18,6 +18,7 @@ const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct ClusterMetrics {
     seconds: Family<OfNode, Histogram, fn() -> Histogram>,
     failures: Family<OfNode, Counter>,
+    speculative: Family<OfNode, Counter>,
     retries: Family<OfStatement, Counter>,
     given_up: Family<OfStatement, Counter>,
     connected: Family<OfNode, Gauge>,
@@ -43,6 +44,7 @@ impl Default for ClusterMetrics {
         ClusterMetrics {
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             failures: Family::default(),
+            speculative: Family::default(),
             retries: Family::default(),
             given_up: Family::default(),
             connected: Family::default(),
@@ -93,6 +95,9 @@ impl ClusterMetrics {
         registry.register_with_unit("cluster_request_duration", help, Unit::Seconds, seconds);
         let help = "Requests that a node answered with an error, or did not answer, by node";
         registry.register("cluster_request_failures", help, metrics.failures.clone());
+        let help = "Requests that were made at another node as well because one had not answered for a second, by that one";
+        let speculative = metrics.speculative.clone();
+        registry.register("cluster_speculative_requests", help, speculative);
         let help = "Attempts that were made again, by what the statement is for";
         registry.register("cluster_retries", help, metrics.retries.clone());
         let help = "Statements that failed for good or until their deadline, by what they are for";
@@ -122,6 +127,11 @@ impl ClusterMetrics {
     /// A node failed to answer, or said that it failed.
     pub fn failed(&self, node: String) {
         self.failures.get_or_create(&OfNode { node }).inc();
+    }
+
+    /// A node has not answered for so long that another is asked as well.
+    pub fn silent(&self, node: String) {
+        self.speculative.get_or_create(&OfNode { node }).inc();
     }
 
     /// An attempt is made again.

@@ -2,6 +2,7 @@
 //! that dies and one that sleeps past its lease, and one that would arrange rows otherwise.
 
 mod copy;
+mod datacenters;
 mod nodes;
 
 use std::process::Command;

@@ -22,6 +22,7 @@ use serve::readiness::Readiness;
 use serve::routes::Routes;
 use serve::server::{Server, Service, Shutdown};
 use serve::settings::ServiceFlags;
+use serve::sockets::Sockets;
 
 /// Labels whose values are a closed set that the page shows whole.
 const CLOSED_LABELS: [&str; 8] =
@@ -145,7 +146,9 @@ fn adapter_page() -> String {
         metrics.answered(60);
         metrics.unanswered();
         metrics.expired(1);
-        metrics.sealing().lag(0, 1_767_225_600_000);
+        metrics.sealing().lag(Some((0, 1_767_225_600_000)));
+        metrics.sealing().late_waiting(Some(0));
+        metrics.sealing().waiting(Some(0));
         let table = |name, spans, range| Table { name, spans, range, bytes: 1 };
         let range = Some(TimeRange { start_ms: 1_767_225_600_000, end_ms: 1_767_311_999_999 });
         let tables = ["heads", "index", "chunks", "ledger"].map(|name| table(name, 1, range));
@@ -161,6 +164,7 @@ fn of_a_cluster(cluster: &ClusterMetrics) {
     let node = "127.0.0.1:9042".to_owned();
     cluster.answered(node.clone(), Duration::from_millis(1));
     cluster.failed(node.clone());
+    cluster.silent(node.clone());
     cluster.retried("writing samples");
     cluster.gave_up("writing samples");
     cluster.looked(&[NodeState { node, is_connected: true, clock: Some(0.0) }]);
@@ -191,8 +195,8 @@ async fn own_page(binary: &'static str, more: impl FnOnce(&mut Registry)) -> Str
     let own_metrics = OwnMetrics::register(&mut registry, binary, "1.2.3", "abc");
     more(&mut registry);
     let flags = Flags::parse_from(["test", "--web.listen-address=127.0.0.1:0"]).service;
-    let server = Server::bind(&flags).await.unwrap();
-    let url = format!("http://{}/metrics", server.local_addr());
+    let server = Server::bind(&flags, Sockets::none()).await.unwrap();
+    let url = format!("http://{}/metrics", server.local_addresses()[0]);
     let service = Service {
         routes: Routes::new().get("/metrics", async |_call| Answer::text(StatusCode::OK, "")),
         readiness: Readiness::new(|| Ok(())),

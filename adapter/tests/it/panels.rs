@@ -13,10 +13,12 @@ use crate::end_to_end::Prometheus;
 use crate::libvirtd::{Libvirtd, on_path, skip, wait_for};
 use crate::rules::rules;
 
+const NO_POOL: &str = "libvirt manages no pool here";
 const NO_CLUSTER: &str = "the adapter keeps its samples on its own disk";
 
 /// Queries that may be empty where all is well: board, panel, query, and why.
-const EMPTY: [(&str, &str, &str, &str); 26] = [
+const EMPTY: [(&str, &str, &str, &str); 29] = [
+    ("kanyun-fleet", "Hosts", "H", NO_POOL),
     ("kanyun-fleet", "Alerts that fire", "A", "no rule is loaded, and no alert should fire"),
     ("kanyun-fleet", "Network errors and drops", "A", "it lists only guests with some"),
     ("kanyun-fleet", "Most swapping", "A", "it lists only guests that swap; these have no swap"),
@@ -30,7 +32,8 @@ const EMPTY: [(&str, &str, &str, &str); 26] = [
     ("kanyun-guest", "Use of disk limits", "F", "the guest's disks have no limits"),
     ("kanyun-guest", "Progress of its job", "A", "the guest has no job"),
     ("kanyun-guest", "Progress of its job", "B", "the guest has no job"),
-    ("kanyun-host", "Storage pools", "A", "libvirt manages no pool here"),
+    ("kanyun-host", "Storage pools", "A", NO_POOL),
+    ("kanyun-host", "Storage pools timed out", "A", NO_POOL),
     ("kanyun-host", "Guests with a job", "A", "no guest has a job"),
     ("kanyun-adapter", "Refused, by reason", "A", "a reason's counter begins with a refusal"),
     ("kanyun-adapter", "Bytes of a sealed sample", "A", "no window is sealed in a short run"),
@@ -40,6 +43,7 @@ const EMPTY: [(&str, &str, &str, &str); 26] = [
     ("kanyun-adapter", "Failed and tried again", "A", NO_CLUSTER),
     ("kanyun-adapter", "Failed and tried again", "B", NO_CLUSTER),
     ("kanyun-adapter", "Failed and tried again", "C", NO_CLUSTER),
+    ("kanyun-adapter", "Failed and tried again", "D", NO_CLUSTER),
     ("kanyun-adapter", "Clocks of nodes", "A", NO_CLUSTER),
     ("kanyun-adapter", "Who seals", "A", NO_CLUSTER),
     ("kanyun-adapter", "Leases lost", "A", NO_CLUSTER),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::adapter_process::{AdapterProcess, bare_command, command, now_ms, run};
 use crate::http_client::{self, Connection};
+use crate::libvirtd::{self, wait_for};
 use crate::remote::{self, read_back, series};
 
 fn check_ends(command: &mut Command, status: i32, texts: &[&str]) {
@@ -146,6 +147,48 @@ fn a_taken_port() {
     let mut nowhere = bare_command();
     nowhere.args(["--store=memory", "--web.listen-address", "nonsense"]);
     check_ends(&mut nowhere, 1, &["nonsense", "--web.listen-address"]);
+}
+
+#[test]
+fn every_address_is_listened_on_or_none() {
+    let mut command = command();
+    command.args(["--store=memory", "--web.listen-address=127.0.0.5:0"]);
+    let adapter = AdapterProcess::start(&mut command);
+    adapter.wait_for("second address", || adapter.log().contains("address=127.0.0.5:"));
+    let log = adapter.log();
+    let (_, second) = log.split_once("address=127.0.0.5:").unwrap();
+    let second = format!("127.0.0.5:{}", second.split(' ').next().unwrap());
+    for address in [adapter.address(), second.parse().unwrap()] {
+        let answer = http_client::request(address, "GET /-/ready", &[], b"").unwrap();
+        assert_eq!(answer.status, 200, "{address}");
+    }
+    adapter.stop();
+    let mut half = bare_command();
+    half.args(["--store=memory", "--web.listen-address=127.0.0.1:0,192.0.2.1:1"]);
+    check_ends(&mut half, 1, &["cannot listen on 192.0.2.1:1"]);
+}
+
+/// systemd's own program for trying it: the first connection starts the adapter.
+#[test]
+fn a_socket_of_systemds_is_served() {
+    if libvirtd::on_path("systemd-socket-activate").is_none() {
+        return libvirtd::skip("systemd-socket-activate is not installed");
+    }
+    check_ends(command().arg("--web.systemd-socket"), 1, &["systemd handed over no socket"]);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.args(["-l", &address.to_string(), "-E", "KANYUN_LEGACY_API_ADDRESS="]);
+    activate.args(["-E", "KANYUN_LEGACY_INGEST_ADDRESS=", env!("CARGO_BIN_EXE_kanyun-adapter")]);
+    activate.args(["--store=memory", "--web.systemd-socket"]);
+    let first = std::thread::spawn(move || {
+        wait_for("the socket", 60, || {
+            http_client::request(address, "GET /-/healthy", &[], b"").ok()
+        })
+    });
+    let adapter = AdapterProcess::start(&mut activate);
+    assert_eq!(adapter.address(), address);
+    assert_eq!(first.join().unwrap().status, 200);
+    adapter.stop();
 }
 
 #[test]

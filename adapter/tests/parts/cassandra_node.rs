@@ -57,13 +57,15 @@ pub(crate) struct Plan {
     pub(crate) folder: Option<PathBuf>,
     /// Of its JVM, as `-Xmx` takes it.
     pub(crate) heap: &'static str,
+    /// Where there are several.
+    pub(crate) datacenter: Option<&'static str>,
 }
 
 impl Plan {
     /// A node by itself.
     pub(crate) fn alone() -> Plan {
         let (host, yaml) = (Ipv4Addr::LOCALHOST, String::new());
-        Plan { host, ports: free_ports(), yaml, folder: None, heap: HEAP }
+        Plan { host, ports: free_ports(), yaml, folder: None, heap: HEAP, datacenter: None }
     }
 }
 
@@ -100,6 +102,7 @@ impl Node {
             .args(plan.ports.map(|port| port.to_string()))
             .env("KANYUN_CASSANDRA_YAML", yaml)
             .env("KANYUN_CASSANDRA_FLEETING", if plan.folder.is_none() { "1" } else { "0" })
+            .env("KANYUN_CASSANDRA_DATACENTER", plan.datacenter.unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,7 @@
 //! The writers that the adapter is compared with: a row a sample, by itself or with the others of its
 //! guest's scrape in one batch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,22 +44,8 @@ pub(super) async fn written(
     let insert =
         format!("INSERT INTO {table} (guest, hour, series, ts, value) VALUES (?, ?, ?, ?, ?)");
     let insert = session.prepare(insert).await.map_err(|error| text(&error))?;
-    let mut statements: Vec<Vec<Values>> = Vec::new();
-    let mut samples = 0;
-    fleet::play(course.size, course.start_ms, |Point { guest, place, timestamp_ms, value }| {
-        if samples == samples_max {
-            return;
-        }
-        samples += 1;
-        let hour = (timestamp_ms / 3_600_000) as i32;
-        let row = (guest as i64, hour, place as i32, timestamp_ms, value);
-        match statements.last_mut() {
-            Some(last) if last.len() < rows && (last[0].0, last[0].1) == (row.0, row.1) => {
-                last.push(row);
-            }
-            _ => statements.push(vec![row]),
-        }
-    });
+    let statements = statements(course, rows, samples_max)?;
+    let samples: usize = statements.iter().map(Vec::len).sum();
     let started = Instant::now();
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut writing = JoinSet::new();
@@ -81,6 +68,39 @@ pub(super) async fn written(
 }
 
 type Values = (i64, i32, i32, i64, f64);
+
+/// The rows of each statement: of one guest's scrape, whose samples come between those of other
+/// guests.
+fn statements(
+    course: &Course<'_>,
+    rows: usize,
+    samples_max: usize,
+) -> Result<Vec<Vec<Values>>, String> {
+    let mut statements: Vec<Vec<Values>> = Vec::new();
+    let mut of_guest: HashMap<usize, usize> = HashMap::new();
+    let mut samples = 0;
+    fleet::play(course.size, course.start_ms, |Point { guest, place, timestamp_ms, value }| {
+        if samples == samples_max {
+            return;
+        }
+        samples += 1;
+        let hour = (timestamp_ms / 3_600_000) as i32;
+        let row = (guest as i64, hour, place as i32, timestamp_ms, value);
+        let open = of_guest.get(&guest).and_then(|open| statements.get_mut(*open));
+        if let Some(open) = open.filter(|open| open.len() < rows && open[0].3 == timestamp_ms) {
+            open.push(row);
+        } else {
+            of_guest.insert(guest, statements.len());
+            statements.push(vec![row]);
+        }
+    });
+    // All but those of the scrape that was cut off.
+    let full = statements.iter().filter(|of| of.len() == rows).count();
+    if full * 10 < statements.len() * 9 {
+        return Err(format!("only {full} of {} statements have {rows} rows", statements.len()));
+    }
+    Ok(statements)
+}
 
 async fn write(
     session: &Session,

@@ -2,7 +2,7 @@
 //! whatever was sent to either of them, every bill of the other one is the oracle's in the end.
 
 use super::*;
-use crate::copy::{Copy, Plan};
+use crate::copy::{Copy, Known, Plan, Source};
 use crate::engine::layout::Layout;
 use crate::engine::tests::KEEPING;
 
@@ -40,14 +40,10 @@ impl Move {
     async fn copy(&mut self) {
         self.works[1] = None;
         let [from, to] = self.stores.clone().map(|store| Arc::new(Store::Memory(store)));
-        let plan = Plan {
-            from,
-            to,
-            layout: Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200),
-            keeping: KEEPING,
-            progress: self.folder.path().join("progress"),
-            title: "a move".to_owned(),
-        };
+        let layout = Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200);
+        let known = Known { file: self.folder.path().join("progress"), title: "a move".to_owned() };
+        let source = Source::open(from, &layout, known, &self.clock).await.unwrap();
+        let plan = Plan { source, to, keeping: KEEPING };
         let copy = Copy::begin(plan, self.clock.clone()).await.unwrap();
         copy.run(&mut |_| {}).await.unwrap();
     }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::model::time::Week;
 use crate::store::cassandra::tests::faults::{behind_proxy, damaged_row_keys};
-use crate::store::cassandra::tests::{node, node_alone, settings};
+use crate::store::cassandra::tests::{node, node_to_freeze, settings};
 use crate::store::cassandra::{Cassandra, CassandraSettings};
 use crate::store::rows::{HeadRow, LateRow, Rows};
 
@@ -12,7 +12,7 @@ use crate::store::rows::{HeadRow, LateRow, Rows};
 const LEASE: Duration = Duration::from_secs(20);
 
 /// Two adapters on a keyspace of their own, on one clock.
-async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
+pub(super) async fn two(settings: &CassandraSettings, now_ms: i64) -> [Works; 2] {
     two_with(LEASE, settings, now_ms).await
 }
 
@@ -28,7 +28,7 @@ async fn two_with(lease: Duration, settings: &CassandraSettings, now_ms: i64) ->
 }
 
 /// Until a condition holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if holds().await {
             return;
@@ -47,7 +47,7 @@ async fn pass(works: &Works) {
 }
 
 /// Sends samples of the window that begins then, and seals it when its grace is over.
-async fn send_and_seal(works: &Works, samples: &[Arrival], begin: i64) {
+pub(super) async fn send_and_seal(works: &Works, samples: &[Arrival], begin: i64) {
     works.clock.set(begin + HOUR_MS);
     send(works, samples).await;
     works.clock.set(begin + 3 * HOUR_MS);
@@ -65,7 +65,7 @@ async fn look(works: &Works) -> usize {
 
 #[tokio::test]
 async fn shards_are_shared_and_those_of_a_dead_sealer_are_taken() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let [a, b] = Box::pin(two(&settings(node, "shared"), NOW_MS)).await;
     assert_eq!(look(&a).await, 16, "alone");
     assert_eq!(look(&b).await, 0, "all are taken");
@@ -83,7 +83,7 @@ async fn shards_are_shared_and_those_of_a_dead_sealer_are_taken() {
 
 #[tokio::test]
 async fn a_sealer_that_stops_leaves_its_shards_at_once() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     // Nobody waits for the end of these leases.
     let lease = Duration::from_secs(3600);
     let [a, b] = Box::pin(two_with(lease, &settings(node, "left"), NOW_MS)).await;
@@ -109,7 +109,7 @@ async fn half_way(works: &Works, window: Window) -> Vec<Sealed> {
 
 #[tokio::test]
 async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let [a, b] = Box::pin(two(&settings(node, "slept"), begin)).await;
     let all = scrapes(begin, begin + 2 * HOUR_MS);
@@ -150,7 +150,7 @@ async fn a_sealer_that_slept_between_its_read_and_its_write_changes_nothing() {
 /// An adapter that slept in the middle of a commit, past the grace of its window.
 #[tokio::test]
 async fn a_commit_that_slept_past_the_grace_is_late() {
-    let Some((node, _guard)) = node_alone().await else { return };
+    let Some((node, _alone)) = node_to_freeze().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let [a, b] = Box::pin(two(&settings(node, "slept_commit"), begin)).await;
     let all = scrapes(begin, begin + HOUR_MS);
@@ -183,7 +183,7 @@ async fn a_commit_that_slept_past_the_grace_is_late() {
 /// in a window that is sealed, until it is looked at once more.
 #[tokio::test]
 async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let settings = settings(node, "slipped");
     let [a, _] = Box::pin(two(&settings, begin)).await;
@@ -218,7 +218,7 @@ async fn what_slipped_past_a_seal_is_sealed_before_its_head_expires() {
 
 #[tokio::test]
 async fn writes_are_refused_where_heads_might_expire_unsealed() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let [a, _] = Box::pin(two(&settings(node, "behind"), begin)).await;
     send(&a, &scrapes(begin, begin + 600_000)).await;
@@ -262,7 +262,7 @@ fn damaged_rows(groups: &[Group], hour: Hour, arrived_ms: i64) -> Rows {
 /// before what it has expires no more is taken.
 #[tokio::test]
 async fn what_came_late_and_cannot_be_sealed_is_told_in_time() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let settings = settings(node, "damaged");
     let [a, _] = Box::pin(two(&settings, begin)).await;
@@ -319,7 +319,7 @@ async fn what_came_late_and_cannot_be_sealed_is_told_in_time() {
 /// One partition of one shard that the cluster cannot read: the other shards are sealed.
 #[tokio::test]
 async fn a_bad_shard_keeps_no_other_back() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let (mut proxy, address) = behind_proxy(node).await;
     let settings = CassandraSettings { nodes: vec![address], ..settings(node, "bad_shard") };

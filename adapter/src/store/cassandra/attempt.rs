@@ -27,7 +27,10 @@ where
     let mut last_error = "no answer in time".to_owned();
     // Where the cluster works and this statement does not.
     let (mut is_refused, mut replica_failures) = (false, 0);
-    while let Ok((answer, node)) = timeout_at(deadline, nodes::asked(attempt())).await {
+    loop {
+        // In a box: the driver's futures are large, and each layer around them would move them.
+        let attempt = nodes::asked(Box::pin(attempt()));
+        let Ok((answer, node)) = timeout_at(deadline, attempt).await else { break };
         let error = match answer {
             Ok(value) => return Ok(value),
             Err(error) => error,

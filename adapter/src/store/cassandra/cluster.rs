@@ -9,13 +9,14 @@ use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle
 use scylla::client::session::{Session, TlsContext};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::host_filter::DcHostFilter;
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
 use serve::tls_client::TlsClient;
 use tokio::time::timeout;
 
 use super::nodes::{Suspects, Watched};
-use super::schema::{self, Found, Kept, TABLES};
+use super::schema::{self, FAMILIES, Found, Kept, LEDGER, TABLES};
 use super::{Agreement, CassandraSettings};
 use crate::limits;
 use crate::store::OpenError;
@@ -57,9 +58,11 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, Open
     let cluster = Cluster { session: &session, settings, keyspace };
     if settings.create_schema {
         cluster.create_keyspace(&local).await?;
-        cluster.create_tables().await?;
     }
     cluster.check_keyspace(&local).await?;
+    if settings.create_schema {
+        cluster.create_tables().await?;
+    }
     let missing = cluster.missing().await?;
     if !missing.is_empty() {
         return Err(cluster.incomplete(&missing));
@@ -106,6 +109,10 @@ async fn connect(
         .default_execution_profile_handle(handle.clone());
     if let Some(datacenter) = &settings.datacenter {
         builder = builder.prefer_datacenter(datacenter.clone());
+        if settings.consistency == Agreement::LocalQuorum {
+            // Its nodes alone are connected to: the start would wait for those of others that hang.
+            builder = builder.host_filter(Arc::new(DcHostFilter::new(datacenter.clone())));
+        }
     }
     if let Some((user, password)) = password(settings)? {
         builder = builder.user(user, password);
@@ -241,6 +248,7 @@ impl Cluster<'_> {
 
     async fn create_tables(&self) -> Result<(), OpenError> {
         let found = self.columns().await?;
+        self.check_ledger(&found)?;
         let (samples, ledger) = (self.settings.retention, self.settings.ledger_retention);
         let kept = Kept { samples, ledger, head: self.settings.head_ttl };
         for table in &TABLES {
@@ -253,8 +261,25 @@ impl Cluster<'_> {
         Ok(())
     }
 
+    /// The ledger is created before the column families. An empty one beside hours that are sealed would
+    /// bill them at nothing.
+    fn check_ledger(&self, found: &[Found]) -> Result<(), OpenError> {
+        let has = |table: &str| found.iter().any(|one| one.table == table);
+        if has(LEDGER) || !FAMILIES.into_iter().any(has) {
+            return Ok(());
+        }
+        Err(OpenError(format!(
+            "the keyspace {} has Kanyun's column families but no table {LEDGER}, which bills are \
+             counted from; where an earlier build made it, copy it out with that build (copy --from \
+             cassandra --to local), else restore the table from a backup; or use another \
+             --cassandra.keyspace",
+            self.keyspace
+        )))
+    }
+
     async fn missing(&self) -> Result<Vec<String>, OpenError> {
         let found = self.columns().await?;
+        self.check_ledger(&found)?;
         Ok(TABLES.iter().flat_map(|table| table.difference(&found)).collect())
     }
 

@@ -130,7 +130,7 @@ impl Cassandra {
             rows.iter().filter(|row| row.arrived_ms < old_ms).copied().collect();
         old.dedup_by_key(|row| (row.group, row.window));
         old.retain(|row| shared.is_listed_first(row));
-        if old.is_empty() || shared.check_clock().is_err() {
+        if old.is_empty() || shared.check_trouble().is_err() {
             return Ok(());
         }
         let deadline = Instant::now() + limits::WRITE_DEADLINE;

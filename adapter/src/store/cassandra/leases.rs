@@ -17,7 +17,7 @@ use crate::store::StoreError;
 use crate::store::rows::{SealMark, Shard};
 
 /// The partition of the marks of shards in `sealing`.
-const SEALED: i32 = 0;
+pub(super) const SEALED: i32 = 0;
 /// The partition of what sealing has begun with, under shard 0.
 const BEGUN: i32 = 1;
 /// The partition of what was looked at once more.
@@ -157,7 +157,7 @@ impl Cassandra {
 
     /// See [`crate::store::Store::begin_seal_mark`].
     pub async fn begin_seal_mark(&self, shard: Shard, hour: Hour) -> Result<(), StoreError> {
-        self.shared.check_clock()?;
+        self.shared.check_trouble()?;
         let first = &self.shared.statements.sealed.first_sealing;
         let now_ms = self.shared.clock.now_ms();
         let arrival = Hour::of(now_ms.saturating_sub(limits::LATE_SETTLED_AFTER_MS));
@@ -179,7 +179,7 @@ impl Cassandra {
         (part, shard): (i32, i16),
         hour: Hour,
     ) -> Result<(), StoreError> {
-        self.shared.check_clock()?;
+        self.shared.check_trouble()?;
         let (shared, statements) = (&self.shared, &self.shared.statements.sealed);
         let moved = decide(shared, &statements.next_sealing, (hour.0, part, shard, hour.0)).await?;
         if moved.is_made || moved.found("sealed_until").is_some() {

@@ -3,14 +3,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scylla::cluster::{ClusterState, Node, NodeRef};
-use scylla::errors::RequestAttemptError;
+use scylla::errors::{RequestAttemptError, RequestError};
+use scylla::observability::history::{AttemptId, HistoryListener, RequestId, SpeculativeId};
 use scylla::policies::load_balancing::{
     DefaultPolicy, FallbackPlan, LoadBalancingPolicy, RoutingInfo,
 };
+use scylla::policies::retry::RetryDecision;
 use scylla::routing::Shard;
 
 use crate::store::observed::ClusterMetrics;
@@ -22,6 +25,10 @@ tokio::task_local! {
 
 struct Asked {
     name: String,
+    /// What it listens on at another port, for one of its cores, is it too.
+    ip: IpAddr,
+    /// Whether anything was sent to it: one without a connection is passed over.
+    is_sent: bool,
     has_failed: bool,
 }
 
@@ -116,7 +123,7 @@ fn note(node: NodeRef<'_>) {
     let note = |asked: &RefCell<Vec<Asked>>| {
         let mut asked = asked.borrow_mut();
         if asked.iter().all(|one| one.name != name) {
-            asked.push(Asked { name, has_failed: false });
+            asked.push(Asked { name, ip: node.address.ip(), is_sent: false, has_failed: false });
         }
     };
     ASKED.try_with(note).ok();
@@ -130,6 +137,50 @@ fn note_failure(node: NodeRef<'_>) {
         of_node.for_each(|one| one.has_failed = true);
     };
     ASKED.try_with(note).ok();
+}
+
+/// Counts the requests that are made at a second node and a third: the driver tells it alone which they
+/// are.
+#[derive(Debug)]
+pub(super) struct Speculation(pub(super) ClusterMetrics);
+
+impl HistoryListener for Speculation {
+    fn log_request_start(&self) -> RequestId {
+        RequestId(0)
+    }
+
+    fn log_request_success(&self, _: RequestId) {}
+
+    fn log_request_error(&self, _: RequestId, _: &RequestError) {}
+
+    fn log_new_speculative_fiber(&self, _: RequestId) -> SpeculativeId {
+        SpeculativeId(0)
+    }
+
+    fn log_attempt_start(
+        &self,
+        _: RequestId,
+        speculative: Option<SpeculativeId>,
+        node: SocketAddr,
+    ) -> AttemptId {
+        let sent = |asked: &RefCell<Vec<Asked>>| {
+            let mut asked = asked.borrow_mut();
+            let mut before = asked.iter().filter(|one| one.is_sent && one.ip != node.ip());
+            let silent = before.rfind(|one| !one.has_failed).map(|one| one.name.clone());
+            let of_node = asked.iter_mut().filter(|one| one.ip == node.ip());
+            of_node.for_each(|one| one.is_sent = true);
+            silent
+        };
+        let silent = ASKED.try_with(sent).ok().flatten();
+        if let (Some(silent), Some(_)) = (silent, speculative) {
+            self.0.silent(silent);
+        }
+        AttemptId(0)
+    }
+
+    fn log_attempt_success(&self, _: AttemptId) {}
+
+    fn log_attempt_error(&self, _: AttemptId, _: &RequestAttemptError, _: &RetryDecision) {}
 }
 
 impl LoadBalancingPolicy for Watched {

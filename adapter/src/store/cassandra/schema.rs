@@ -68,6 +68,9 @@ pub(super) struct Kept {
     pub(super) head: Duration,
 }
 
+/// What bills are counted from; the column families show the same minutes.
+pub(super) const LEDGER: &str = "ledger";
+
 /// Kanyun's column families, each a table.
 pub(super) const FAMILIES: [&str; 8] = [
     "cpu",
@@ -98,7 +101,7 @@ const fn family(name: &'static str) -> Table {
 }
 
 /// All tables.
-pub(super) const TABLES: [Table; 24] = [
+pub(super) const TABLES: [Table; 25] = [
     Table {
         name: "head",
         columns: &[
@@ -201,6 +204,17 @@ pub(super) const TABLES: [Table; 24] = [
         ],
         life: Life::Head(LISTED_EXTRA_DAYS),
     },
+    Table {
+        name: LEDGER,
+        columns: &[
+            (Partition, "family", "text"),
+            (Partition, "guest", "text"),
+            (Partition, "week", "int"),
+            (Clustering, "hour", "int"),
+            (Value, "minutes", "blob"),
+        ],
+        life: Life::LedgerDays(LEDGER_EXTRA_DAYS),
+    },
     family(FAMILIES[0]),
     family(FAMILIES[1]),
     family(FAMILIES[2]),
@@ -235,7 +249,11 @@ pub(super) const TABLES: [Table; 24] = [
     },
     Table {
         name: "sealers",
-        columns: &[(Partition, "part", "int"), (Clustering, "sealer", "text")],
+        columns: &[
+            (Partition, "part", "int"),
+            (Clustering, "sealer", "text"),
+            (Value, "datacenter", "text"),
+        ],
         life: Life::Always,
     },
     Table {

@@ -10,16 +10,18 @@ use super::minutes::{self, MinuteValues};
 use super::stage::{Stage, batches};
 use super::write::{Ages, LateKey, guest_shard, late_key};
 use crate::model::time::{Day, Month, Week};
-use crate::store::StoreError;
 use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Projection, Sealed};
+use crate::store::{StoreError, ledger_row};
 
 type ChunkValues = (i64, i32, Bytes, i32, i64, Bytes, i32);
 type MarkerValues = (i64, i32, i32, i32);
 type GuestValues = (String, i32, i16, String, i32);
+/// family, guest, week, hour, minutes; then the time to live and the turn.
+type LedgerValues = (String, String, i32, i32, Bytes, i32, i64);
 
 /// Writes what a seal made. Rows whose time is over already are not written.
 pub(super) async fn seal(shared: &Arc<Shared>, sealed: Sealed) -> Result<(), StoreError> {
-    shared.check_clock()?;
+    shared.check_trouble()?;
     let ages = Ages::now(shared);
     let statements = &shared.statements.sealed;
     let mut stage = Stage::of_seal(shared);
@@ -59,9 +61,9 @@ fn late(shared: &Shared, rows: &[LateRow]) -> Vec<Vec<LateKey>> {
     batches(keys.collect(), |a, b| a.0 == b.0, |_| 0)
 }
 
-/// A guest's days one after the other, because an hour is sixty rows for each device: all of a
-/// large seal at once would not fit into memory. Each hour is written in the turn of its projection:
-/// a sealer that slept, and writes what it counted before others did, changes nothing of theirs.
+/// The column families, then what bills are counted from: an hour that is billed is there to be
+/// seen. Each hour is written in the turn of its projection: a sealer that slept, and writes what it
+/// counted before others did, changes nothing of theirs.
 async fn ledger(
     shared: &Arc<Shared>,
     projections: Vec<Projection>,
@@ -69,17 +71,32 @@ async fn ledger(
 ) -> Result<(), StoreError> {
     let in_turn = |Projection { turn, rows }| rows.into_iter().map(move |row| (row, turn));
     let mut rows: Vec<(LedgerRow, i64)> = projections.into_iter().flat_map(in_turn).collect();
-    let day = |row: &LedgerRow| Day::of(row.hour.start_ms());
     rows.sort_by(|(a, _), (b, _)| {
         (&a.family, &a.guest, a.hour).cmp(&(&b.family, &b.guest, b.hour))
     });
+    column_families(shared, &rows, ages).await?;
+    let statements = &shared.statements.sealed;
+    let mut stage = Stage::of_seal(shared);
+    stage.write(&statements.write_ledger, hours(&rows, ages)).await?;
+    stage.write(&statements.write_guests, guests(shared, &rows, ages)).await?;
+    stage.finish().await
+}
+
+/// A guest's days one after the other, because an hour is sixty rows for each device: all of a
+/// large seal at once would not fit into memory.
+async fn column_families(
+    shared: &Arc<Shared>,
+    rows: &[(LedgerRow, i64)],
+    ages: &Ages,
+) -> Result<(), StoreError> {
+    let day = |row: &LedgerRow| Day::of(row.hour.start_ms());
     let mut stage = Stage::of_seal(shared);
     let is_of_day = |(a, _): &(LedgerRow, i64), (b, _): &(LedgerRow, i64)| {
         a.family == b.family && a.guest == b.guest && day(a) == day(b)
     };
     for of_day in rows.chunk_by(is_of_day) {
         let Some((first, _)) = of_day.first() else { continue };
-        let family = shared.statements.sealed.family(&first.family)?;
+        let write = shared.statements.sealed.write_minutes(&first.family)?;
         let guest: Arc<str> = first.guest.as_str().into();
         let mut values: Vec<MinuteValues> = Vec::new();
         for (row, turn) in of_day {
@@ -87,10 +104,20 @@ async fn ledger(
             minutes::write(row, &guest, (ttl, *turn), &mut values);
         }
         let size = |row: &MinuteValues| row.0.len() + row.2.len() + row.4.len();
-        stage.write(&family.write, batches(values, |_, _| true, size)).await?;
+        stage.write(write, batches(values, |_, _| true, size)).await?;
     }
-    stage.write(&shared.statements.sealed.write_guests, guests(shared, &rows, ages)).await?;
     stage.finish().await
+}
+
+fn hours(rows: &[(LedgerRow, i64)], ages: &Ages) -> Vec<Vec<LedgerValues>> {
+    let values = rows.iter().filter_map(|(row, turn)| {
+        let ttl = ages.ttl_of_ledger(row.hour)?;
+        let week = Week::of(row.hour.start_ms()).0;
+        let minutes = Bytes::from(ledger_row::pack(&row.columns));
+        Some((row.family.clone(), row.guest.clone(), week, row.hour.0, minutes, ttl, *turn))
+    });
+    let is_beside = |a: &LedgerValues, b: &LedgerValues| (&a.0, &a.1, a.2) == (&b.0, &b.1, b.2);
+    batches(values.collect(), is_beside, |row| row.0.len() + row.1.len() + row.4.len())
 }
 
 fn guests(shared: &Shared, rows: &[(LedgerRow, i64)], ages: &Ages) -> Vec<Vec<GuestValues>> {

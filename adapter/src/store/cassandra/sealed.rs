@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::minutes::{FoundMinute, Hours};
 use super::read::partitions;
 use super::seal;
 use super::write::group_shard;
@@ -14,9 +13,9 @@ use super::{Cassandra, series_id};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
-use crate::model::time::{DAY_MS, Day, Hour, Month, Week};
-use crate::store::StoreError;
+use crate::model::time::{DAY_MS, Hour, Month, Week};
 use crate::store::rows::{Chunk, LedgerRow, Sealed, Shard};
+use crate::store::{StoreError, ledger_row};
 
 impl Cassandra {
     /// See [`crate::store::Store::seal`].
@@ -68,8 +67,8 @@ impl Cassandra {
         Ok(markers)
     }
 
-    /// See [`crate::store::Store::ledger`]. Some days at a time: their rows are many times as large
-    /// as what is made of them.
+    /// See [`crate::store::Store::ledger`]. Not from the column families: an hour of those is sixty
+    /// rows for each device.
     pub async fn ledger(
         &self,
         family: &str,
@@ -77,23 +76,20 @@ impl Cassandra {
         hours: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<LedgerRow>, StoreError> {
-        let select = &self.shared.statements.sealed.family(family)?.select;
         let Some((from, to)) = self.live_ledger(hours) else { return Ok(Vec::new()) };
-        let key: Arc<str> = guest.into();
-        let days: Vec<i32> = (Day::of(from.start_ms()).0..=Day::of(to.start_ms()).0).collect();
-        let mut found = Hours::default();
-        for days in days.chunks(limits::CASSANDRA_LEDGER_DAYS_AT_ONCE) {
-            let keys: Vec<_> = days.iter().map(|day| (Arc::clone(&key), *day)).collect();
-            let minutes: Vec<FoundMinute> =
-                partitions(&self.shared, select, keys, limits::QUERY_ROWS_MAX).await?;
-            for minute in minutes {
-                found.add(select.table, (from, to), minute)?;
-            }
-            if found.len() > rows_max {
-                return Err(StoreError::TooManyRows { table: select.table, rows_max });
-            }
-        }
-        Ok(found.rows(family, guest))
+        let (name, key): (Arc<str>, Arc<str>) = (family.into(), guest.into());
+        let weeks = Week::of(from.start_ms()).0..=Week::of(to.start_ms()).0;
+        let keys = weeks.map(|week| (Arc::clone(&name), Arc::clone(&key), week, from.0, to.0));
+        let select = &self.shared.statements.sealed.ledger;
+        let found: Vec<(i32, Bytes)> = partitions(&self.shared, select, keys, rows_max).await?;
+        let row = |(hour, minutes): (i32, Bytes)| {
+            let (family, guest) = (family.to_owned(), guest.to_owned());
+            let columns = ledger_row::unpack(&minutes)?;
+            Ok(LedgerRow { family, guest, hour: Hour(hour), columns })
+        };
+        let mut rows: Vec<LedgerRow> = found.into_iter().map(row).collect::<Result<_, _>>()?;
+        rows.sort_unstable_by_key(|row| row.hour);
+        Ok(rows)
     }
 
     /// See [`crate::store::Store::ledger_guests`].

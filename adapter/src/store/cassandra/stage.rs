@@ -151,6 +151,7 @@ async fn batch<V: SerializeRow + Send + Sync>(
     let statements = vec![BatchStatement::PreparedStatement(statement.clone()); rows.len()];
     let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
     batch.set_is_idempotent(true);
+    batch.set_history_listener(Arc::clone(&shared.statements.listener));
     until((prepared.purpose, &shared.metrics), deadline, || session.batch(&batch, rows))
         .await
         .map(drop)

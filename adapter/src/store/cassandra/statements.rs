@@ -4,7 +4,10 @@
 mod leases;
 mod sealed;
 
+use std::sync::Arc;
+
 use scylla::client::session::Session;
+use scylla::observability::history::HistoryListener;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, Statement};
 
@@ -56,6 +59,8 @@ pub(super) struct Statements {
     pub(super) layouts: Select,
     pub(super) sealed: SealedStatements,
     pub(super) leases: LeaseStatements,
+    /// Is told of every request; batches have to be told of it.
+    pub(super) listener: Arc<dyn HistoryListener>,
 }
 
 impl Statements {
@@ -64,8 +69,9 @@ impl Statements {
         session: &Session,
         keyspace: &str,
         agreement: Agreement,
+        listener: Arc<dyn HistoryListener>,
     ) -> Result<Statements, String> {
-        let tables = Tables { session, keyspace, agreement };
+        let tables = Tables { session, keyspace, agreement, listener: &listener };
         let (row_key, head_row) = ("row_key, group_id", "first_ms, hash, samples");
         Ok(Statements {
             write_head: tables.insert("writing samples", "head").await?,
@@ -125,6 +131,7 @@ impl Statements {
             layouts: tables.select("layout", "from_week, settings", "part = ?").await?,
             sealed: SealedStatements::prepare(&tables).await?,
             leases: LeaseStatements::prepare(&tables).await?,
+            listener: Arc::clone(&listener),
         })
     }
 }
@@ -134,6 +141,7 @@ struct Tables<'a> {
     session: &'a Session,
     keyspace: &'a str,
     agreement: Agreement,
+    listener: &'a Arc<dyn HistoryListener>,
 }
 
 impl Tables<'_> {
@@ -149,7 +157,7 @@ impl Tables<'_> {
 
     /// A statement that may be repeated: an upsert of equal rows, or a deletion.
     async fn write(&self, purpose: &'static str, cql: String) -> Result<Prepared, String> {
-        let mut statement = prepare(self.session, cql).await?;
+        let mut statement = self.prepare(cql).await?;
         // The driver may try another node at once.
         statement.set_is_idempotent(true);
         Ok(Prepared { purpose, statement })
@@ -179,8 +187,16 @@ impl Tables<'_> {
     /// A lightweight transaction.
     async fn decide(&self, purpose: &'static str, cql: String) -> Result<Prepared, String> {
         // The session's serial consistency is that of its agreement.
-        let statement = prepare(self.session, cql).await?;
+        let statement = self.prepare(cql).await?;
         Ok(Prepared { purpose, statement })
+    }
+
+    async fn prepare(&self, cql: String) -> Result<PreparedStatement, String> {
+        let prepared = self.session.prepare(Statement::new(cql.as_str())).await;
+        let mut prepared =
+            prepared.map_err(|error| format!("the cluster does not take {cql:?}: {error}"))?;
+        prepared.set_history_listener(Arc::clone(self.listener));
+        Ok(prepared)
     }
 
     /// A SELECT of one partition.
@@ -191,7 +207,7 @@ impl Tables<'_> {
         rows: &str,
     ) -> Result<Select, String> {
         let cql = format!("SELECT {columns} FROM {}.{table} WHERE {rows}", self.keyspace);
-        let mut statement = prepare(self.session, cql).await?;
+        let mut statement = self.prepare(cql).await?;
         let is_serial = matches!(table, "layout" | "turns" | "leases");
         // A serial read may finish the transaction of another process: two of them at once would
         // only be in each other's way.
@@ -214,6 +230,7 @@ fn reading(table: &str) -> (&'static str, i32) {
     match table {
         "head" => ("reading samples", limits::CASSANDRA_HEAD_PAGE_ROWS),
         "chunks" => ("reading chunks", limits::CASSANDRA_CHUNK_PAGE_ROWS),
+        "ledger" => ("reading the ledger", limits::CASSANDRA_LEDGER_PAGE_ROWS),
         "series" => ("reading series", limits::CASSANDRA_SERIES_PAGE_ROWS),
         "layout" => ("reading the layout", limits::CASSANDRA_INDEX_PAGE_ROWS),
         "metric_series" | "postings" | "metrics" | "row_keys" => {
@@ -223,12 +240,6 @@ fn reading(table: &str) -> (&'static str, i32) {
         "markers" | "late" | "late_windows" | "sealing" => {
             ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
-        _ => ("reading the ledger", limits::CASSANDRA_INDEX_PAGE_ROWS),
+        _ => ("reading the ledger's guests", limits::CASSANDRA_INDEX_PAGE_ROWS),
     }
-}
-
-async fn prepare(session: &Session, cql: String) -> Result<PreparedStatement, String> {
-    let statement = Statement::new(cql.as_str());
-    let prepared = session.prepare(statement).await;
-    prepared.map_err(|error| format!("the cluster does not take {cql:?}: {error}"))
 }

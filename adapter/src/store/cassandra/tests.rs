@@ -5,6 +5,7 @@ mod access;
 pub(crate) mod cassandra_node;
 pub(crate) mod faults;
 mod late;
+mod neighbours;
 mod sealed;
 
 use std::collections::BTreeSet;
@@ -12,28 +13,30 @@ use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::Statement;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::*;
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
 use crate::store::rows::{HeadRow, IndexRow};
-use cassandra_node::Node;
+use cassandra_node::{Node, Plan};
 
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
-/// Held by the test that freezes the node, so that it freezes nobody else.
-static NODE_IS_OURS: RwLock<()> = RwLock::const_new(());
-
-pub(crate) async fn node() -> Option<(&'static Node, RwLockReadGuard<'static, ()>)> {
-    let node = cassandra_node::shared().await?;
-    Some((node, NODE_IS_OURS.read().await))
+/// The node that tests share.
+pub(crate) async fn node() -> Option<&'static Node> {
+    cassandra_node::shared().await
 }
 
-/// The node without anybody else, to be frozen.
-pub(crate) async fn node_alone() -> Option<(&'static Node, RwLockWriteGuard<'static, ()>)> {
-    let node = cassandra_node::shared().await?;
-    Some((node, NODE_IS_OURS.write().await))
+/// A node that nobody else uses meanwhile. It is there for the tests that freeze it, one after the other,
+/// so that none of the others waits for them.
+pub(crate) async fn node_to_freeze() -> Option<(&'static Node, MutexGuard<'static, ()>)> {
+    static NODE: OnceCell<Option<Node>> = OnceCell::const_new();
+    static IS_OURS: Mutex<()> = Mutex::const_new(());
+    let alone = IS_OURS.lock().await;
+    let plan = Plan { heap: "512M", ..Plan::alone() };
+    let node = NODE.get_or_init(|| Node::start(plan)).await.as_ref()?;
+    Some((node, alone))
 }
 
 /// Tests have clocks of their own: whoever wants the cluster's to count says so.
@@ -113,7 +116,7 @@ impl Subject for InCassandra {
 
 #[tokio::test]
 async fn keeps_the_contract_and_makes_no_tombstones() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let settings = settings(node, "DATA");
     let store = Store::Cassandra(Box::new(open(settings.clone()).await));
     all(&mut InCassandra { store, settings }).await;
@@ -146,7 +149,7 @@ async fn keeps_the_contract_and_makes_no_tombstones() {
 
 #[tokio::test]
 async fn reads_what_the_oracle_holds() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let lease = Duration::from_secs(3);
     let settings = CassandraSettings { lease, ..settings(node, "oracle") };
     let open = async || {
@@ -182,7 +185,7 @@ async fn scanned(session: &Session, table: &str) -> (u64, u64) {
 
 #[tokio::test]
 async fn keyspaces_differ_by_case() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let upper = open(settings(node, "CASES")).await;
     let lower = open(settings(node, "cases")).await;
     let now_ms = Clock::system().now_ms();
@@ -195,7 +198,7 @@ async fn keyspaces_differ_by_case() {
 
 #[tokio::test]
 async fn a_schema_that_is_not_ours_is_named() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let wanted = CassandraSettings { create_schema: false, ..settings(node, "checked") };
     let error = refused(wanted.clone()).await;
     assert!(error.contains("keyspace \"checked\" is missing"), "{error}");
@@ -218,14 +221,21 @@ async fn a_schema_that_is_not_ours_is_named() {
     assert!(error.contains("markers.sealed_window is not in ascending order"), "{error}");
     assert!(error.contains("--cassandra.create-schema"), "{error}");
     // A table that is there is never altered.
-    let error = refused(CassandraSettings { create_schema: true, ..wanted }).await;
+    let creating = CassandraSettings { create_schema: true, ..wanted };
+    let error = refused(creating.clone()).await;
     assert!(error.contains("column head.samples is missing"), "{error}");
     assert!(!error.contains("postings"), "{error}");
+    // Nor is one made anew whose loss would be a bill of nothing.
+    session.query_unpaged("DROP TABLE checked.ledger", ()).await.unwrap();
+    for _ in 0..2 {
+        let error = refused(creating.clone()).await;
+        assert!(error.contains("no table ledger") && error.contains("backup"), "{error}");
+    }
 }
 
 #[tokio::test]
 async fn what_cannot_be_reached_is_named() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error =
         refused(CassandraSettings { nodes: vec![nowhere.to_string()], ..settings(node, "k") })
@@ -259,7 +269,7 @@ async fn what_cannot_be_reached_is_named() {
 
 #[tokio::test]
 async fn rows_expire_by_the_age_of_their_samples() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "expiring")).await;
     let now_ms = Clock::system().now_ms();
     let old_ms = now_ms - 300 * DAY_MS;
@@ -311,7 +321,7 @@ async fn rows_expire_by_the_age_of_their_samples() {
 
 #[tokio::test]
 async fn large_commits_come_back_whole() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "large")).await;
     let now_ms = Clock::system().now_ms();
     let (week, hour) = (Week::of(now_ms), Hour::of(now_ms));
@@ -354,7 +364,7 @@ async fn large_commits_come_back_whole() {
 
 #[tokio::test]
 async fn of_racing_layouts_one_is_added() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let stores = [open(settings(node, "racing")).await, open(settings(node, "racing")).await];
     let layout = |settings: &str| LayoutRow { from: Week(2_900), settings: settings.to_owned() };
     let (one, two) =
@@ -367,8 +377,7 @@ async fn of_racing_layouts_one_is_added() {
 
 #[tokio::test]
 async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
-    let Some(node) = cassandra_node::shared().await else { return };
-    let _alone = NODE_IS_OURS.write().await;
+    let Some((node, _alone)) = node_to_freeze().await else { return };
     let store = open(settings(node, "frozen")).await;
     let now_ms = Clock::system().now_ms();
     let rows = |payload: &'static [u8]| Rows {

@@ -15,7 +15,7 @@ use scylla::value::CqlTimestamp;
 use serve::clock::Clock;
 use tokio::time::{sleep, timeout};
 
-use super::{Agreement, Shared};
+use super::{Agreement, Shared, neighbours};
 use crate::limits;
 use crate::store::observed::{Driven, NodeState};
 
@@ -26,6 +26,10 @@ pub(super) struct Seen {
     clock: Option<TheirClock>,
     /// Which rows cannot be written; none where all can.
     no_quorum: Option<String>,
+    /// Who else writes, and need not see what this process does.
+    neighbour: Option<String>,
+    /// Since when that is not known, where the last look did not say.
+    unseen: Option<Instant>,
 }
 
 /// A node's clock, which the driver's machine counts on from.
@@ -37,9 +41,14 @@ struct TheirClock {
 }
 
 impl Seen {
+    /// Why nothing may be written.
+    pub(super) fn trouble(&self, clock: &Clock, most: Duration) -> Option<String> {
+        self.clock_trouble(clock, most).or_else(|| self.neighbour.clone())
+    }
+
     /// Why nothing may be written by our clock: the cluster's, counted on since the last look, differs
     /// by this or more. So a clock that jumps is seen at once.
-    pub(super) fn clock_trouble(&self, clock: &Clock, most: Duration) -> Option<String> {
+    fn clock_trouble(&self, clock: &Clock, most: Duration) -> Option<String> {
         let theirs = self.clock.as_ref()?;
         let elapsed_ms = i64::try_from(theirs.at.elapsed().as_millis()).unwrap_or(i64::MAX);
         let difference_ms =
@@ -76,8 +85,8 @@ impl Shared {
     /// Until the next look.
     fn pause(&self) -> Duration {
         let seen = self.seen();
-        let clock = seen.clock_trouble(&self.clock, self.clock_difference_max);
-        if seen.no_quorum.is_none() && clock.is_none() {
+        let trouble = seen.trouble(&self.clock, self.clock_difference_max);
+        if seen.no_quorum.is_none() && trouble.is_none() {
             limits::CASSANDRA_LOOK_INTERVAL
         } else {
             limits::CASSANDRA_LOOK_AGAIN
@@ -90,7 +99,7 @@ impl Shared {
     }
 }
 
-/// One look at every node that has replicas which count.
+/// One look at every node that has replicas which count, and at who else works on them.
 pub(super) async fn look(shared: &Arc<Shared>) {
     let state = shared.session.get_cluster_state();
     let datacenter = shared.counted_datacenter();
@@ -104,7 +113,7 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         let (name, is_connected) = (node.address.to_string(), node.is_connected());
         NodeState { node: name, is_connected, clock }
     });
-    let nodes = join_all(asked).await;
+    let (nodes, neighbour) = tokio::join!(join_all(asked), neighbours::look(shared));
     let counted = shared.session.get_metrics();
     shared.metrics.looked(&nodes);
     shared.metrics.driven(Driven {
@@ -120,6 +129,16 @@ pub(super) async fn look(shared: &Arc<Shared>) {
     let no_quorum = no_quorum(shared, &state, answering);
     let mut seen = shared.seen();
     seen.no_quorum = no_quorum;
+    match neighbour {
+        Ok(neighbour) => (seen.neighbour, seen.unseen) = (neighbour, None),
+        Err(error) => {
+            tracing::warn!(%error, "who else works on the keyspace is not known");
+            let since = *seen.unseen.get_or_insert_with(Instant::now);
+            if let Some(trouble) = neighbours::unseen(shared, since.elapsed()) {
+                seen.neighbour = Some(trouble);
+            }
+        }
+    }
     if let Some(node) = typical(&nodes) {
         let difference_ms = (node.clock.unwrap_or_default() * 1000.0).round();
         // A difference of clocks in milliseconds is exact and fits.
@@ -128,7 +147,7 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         seen.clock = Some(TheirClock { node: node.node.clone(), unix_ms, at: Instant::now() });
     }
     let clock = seen.clock_trouble(&shared.clock, shared.clock_difference_max);
-    for trouble in seen.no_quorum.iter().chain(&clock) {
+    for trouble in seen.no_quorum.iter().chain(&clock).chain(&seen.neighbour) {
         tracing::warn!("{trouble}");
     }
 }
@@ -231,7 +250,7 @@ mod tests {
         let begin_ms = 1_700_000_000_000;
         let clock = Clock::fixed(begin_ms);
         let theirs = TheirClock { node: "a:1".to_owned(), unix_ms: begin_ms, at: Instant::now() };
-        let seen = Seen { clock: Some(theirs), no_quorum: None };
+        let seen = Seen { clock: Some(theirs), ..Seen::default() };
         assert_eq!(seen.clock_trouble(&clock, MINUTE), None);
         clock.set(begin_ms + 86_400_000);
         let text = seen.clock_trouble(&clock, MINUTE).unwrap();

@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 use super::keys::{Key, Table};
 use super::keyspaces::{Keyspaces, META_LAYOUT, OldestLate, seal_tag};
 use super::sealed::late_key;
-use super::{Sync, ledger_row, trouble_of};
+use super::{Sync, trouble_of};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::time::{Day, Hour, Month, Week};
-use crate::store::StoreError;
 use crate::store::rows::{IndexRow, Kept, LateRow, LayoutRow, Rows, SealMark, Sealed};
+use crate::store::{StoreError, ledger_row};
 
 /// What the thread is asked to do; each request is answered when it is durable.
 pub(super) enum Work {

@@ -10,13 +10,13 @@ use fjall::{Guard, Keyspace};
 use super::keys::{Key, KeyReader, Table};
 use super::keyspaces::{late_row, seal_tag};
 use super::view::View;
-use super::{Bounded, Local, damage_of, ledger_row};
+use super::{Bounded, Local, damage_of};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, Week};
-use crate::store::StoreError;
 use crate::store::rows::{Chunk, LateRow, LedgerRow, SealMark};
+use crate::store::{StoreError, ledger_row};
 
 impl Local {
     /// See [`crate::store::Store::chunks`].

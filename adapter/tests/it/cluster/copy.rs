@@ -18,8 +18,19 @@ const OLD_MS: i64 = 5 * DAY_MS;
 
 impl Cluster {
     fn copy(&self, (from, to): (&str, &str), folder: &Path, progress: &Path) -> Command {
+        self.copy_by(&[], (from, to), folder, progress)
+    }
+
+    /// With more flags before the word.
+    fn copy_by(
+        &self,
+        flags: &[&str],
+        (from, to): (&str, &str),
+        folder: &Path,
+        progress: &Path,
+    ) -> Command {
         let mut command = self.command();
-        command.arg("--store.path").arg(folder);
+        command.args(flags).arg("--store.path").arg(folder);
         command.args(["copy", "--from", from, "--to", to, "--progress"]).arg(progress);
         command
     }
@@ -85,6 +96,44 @@ fn a_store_moves_into_a_cluster_and_back() {
     local.stop();
     let refused = run(&mut cluster.copy(("local", "local"), &back, &progress));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the same store"));
+}
+
+/// Whatever is wrong with a copy is said before anything is made in the store that is to be written.
+#[test]
+fn a_copy_that_is_refused_leaves_nothing_behind() {
+    let Some(cluster) = Cluster::new("untouched") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    let progress = folder.path().join("progress.json");
+    let mut senders = load::senders();
+    let local = Cluster::on_disk(&first);
+    load::run_for(&mut senders, local.address(), 20);
+    local.stop();
+    let copy = |flags: &[&str], progress: &Path| {
+        cluster.copy_by(flags, ("local", "cassandra"), &first, progress)
+    };
+    let refused = |command: &mut Command| {
+        let refused = run(command);
+        assert!(!refused.status.success());
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let other_layout = refused(&mut copy(&["--row-key.labels=vm"], &progress));
+    assert!(other_layout.contains("--row-key.labels is vm but the store"), "{other_layout}");
+    let no_folder = refused(&mut copy(&[], &folder.path().join("missing/progress.json")));
+    assert!(no_folder.contains("missing/progress.json"), "{no_folder}");
+    assert!(!progress.exists());
+    let mut adapter = crate::adapter_process::command();
+    adapter.args(["--store=cassandra", "--cassandra.keyspace=untouched"]);
+    let alone = refused(adapter.arg(format!("--cassandra.nodes={}", cluster.nodes)));
+    assert!(alone.contains("untouched") && alone.contains("is missing; start once"), "{alone}");
+
+    // Flags on the wrong side of the word.
+    let behind = refused(copy(&[], &progress).arg("--cassandra.keyspace=k"));
+    let line = behind.lines().next().unwrap();
+    assert!(line.ends_with("found: it goes before the word copy"), "{behind}");
+    let before = refused(crate::adapter_process::command().args(["--from=local", "copy"]));
+    let line = before.lines().next().unwrap();
+    assert!(line.ends_with("found: it goes behind the word copy"), "{before}");
 }
 
 /// After a copy there is more to be sealed again than others wait for.

@@ -13,6 +13,8 @@ pub(in crate::store::cassandra) struct LeaseStatements {
     pub(in crate::store::cassandra) give_back: Prepared,
     pub(in crate::store::cassandra) announce: Prepared,
     pub(in crate::store::cassandra) sealers: Select,
+    pub(in crate::store::cassandra) be_there: Prepared,
+    pub(in crate::store::cassandra) processes: Select,
     /// Only where there is none.
     pub(in crate::store::cassandra) first_turn: Prepared,
     /// Only where nobody drew one since.
@@ -54,6 +56,8 @@ impl LeaseStatements {
                 )
                 .await?,
             sealers: tables.select("sealers", "sealer", "part = ?").await?,
+            be_there: tables.insert("saying that this process is here", "sealers").await?,
+            processes: tables.select("sealers", "sealer, datacenter", "part = ?").await?,
             first_turn: tables
                 .decide(
                     "drawing the first turn",

@@ -25,24 +25,15 @@ pub(in crate::store::cassandra) struct SealedStatements {
     pub(in crate::store::cassandra) late_windows: Select,
     pub(in crate::store::cassandra) guests: Select,
     pub(in crate::store::cassandra) sealing: Select,
-    /// In the order of [`FAMILIES`].
-    families: Vec<Family>,
-}
-
-/// The statements of one of Kanyun's column families.
-#[derive(Debug)]
-pub(in crate::store::cassandra) struct Family {
-    pub(in crate::store::cassandra) write: Prepared,
-    pub(in crate::store::cassandra) select: Select,
+    pub(in crate::store::cassandra) write_ledger: Prepared,
+    pub(in crate::store::cassandra) ledger: Select,
+    /// That write the minutes of each column family.
+    write_minutes: Vec<(&'static str, Prepared)>,
 }
 
 impl SealedStatements {
     pub(super) async fn prepare(tables: &Tables<'_>) -> Result<SealedStatements, String> {
         let keyspace = tables.keyspace;
-        let mut families = Vec::with_capacity(FAMILIES.len());
-        for family in FAMILIES {
-            families.push(Family::prepare(tables, family).await?);
-        }
         let late = "group_id, window, arrived_ms, hash";
         Ok(SealedStatements {
             write_chunks: tables.insert("writing chunks", "chunks").await?,
@@ -97,18 +88,39 @@ impl SealedStatements {
                 .select("guests", "guest", "family = ? AND month = ? AND shard = ?")
                 .await?,
             sealing: tables.select("sealing", "shard, sealed_until", "part = ?").await?,
-            families,
+            write_ledger: tables.insert_in_turn("writing the ledger", "ledger").await?,
+            ledger: tables
+                .select(
+                    "ledger",
+                    "hour, minutes",
+                    "family = ? AND guest = ? AND week = ? AND hour >= ? AND hour <= ?",
+                )
+                .await?,
+            write_minutes: tables.write_minutes().await?,
         })
     }
 
-    /// Those of a column family. The ledger has no others than it writes.
-    pub(in crate::store::cassandra) fn family(&self, name: &str) -> Result<&Family, StoreError> {
-        let found = self.families.iter().find(|family| family.select.table == name);
-        found.ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
+    /// That writes the minutes of a column family. The ledger has no others than these.
+    pub(in crate::store::cassandra) fn write_minutes(
+        &self,
+        family: &str,
+    ) -> Result<&Prepared, StoreError> {
+        let found = self.write_minutes.iter().find(|(name, _)| *name == family);
+        let found = found.map(|(_, write)| write);
+        found.ok_or_else(|| StoreError::Damaged(format!("there is no column family {family}")))
     }
 }
 
 impl Tables<'_> {
+    async fn write_minutes(&self) -> Result<Vec<(&'static str, Prepared)>, String> {
+        let mut families = Vec::with_capacity(FAMILIES.len());
+        for family in FAMILIES {
+            let write = self.insert_in_turn("writing the column families", family).await?;
+            families.push((family, write));
+        }
+        Ok(families)
+    }
+
     async fn first_sealing(&self) -> Result<Prepared, String> {
         let cql = format!(
             "INSERT INTO {}.sealing (part, shard, sealed_until) VALUES (?, ?, ?) IF NOT EXISTS",
@@ -124,15 +136,5 @@ impl Tables<'_> {
             self.keyspace
         );
         self.decide("writing how far sealing has come", cql).await
-    }
-}
-
-impl Family {
-    async fn prepare(tables: &Tables<'_>, name: &'static str) -> Result<Family, String> {
-        let columns = "column1, column2, value, resets, flags, samples";
-        Ok(Family {
-            write: tables.insert_in_turn("writing the ledger", name).await?,
-            select: tables.select(name, columns, "key = ? AND day = ?").await?,
-        })
     }
 }

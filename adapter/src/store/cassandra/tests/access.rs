@@ -11,7 +11,6 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::cassandra_node::Plan;
 use super::*;
 use crate::store::rows::{
     LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Projection, SealMark, Sealed, Shard,
@@ -131,7 +130,7 @@ async fn in_front(node: &'static Node, made: &CertifiedKey<KeyPair>) -> String {
 
 #[tokio::test]
 async fn certificates_that_do_not_fit_are_named() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let through = async |made: &CertifiedKey<KeyPair>, server_name: Option<&str>| {
         let address = in_front(node, made).await;
@@ -157,7 +156,7 @@ async fn certificates_that_do_not_fit_are_named() {
 /// Neither ready nor able to write or to move anything on that all adapters share.
 #[tokio::test]
 async fn a_clock_that_is_a_minute_off_changes_nothing() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let clock_difference_max = limits::CLUSTER_CLOCK_DIFFERENCE_MAX;
     let settings = CassandraSettings { clock_difference_max, ..settings(node, "clocks") };
     let now_ms = Clock::system().now_ms();

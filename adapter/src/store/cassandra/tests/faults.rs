@@ -26,7 +26,30 @@ fn befalls(payload: &str, times: usize, reaction: RequestReaction) -> Vec<Reques
 
 /// The node fails at every read of one partition of `row_keys`, as at a damaged file.
 pub(crate) fn damaged_row_keys(week: Week, shard: u8) -> Vec<RequestRule> {
-    let values = [&[0, 0, 0, 4][..], &week.0.to_be_bytes(), &[0, 0, 0, 2, 0, shard]].concat();
+    damaged([&[0, 0, 0, 4][..], &week.0.to_be_bytes(), &[0, 0, 0, 2, 0, shard]].concat())
+}
+
+/// And of one partition of `late_windows`.
+pub(crate) fn damaged_late_windows(shard: u8, hour: Hour) -> Vec<RequestRule> {
+    damaged([&[0, 0, 0, 2, 0, shard, 0, 0, 0, 4][..], &hour.0.to_be_bytes()].concat())
+}
+
+/// And of that of `sealing` that says which hours of arrival are done with.
+pub(crate) fn damaged_late_marks() -> Vec<RequestRule> {
+    damaged(marks(leases::LATE))
+}
+
+/// And of that which says how far sealing is.
+pub(crate) fn damaged_sealing() -> Vec<RequestRule> {
+    damaged(marks(leases::SEALED))
+}
+
+/// The one value of a SELECT, which is all that a partition of marks is asked by.
+fn marks(part: i32) -> Vec<u8> {
+    [&[0, 1, 0, 0, 0, 4][..], &part.to_be_bytes()].concat()
+}
+
+fn damaged(values: Vec<u8>) -> Vec<RequestRule> {
     let condition = Condition::RequestOpcode(RequestOpcode::Execute)
         .and(Condition::BodyContainsCaseSensitive(values.into()));
     vec![RequestRule(condition, RequestReaction::forge_with_error(errors::read_failure()))]
@@ -34,7 +57,7 @@ pub(crate) fn damaged_row_keys(week: Week, shard: u8) -> Vec<RequestRule> {
 
 #[tokio::test]
 async fn passing_faults_cost_time_and_nothing_else() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let (mut proxy, address) = behind_proxy(node).await;
     let attempt = Duration::from_secs(2);
     let settings = CassandraSettings { nodes: vec![address], attempt, ..settings(node, "faults") };

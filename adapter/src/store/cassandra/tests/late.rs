@@ -1,7 +1,6 @@
 //! The list of what came late on a node that, as every node, ends a read which passes over too many
 //! deleted rows: only sooner.
 
-use super::cassandra_node::Plan;
 use super::*;
 use crate::model::time::HOUR_MS;
 use crate::store::StoreError;
@@ -81,7 +80,7 @@ async fn what_was_taken_away_is_in_nobodys_way() {
 /// Hours of arrival are done with one after the other; one in which anything waits is not.
 #[tokio::test]
 async fn the_oldest_that_waits_is_known() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let begin_ms = Clock::system().now_ms() / HOUR_MS * HOUR_MS;
     let clock = Clock::fixed(begin_ms + 600_000);
     let settings = CassandraSettings { index_shards: 2, ..settings(node, "waits") };
@@ -117,7 +116,7 @@ async fn the_oldest_that_waits_is_known() {
 /// A commit that slept is listed where sealers still look.
 #[tokio::test]
 async fn a_commit_that_slept_is_listed_again() {
-    let Some((node, _guard)) = node_alone().await else { return };
+    let Some((node, _alone)) = node_to_freeze().await else { return };
     let begin_ms = Clock::system().now_ms() / HOUR_MS * HOUR_MS;
     let clock = Clock::fixed(begin_ms);
     let settings = CassandraSettings { index_shards: 1, ..settings(node, "slept_listing") };
@@ -147,7 +146,7 @@ async fn a_commit_that_slept_is_listed_again() {
 /// What no cluster takes is told apart from a cluster that takes nothing now.
 #[tokio::test]
 async fn a_row_that_is_refused_is_no_trouble_of_the_store() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "refusing")).await;
     // Longer than a partition's key may be.
     let guest = "u".repeat(70_000);

@@ -3,7 +3,7 @@
 use scylla::value::{CqlValue, Row as CqlRow};
 
 use super::*;
-use crate::model::time::Month;
+use crate::model::time::{Day, Month};
 use crate::store::rows::{
     ChunkRow, LateRow, LedgerColumn, LedgerMinute, LedgerRow, MarkerRow, Projection, SealMark,
     Sealed, Shard,
@@ -70,7 +70,7 @@ async fn shown(session: &Session, cql: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn an_operator_sees_what_the_page_draws() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let clock = Clock::fixed(HOUR.start_ms() + 10_000_000);
     let store = Cassandra::open(settings(node, "drawn"), clock).await.unwrap();
     let (rows, sealed) = documented();
@@ -85,6 +85,7 @@ async fn an_operator_sees_what_the_page_draws() {
         ("group_id, month, sealed_window FROM drawn.markers", 1),
         ("shard, group_id, window, arrived_ms, hash FROM drawn.late", 1),
         ("key, day, column1, column2, value, resets, flags, samples FROM drawn.cpu", 60),
+        ("family, guest, week, hour, minutes FROM drawn.ledger", 1),
         ("family, month, shard, guest FROM drawn.guests", 1),
         ("part, shard, sealed_until FROM drawn.sealing", 1),
     ] {
@@ -104,7 +105,7 @@ async fn an_operator_sees_what_the_page_draws() {
 
 #[tokio::test]
 async fn what_is_sealed_lives_by_the_age_of_its_samples() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let ledger_retention = Duration::from_secs(1825 * 86_400);
     let settings = CassandraSettings { ledger_retention, ..settings(node, "sealed_ages") };
     // The samples' time is over, the ledger's is not; the window would end in two days and a bit.
@@ -119,17 +120,22 @@ async fn what_is_sealed_lives_by_the_age_of_its_samples() {
             let cql = format!("SELECT * FROM sealed_ages.{table}");
             shown(&session, &cql).await.len()
         };
-        for (table, expected) in
-            [("chunks", chunks), ("markers", chunks), ("late", chunks), ("cpu", ledger)]
-        {
+        for (table, expected) in [
+            ("chunks", chunks),
+            ("markers", chunks),
+            ("late", chunks),
+            ("ledger", ledger.min(1)),
+            ("cpu", ledger),
+        ] {
             assert_eq!(count(table).await, expected, "{table} at {age_days} days");
         }
         if age_days == 300 {
             let ttls = "SELECT TTL(samples) FROM sealed_ages.chunks";
             check_ttl(&session, ttls, 102).await;
             check_ttl(&session, "SELECT TTL(value) FROM sealed_ages.cpu LIMIT 1", 1526).await;
+            check_ttl(&session, "SELECT TTL(minutes) FROM sealed_ages.ledger", 1526).await;
         }
-        for table in ["chunks", "markers", "late", "cpu"] {
+        for table in ["chunks", "markers", "late", "ledger", "cpu"] {
             session.query_unpaged(format!("TRUNCATE sealed_ages.{table}"), ()).await.unwrap();
         }
     }
@@ -145,7 +151,7 @@ async fn check_ttl(session: &Session, cql: &str, days: i64) {
 
 #[tokio::test]
 async fn a_seal_takes_no_late_row_that_it_has_not_read() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "late")).await;
     let now_ms = Clock::system().now_ms();
     let (group, window) = (Group(1), Hour(Hour::of(now_ms).0 - 4));
@@ -176,7 +182,7 @@ async fn pages<T: Clone + Ord>(rows: usize, page: impl AsyncFn(Option<T>) -> Vec
 
 #[tokio::test]
 async fn pages_go_over_all_shards() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "pages")).await;
     for shard in (0..16).map(Shard) {
         store.begin_seal_mark(shard, Hour(1)).await.unwrap();
@@ -233,7 +239,7 @@ fn hour_of(guest: &str, hour: Hour, columns: usize) -> LedgerRow {
 /// and in two months.
 #[tokio::test]
 async fn large_seals_come_back_whole() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "seals")).await;
     let month = Month::of(Clock::system().now_ms() - 30 * DAY_MS);
     let first = Hour(Hour::of(month.end_ms()).0 - 11);
@@ -271,10 +277,11 @@ async fn large_seals_come_back_whole() {
     assert_eq!(store.markers(group, range).await.unwrap(), windows);
 }
 
-/// More rows than a page, more days than are read at once, and two guests in the list of a month.
+/// More rows than a page, more weeks than one, and two guests in the list of a month; and the column
+/// families show every minute of it.
 #[tokio::test]
 async fn a_month_of_the_ledger_comes_back_whole() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "bills")).await;
     let first = Hour::of(Clock::system().now_ms() - 32 * DAY_MS);
     for (guest, hours, disks) in [("one disk", 31 * 24, 1), ("many disks", 40, 12)] {
@@ -292,19 +299,90 @@ async fn a_month_of_the_ledger_comes_back_whole() {
             println!("{guest}: {minutes} minutes read in {:?}", start.elapsed());
             assert!(read == ledger, "{} of {} hours", read.len(), ledger.len());
         }
+        let shown = in_column_family(&store, "blk_write", guest, range).await;
+        assert!(shown == minutes_of(&ledger), "{} of {minutes} minutes", shown.len());
     }
     let range = (first, Hour(first.0 + 31 * 24));
     let guests = store.ledger_guests("blk_write", range, 2).await.unwrap();
     assert_eq!(guests, ["many disks", "one disk"]);
     let too_many = store.ledger_guests("blk_write", range, 1).await;
     assert!(matches!(too_many, Err(StoreError::TooManyRows { table: "guests", rows_max: 1 })));
-    let error = store.ledger("nothing", "one disk", range, 72).await.unwrap_err();
-    assert!(error.to_string().contains("nothing"), "{error}");
+    let family = "nothing".to_owned();
+    let ledger = vec![projection(1, vec![LedgerRow { family, ..hour_of("u", first, 1) }])];
+    let error = store.seal(Sealed { ledger, ..Sealed::default() }).await.unwrap_err();
+    assert!(error.to_string().contains("no column family nothing"), "{error}");
+}
+
+/// Of two projections of an hour the later one stands, in what is billed and in what is shown,
+/// whichever is written last.
+#[tokio::test]
+async fn what_is_shown_is_what_is_billed() {
+    let Some(node) = node().await else { return };
+    let store = open(settings(node, "shown")).await;
+    let first = Hour::of(Clock::system().now_ms() - 2 * DAY_MS);
+    let hours = (first, Hour(first.0 + 2));
+    let whole: Vec<LedgerRow> = (0..3).map(|n| hour_of("u", Hour(first.0 + n), 2)).collect();
+    let mut corrected = whole[1].clone();
+    corrected.columns[0].minutes.retain(|minute| minute.minute % 3 == 0);
+    corrected.columns[1].minutes.clear();
+    for (turn, rows) in [(5, whole.clone()), (7, vec![corrected.clone()]), (6, whole.clone())] {
+        let ledger = vec![projection(turn, rows)];
+        store.seal(Sealed { ledger, ..Sealed::default() }).await.unwrap();
+    }
+    let expected = [whole[0].clone(), corrected, whole[2].clone()];
+    assert_eq!(store.ledger("blk_write", "u", hours, 9).await.unwrap(), expected);
+    let shown = in_column_family(&store, "blk_write", "u", hours).await;
+    assert_eq!(shown, minutes_of(&expected));
+}
+
+/// column1, column2, value, resets, flags and samples of every minute that has a value.
+type Shown = Vec<(String, i64, f64, i32, i32, i32)>;
+
+fn minutes_of(rows: &[LedgerRow]) -> Shown {
+    let mut minutes = Shown::new();
+    for row in rows {
+        for column in &row.columns {
+            minutes.extend(column.minutes.iter().map(|minute| {
+                let column2 = row.hour.start_ms() / 1000 + i64::from(minute.minute) * 60;
+                let (resets, flags) = (minute.resets.cast_signed(), i32::from(minute.flags));
+                let samples = minute.samples.cast_signed();
+                (column.name.clone(), column2, minute.value, resets, flags, samples)
+            }));
+        }
+    }
+    minutes.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    minutes
+}
+
+/// A guest's minutes as a program of 2012 would read them.
+async fn in_column_family(
+    store: &Cassandra,
+    family: &str,
+    guest: &str,
+    hours: (Hour, Hour),
+) -> Shown {
+    let keyspace = &store.shared.keyspace;
+    let cql = format!(
+        "SELECT column1, column2, value, resets, flags, samples FROM {keyspace}.{family} \
+         WHERE key = ? AND day = ?"
+    );
+    let session = &store.shared.session;
+    let statement = session.prepare(cql).await.unwrap();
+    let mut minutes = Shown::new();
+    for day in Day::of(hours.0.start_ms()).0..=Day::of(hours.1.start_ms()).0 {
+        let answer = session.execute_unpaged(&statement, (guest, day)).await.unwrap();
+        let answer = answer.into_rows_result().unwrap();
+        let rows = answer.rows::<(String, i64, String, i32, i32, i32)>().unwrap();
+        let rows = rows.map(Result::unwrap).filter(|row| !row.2.is_empty());
+        minutes.extend(rows.map(|row| (row.0, row.1, row.2.parse().unwrap(), row.3, row.4, row.5)));
+    }
+    minutes.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    minutes
 }
 
 #[tokio::test]
 async fn sealing_begins_with_the_first_week_that_has_samples() {
-    let Some((node, _guard)) = node().await else { return };
+    let Some(node) = node().await else { return };
     let store = open(settings(node, "oldest")).await;
     assert_eq!(store.oldest_head().await.unwrap(), None);
     let now_ms = Clock::system().now_ms();

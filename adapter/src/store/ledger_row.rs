@@ -1,4 +1,4 @@
-//! An hour of a guest's family as one value on disk: its columns, their minutes packed.
+//! An hour of a guest's family as one value, in both stores: its columns, their minutes packed.
 //! Reads back every bit; damage is an error, never a panic. `docs/storage.md` draws the bytes.
 
 use crate::model::varint;
@@ -83,7 +83,7 @@ fn whole(value: f64) -> Option<i64> {
     (is_whole && (whole != 0 || value.is_sign_positive())).then_some(whole)
 }
 
-/// The columns of a value on disk.
+/// The columns of such a value.
 pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<LedgerColumn>, StoreError> {
     let (version, mut rest) = bytes.split_first().ok_or_else(damaged)?;
     if *version != VERSION {
@@ -96,7 +96,7 @@ pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<LedgerColumn>, StoreError> {
 
 fn damaged() -> StoreError {
     StoreError::Damaged(
-        "a row of the ledger on disk is damaged; restore the data folder from a backup".to_owned(),
+        "a row of the ledger is damaged; restore the store from a backup".to_owned(),
     )
 }
 

@@ -1,0 +1,171 @@
+//! Who else works on the keyspace, and whose replicas each counts: where these differ, one need not see
+//! what another was acknowledged, and neither may write. Knows no row but those that say so.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use scylla::cluster::ClusterState;
+use scylla::cluster::metadata::Strategy;
+use tokio::time::timeout;
+
+use super::attempt::unavailable;
+use super::read::partitions;
+use super::{Shared, nodes};
+use crate::limits;
+use crate::store::{OpenError, StoreError};
+
+/// The partition of `sealers` in which each process that has opened the store says that it is there;
+/// another holds those that seal.
+const PROCESSES: i32 = 1;
+
+const HERE: Duration = Duration::from_secs(limits::CASSANDRA_HERE_SECONDS.unsigned_abs() as u64);
+
+/// Stands for the datacenter of one that counts the replicas of all.
+const ALL: &str = "";
+
+/// A name that no other process has, and that says to an operator which one it is.
+pub(crate) fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // A hasher's random keys are the standard library's only source of chance.
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance & 0xffff_ffff)
+}
+
+/// Refuses to begin beside those that count other replicas. Asked before this process says that it is
+/// there: those that work already are not to be disturbed.
+pub(super) async fn admit(shared: &Arc<Shared>) -> Result<(), OpenError> {
+    let trouble = disagreement(shared).await.map_err(|error| OpenError(error.to_string()))?;
+    let Some(trouble) = trouble else { return Ok(()) };
+    let seconds = limits::CASSANDRA_HERE_SECONDS;
+    Err(OpenError(format!("{trouble}; one that was killed is counted for {seconds} s more")))
+}
+
+/// Says that this process is there, and why it must not write beside the others; `None` where it may.
+pub(super) async fn look(shared: &Arc<Shared>) -> Result<Option<String>, StoreError> {
+    let looked = async {
+        let saying = shared.saying.lock().await;
+        if shared.writes.is_closed() {
+            return Ok(None);
+        }
+        announce(shared, limits::CASSANDRA_HERE_SECONDS).await?;
+        drop(saying);
+        disagreement(shared).await
+    };
+    let late = |_| unavailable("reading who else works here", "no answer in time");
+    timeout(limits::CASSANDRA_ATTEMPT, looked).await.map_err(late)?
+}
+
+/// Says that this process has stopped, after it was closed to writes: it is counted for a second more.
+pub(super) async fn leave(shared: &Shared) -> Result<(), StoreError> {
+    // Behind a look that may be saying the contrary.
+    let _saying = shared.saying.lock().await;
+    announce(shared, 1).await
+}
+
+/// Why it matters that nobody could be seen for so long; `None` where it does not, as all replicas are in
+/// one datacenter and whoever counts most of them shares one with everybody else.
+pub(super) fn unseen(shared: &Shared, time: Duration) -> Option<String> {
+    let matters = time >= HERE
+        && spread(&shared.session.get_cluster_state(), &shared.keyspace) == Spread::Several;
+    matters.then(|| {
+        format!(
+            "who else works on the keyspace {} has not been known for {} s, and one that counts other \
+             replicas may be among them: see why the table sealers cannot be read and written (the log \
+             says it)",
+            shared.keyspace,
+            time.as_secs()
+        )
+    })
+}
+
+async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
+    let prepared = &shared.statements.leases.be_there;
+    let counted = shared.counted_datacenter().unwrap_or(ALL);
+    let values = (PROCESSES, shared.process.as_str(), counted, seconds);
+    let (written, _) =
+        nodes::asked(shared.session.execute_unpaged(&prepared.statement, values)).await;
+    let failed =
+        |error: scylla::errors::ExecutionError| unavailable(prepared.purpose, &error.to_string());
+    written.map(drop).map_err(failed)
+}
+
+/// Why others that work on the keyspace and this process must not both write; `None` where they may.
+async fn disagreement(shared: &Arc<Shared>) -> Result<Option<String>, StoreError> {
+    let select = &shared.statements.leases.processes;
+    let others: Vec<(String, Option<String>)> =
+        partitions(shared, select, [(PROCESSES,)], limits::QUERY_ROWS_MAX).await?;
+    let spread = spread(&shared.session.get_cluster_state(), &shared.keyspace);
+    let ours = shared.counted_datacenter().unwrap_or(ALL);
+    let mut others = others.into_iter().filter(|(name, _)| *name != shared.process);
+    let other = others.find_map(|(name, counted)| {
+        let theirs = counted.unwrap_or_default();
+        differ(ours, &theirs, spread).then_some((name, theirs))
+    });
+    Ok(other.map(|(name, theirs)| {
+        format!(
+            "{name} works on the keyspace {} and counts the replicas of {}, this adapter those of \
+             {}: neither need see what the other was acknowledged, and bills would be counted from a \
+             part of the samples; give all adapters of a keyspace the same --cassandra.datacenter, or \
+             all of them --cassandra.consistency=quorum",
+            shared.keyspace,
+            named(&theirs),
+            named(ours)
+        )
+    }))
+}
+
+/// Whether a keyspace has replicas in several datacenters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spread {
+    One,
+    Several,
+}
+
+fn spread(state: &ClusterState, keyspace: &str) -> Spread {
+    let replicated = match state.get_keyspace(keyspace).map(|keyspace| &keyspace.strategy) {
+        Some(Strategy::NetworkTopologyStrategy { datacenter_repfactors }) => {
+            datacenter_repfactors.values().filter(|copies| **copies > 0).count()
+        }
+        // These know of no datacenters.
+        _ => state.replica_locator().datacenter_names().len(),
+    };
+    if replicated > 1 { Spread::Several } else { Spread::One }
+}
+
+/// Whether most of the replicas that one counts need not be among most of those that the other counts.
+/// In one datacenter its replicas are all that there are.
+fn differ(ours: &str, theirs: &str, spread: Spread) -> bool {
+    let is_of_one = ours != ALL && theirs != ALL;
+    ours != theirs && (is_of_one || spread == Spread::Several)
+}
+
+fn named(datacenter: &str) -> String {
+    if datacenter == ALL {
+        "all datacenters".to_owned()
+    } else {
+        format!("the datacenter {datacenter}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_count_other_replicas_differ() {
+        use Spread::{One, Several};
+        for (ours, theirs, spread, expected) in [
+            ("dc1", "dc1", Several, false),
+            ("dc1", "dc2", Several, true),
+            // One of the two has been told of a replication that the other has not heard of yet.
+            ("dc1", "dc2", One, true),
+            (ALL, ALL, Several, false),
+            (ALL, "dc1", Several, true),
+            ("dc1", ALL, Several, true),
+            (ALL, "dc1", One, false),
+        ] {
+            assert_eq!(differ(ours, theirs, spread), expected, "{ours:?} {theirs:?} {spread:?}");
+        }
+    }
+}
