@@ -21,7 +21,7 @@ use super::{Agreement, CassandraSettings};
 use crate::limits;
 use crate::store::OpenError;
 
-/// Copies of each row in a keyspace that we create, where the datacenter has the nodes for it.
+/// Copies of each row in a keyspace that we create, where the datacenter has more than one node.
 const REPLICATION_FACTOR: usize = 3;
 
 /// The second before which rows must end in a cluster that counts them by 32 bits, less a day for clocks.
@@ -232,7 +232,7 @@ impl Cluster<'_> {
             return Ok(());
         }
         let replication = self.settings.replication.clone().unwrap_or_else(|| {
-            let copies = local.nodes.min(REPLICATION_FACTOR);
+            let copies = copies(local.nodes, self.settings.consistency);
             // A name with a quote in it is written with two.
             let datacenter = local.datacenter.replace('\'', "''");
             format!("{{'class': 'NetworkTopologyStrategy', '{datacenter}': {copies}}}")
@@ -381,6 +381,16 @@ impl Cluster<'_> {
     }
 }
 
+/// How many copies of each row a keyspace gets in a datacenter that shows so many nodes. A third may not
+/// have joined yet: most of two copies are both, and so are most of three on two nodes, but these bear
+/// the loss of a node once the third is there.
+fn copies(nodes: usize, agreement: Agreement) -> usize {
+    match nodes {
+        2 if agreement != Agreement::All => REPLICATION_FACTOR,
+        nodes => nodes.min(REPLICATION_FACTOR),
+    }
+}
+
 /// Whether LOCAL_QUORUM can be had at all. An error continues "the keyspace ...".
 fn check_replication(replication: &HashMap<String, String>, local: &Local) -> Result<(), String> {
     let class = replication.get("class").map_or("", String::as_str);
@@ -410,6 +420,14 @@ fn check_replication(replication: &HashMap<String, String>, local: &Local) -> Re
                 "the keyspace has one copy of each row: a node that is killed or loses power takes \
                  the writes of the last seconds with it, unless its cassandra.yaml has \
                  commitlog_sync: batch"
+            );
+            Ok(())
+        }
+        2 => {
+            tracing::warn!(
+                "the keyspace has two copies of each row, and most of two are both: while one node \
+                 is away, nothing of what it holds can be written or read; with three nodes, make \
+                 it three copies with ALTER KEYSPACE, and then run nodetool repair --full"
             );
             Ok(())
         }
@@ -451,6 +469,15 @@ mod tests {
         assert!(error.contains("dc1, dc2") && error.contains("--cassandra.datacenter"), "{error}");
         let error = local_datacenter(&settings(Some("DC1")), &one).unwrap_err().to_string();
         assert!(error.contains("DC1") && error.contains("dc1"), "{error}");
+    }
+
+    #[test]
+    fn a_keyspace_bears_the_loss_of_a_node_once_there_are_three() {
+        let of = |agreement| [1, 2, 3, 7].map(|nodes| copies(nodes, agreement));
+        assert_eq!(of(Agreement::LocalQuorum), [1, 3, 3, 3]);
+        assert_eq!(of(Agreement::Quorum), [1, 3, 3, 3]);
+        // A copy without a node would be missing from all.
+        assert_eq!(of(Agreement::All), [1, 2, 3, 3]);
     }
 
     #[test]

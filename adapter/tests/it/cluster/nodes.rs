@@ -87,6 +87,10 @@ fn nodes_that_die_cost_nothing_that_was_acknowledged() {
     let mut dice = Dice::new(seed);
     let mut senders = load::senders();
     let adapters = [cluster.adapter(), cluster.adapter()];
+    // The node that the driver asks may hear of the others later than these answer.
+    for adapter in &adapters {
+        wait_until_connected(adapter, 3);
+    }
     for _ in 0..rounds {
         let first = dice.below(3) as usize;
         let second = (first + 1 + dice.below(2) as usize) % 3;
