@@ -11,10 +11,12 @@ use crate::sender::client;
 use crate::server::{self, Kind, Server};
 
 const HOURS: i64 = 7;
-/// Two windows are sealed, and three hours are not, because their grace is not over.
+/// Of these two windows are sealed, and three hours are not.
 const SEALED_MS: i64 = 2 * WINDOW_MS;
-/// Longer than all of it: nothing is sealed while it arrives.
-const LOADING_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// What ends before a store is made is late to it, and sealed when it has waited for so long: nothing is
+/// while it arrives, whatever that takes.
+const WHILE_LOADING: Duration = Duration::from_secs(24 * 3600);
+const WHILE_SEALING: Duration = Duration::from_secs(1);
 const ASKED_MS: i64 = 6 * HOUR_MS;
 const KEYSPACE: &str = "bench_fleet";
 const METRIC: &str = "libvirt_domain_info_cpu_time_seconds_total";
@@ -32,30 +34,41 @@ pub(crate) fn query(programs: Programs<'_>, guests: Size) -> Result<(), String> 
         size.samples()
     );
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|e| e.to_string())?;
-    let start = |grace: Duration| {
+    let start = |late_pause: Duration| {
         Server::start_with(Kind::Adapter, programs.adapter, folder.path(), |command| {
-            command.args(["--seal.grace", &format!("{}s", grace.as_secs())]);
+            let late_pause = format!("{}s", late_pause.as_secs());
+            // What is not late is not due before the end.
+            command.args(["--seal.grace=1d", "--seal.late-pause", &late_pause]);
             programs.keep(command, KEYSPACE);
         })
     };
-    let server = start(LOADING_GRACE)?;
-    let sent = load.send(&server.write_url(), (begin_ms, begin_ms + HOURS * HOUR_MS))?;
-    println!("  loaded in {sent:.0} s, peak {:.0} MiB", server::peak_mebibytes(server.pid())?);
+    let load_part = |server: &Server, from_ms: i64, to_ms: i64| {
+        let sent = load.send(&server.write_url(), (begin_ms + from_ms, begin_ms + to_ms))?;
+        let peak = server::peak_mebibytes(server.pid())?;
+        println!(
+            "  {} hours loaded in {sent:.0} s, peak {peak:.0} MiB",
+            (to_ms - from_ms) / HOUR_MS
+        );
+        Ok::<_, String>(())
+    };
+    let server = start(WHILE_LOADING)?;
+    load_part(&server, 0, SEALED_MS)?;
     server.stop()?;
-    // The two windows are due from now on, the third is in two hours.
-    let grace = Duration::from_millis((now() - begin_ms - SEALED_MS) as u64);
-    let server = start(grace)?;
+    let server = start(WHILE_SEALING)?;
     let (started, cpu) = (Instant::now(), server::cpu_seconds(server.pid())?);
     until_sealed(&server, load.samples_until(begin_ms + SEALED_MS))?;
     println!(
-        "  half of it sealed in {:.0} s, {:.0} s of CPU, peak {:.0} MiB",
+        "  these sealed in {:.0} s, {:.0} s of CPU, peak {:.0} MiB",
         started.elapsed().as_secs_f64(),
         server::cpu_seconds(server.pid())? - cpu,
         server::peak_mebibytes(server.pid())?,
     );
+    server.stop()?;
+    let server = start(WHILE_LOADING)?;
+    load_part(&server, SEALED_MS, HOURS * HOUR_MS)?;
     // A process that has written nothing shows what a read alone takes.
     server.stop()?;
-    let server = start(grace)?;
+    let server = start(WHILE_LOADING)?;
     server::cpu_seconds_when_idle(server.pid())?;
     let end_ms = begin_ms + HOURS * HOUR_MS;
     ask(&server, size, (end_ms - ASKED_MS, end_ms))?;
