@@ -221,7 +221,7 @@ pub struct CassandraFlags {
     pub create_schema: bool,
 
     /// Replication of a keyspace that is created, as CQL writes it; by default three copies in the
-    /// local datacenter, or one where that has one node
+    /// local datacenter, or one where that has one node; no more than nodes with a consistency of all
     #[arg(long = "cassandra.replication", value_name = "MAP")]
     pub replication: Option<String>,
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serve::clock::Clock;
 
 use crate::engine::Keeping;
-use crate::engine::layout::{Layout, LayoutError, Layouts, are_alike};
+use crate::engine::layout::{Layout, LayoutError, Layouts, are_alike, of_this_format};
 use crate::limits;
 use crate::model::instant;
 use crate::model::row_key::Group;
@@ -127,6 +127,7 @@ impl Copy {
             ));
         }
         for row in rows {
+            let row = of_this_format(&row).map_err(|error| of_layout(&error))?;
             to.add_layout(row).await.map_err(of_to)?;
         }
         marks(&from, &to, clock.now_ms()).await?;

@@ -306,13 +306,23 @@ pub const CASSANDRA_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// By how much the cluster's clock may differ from ours (DESIGN.md, "The engine").
 pub const CLUSTER_CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
 /// For how long a process counts as one that works on a keyspace since it last said so, which it does at
-/// every look: several of them, slow ones too, also where the nodes' clocks differ by as much as is borne.
+/// every look.
 pub const CASSANDRA_HERE_SECONDS: i32 = 100;
+/// A process that has not said so for this long, or not seen who else did, takes no writes where that
+/// matters: what it has taken is durable, at the latest, in a write's deadline, and others count it for
+/// some seconds more, by whichever node's clock.
+pub const CASSANDRA_UNSEEN_MAX: Duration =
+    Duration::from_secs(CASSANDRA_HERE_SECONDS.unsigned_abs() as u64 - 15)
+        .saturating_sub(WRITE_DEADLINE);
 /// How soon the nodes are looked at again where not all is well.
 pub const CASSANDRA_LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// After so long another replica is asked beside the one that has not answered: much longer than a
 /// node that works takes, and short beside a commit's deadline, in which there are five steps.
 pub const CASSANDRA_OTHER_NODE_AFTER: Duration = Duration::from_secs(1);
+/// A connection that is silent for so long is asked whether anybody is there, and given up after so
+/// long again. Also one that is being made: a start waits for all nodes, and one that hangs must not
+/// keep it from those that do not.
+pub const CASSANDRA_KEEPALIVE: Duration = Duration::from_secs(5);
 /// So many others, one after the other: with the first all three replicas.
 pub const CASSANDRA_OTHER_NODES_MAX: usize = 2;
 /// Attempts of a statement that its replicas say they cannot do, some seconds of them: what they then

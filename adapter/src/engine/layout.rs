@@ -173,6 +173,15 @@ pub fn are_alike(left: &[LayoutRow], right: &[LayoutRow]) -> Result<bool, Layout
     Ok(true)
 }
 
+/// A row of another store's as this release writes it: what it brings over has this form, and who knows
+/// an earlier one must not work on it.
+pub fn of_this_format(row: &LayoutRow) -> Result<LayoutRow, LayoutError> {
+    let layout = Layout { format: FORMAT, ..parse(&row.settings)? };
+    let settings = serde_json::to_string(&layout);
+    let settings = settings.map_err(|error| LayoutError::Unreadable(error.to_string()))?;
+    Ok(LayoutRow { settings, from: row.from })
+}
+
 fn parse(settings: &str) -> Result<Layout, LayoutError> {
     #[derive(Deserialize)]
     struct FormatOnly {
@@ -230,7 +239,12 @@ mod tests {
         store.add_layout(row.clone()).await.unwrap();
         Layouts::open(&store, &wanted(), Week(2950)).await.unwrap();
         let settings = serde_json::to_string(&wanted()).unwrap();
-        assert!(are_alike(&[row], &[LayoutRow { from: Week(1), settings }]).unwrap());
+        let as_of_now = LayoutRow { from: Week(1), settings };
+        assert!(are_alike(std::slice::from_ref(&row), std::slice::from_ref(&as_of_now)).unwrap());
+        // A copy of it is of this release.
+        assert_eq!(of_this_format(&row).unwrap(), as_of_now);
+        let newer = LayoutRow { from: Week(1), settings: r#"{"format": 3}"#.to_owned() };
+        assert!(matches!(of_this_format(&newer), Err(LayoutError::Newer { stored: 3 })));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct CassandraSettings {
     /// Whether to create a missing keyspace and missing tables.
     pub create_schema: bool,
     /// Replication of a keyspace that is created, as CQL writes it; `None` for three copies in
-    /// the local datacenter, or one where that has one node.
+    /// the local datacenter, or one where that has one node; no more than nodes with `All`.
     pub replication: Option<String>,
     /// User, and the file that holds the password.
     pub login: Option<(String, PathBuf)>,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Minutes, Usage};
 use crate::ledger::guest::{Guest, Resolution, domain_at_host, fitting, resolve};
 use crate::ledger::{Family, TOTAL};
+use crate::limits;
 use crate::meter::{Named, any_of, labels_of, matchers, metrics_of};
 use crate::model::labels::Labels;
 use crate::model::time::{DAY_MS, Hour, TimeRange};
@@ -108,9 +109,14 @@ impl Usage {
         range: TimeRange,
     ) -> Result<Option<Guest>, QueryError> {
         let Some(hours) = self.before_samples(range) else { return Ok(None) };
-        for family in families {
-            if !self.engine.ledger(family.name(), name, hours).await?.is_empty() {
-                return Ok(Some(Guest::named(name)));
+        let step = limits::REPORT_PLAN_HOURS;
+        // The first hour that has any is enough, and all of them may be more than a read may be.
+        for first in (hours.0.0..=hours.1.0).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let part = (Hour(first), Hour(hours.1.0.min(first + step - 1)));
+            for family in families {
+                if !self.engine.ledger(family.name(), name, part).await?.is_empty() {
+                    return Ok(Some(Guest::named(name)));
+                }
             }
         }
         Ok(None)

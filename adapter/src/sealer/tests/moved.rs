@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::copy::{Copy, Known, Plan, Source};
-use crate::engine::layout::Layout;
+use crate::engine::layout::{FORMAT, Layout};
 use crate::engine::tests::KEEPING;
+use crate::model::time::Week;
+use crate::store::rows::LayoutRow;
 
 const LABELS: &[&str] = &["uuid"];
 
@@ -61,6 +63,21 @@ impl Move {
         check(other, arrived).await?;
         all_stands(other, arrived, now_ms).await
     }
+}
+
+/// Who knows only the earlier format must not seal there what bills would not be counted from.
+#[tokio::test]
+async fn a_copy_of_an_earlier_store_is_of_this_release() {
+    let mut moved = Move::new(1_700_000_000_000);
+    let earlier = Layout { format: 1, ..Layout::new(vec!["uuid".to_owned()], 7200) };
+    let settings = serde_json::to_string(&earlier).unwrap();
+    let row = LayoutRow { from: Week(1), settings };
+    moved.stores[0].add_layout(row).await.unwrap();
+    moved.copy().await;
+    let copied = moved.stores[1].layouts().await.unwrap();
+    assert_eq!(copied.len(), 1);
+    let layout: Layout = serde_json::from_str(&copied[0].settings).unwrap();
+    assert_eq!(layout, Layout { format: FORMAT, ..earlier });
 }
 
 /// Which of them gets a delivery: one or both.

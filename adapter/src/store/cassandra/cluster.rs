@@ -106,6 +106,8 @@ async fn connect(
     let mut builder = SessionBuilder::new()
         .known_nodes(&settings.nodes)
         .keyspaces_to_fetch([settings.keyspace.as_str()])
+        .keepalive_interval(limits::CASSANDRA_KEEPALIVE)
+        .keepalive_timeout(limits::CASSANDRA_KEEPALIVE)
         .default_execution_profile_handle(handle.clone());
     if let Some(datacenter) = &settings.datacenter {
         builder = builder.prefer_datacenter(datacenter.clone());

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use scylla::cluster::ClusterState;
 use scylla::cluster::metadata::Strategy;
-use tokio::time::timeout;
 
 use super::attempt::unavailable;
-use super::read::partitions;
 use super::{Shared, nodes};
 use crate::limits;
 use crate::store::{OpenError, StoreError};
@@ -18,8 +16,6 @@ use crate::store::{OpenError, StoreError};
 /// The partition of `sealers` in which each process that has opened the store says that it is there;
 /// another holds those that seal.
 const PROCESSES: i32 = 1;
-
-const HERE: Duration = Duration::from_secs(limits::CASSANDRA_HERE_SECONDS.unsigned_abs() as u64);
 
 /// Stands for the datacenter of one that counts the replicas of all.
 const ALL: &str = "";
@@ -42,18 +38,15 @@ pub(super) async fn admit(shared: &Arc<Shared>) -> Result<(), OpenError> {
 }
 
 /// Says that this process is there, and why it must not write beside the others; `None` where it may.
+/// Each of its statements has a statement's time, and waits for no other.
 pub(super) async fn look(shared: &Arc<Shared>) -> Result<Option<String>, StoreError> {
-    let looked = async {
-        let saying = shared.saying.lock().await;
-        if shared.writes.is_closed() {
-            return Ok(None);
-        }
-        announce(shared, limits::CASSANDRA_HERE_SECONDS).await?;
-        drop(saying);
-        disagreement(shared).await
-    };
-    let late = |_| unavailable("reading who else works here", "no answer in time");
-    timeout(limits::CASSANDRA_ATTEMPT, looked).await.map_err(late)?
+    let saying = shared.saying.lock().await;
+    if shared.writes.is_closed() {
+        return Ok(None);
+    }
+    announce(shared, limits::CASSANDRA_HERE_SECONDS).await?;
+    drop(saying);
+    disagreement(shared).await
 }
 
 /// Says that this process has stopped, after it was closed to writes: it is counted for a second more.
@@ -63,20 +56,19 @@ pub(super) async fn leave(shared: &Shared) -> Result<(), StoreError> {
     announce(shared, 1).await
 }
 
-/// Why it matters that nobody could be seen for so long; `None` where it does not, as all replicas are in
-/// one datacenter and whoever counts most of them shares one with everybody else.
-pub(super) fn unseen(shared: &Shared, time: Duration) -> Option<String> {
-    let matters = time >= HERE
-        && spread(&shared.session.get_cluster_state(), &shared.keyspace) == Spread::Several;
-    matters.then(|| {
-        format!(
-            "who else works on the keyspace {} has not been known for {} s, and one that counts other \
-             replicas may be among them: see why the table sealers cannot be read and written (the log \
-             says it)",
-            shared.keyspace,
-            time.as_secs()
-        )
-    })
+/// Whether it matters who else is there: where all replicas are in one datacenter, whoever counts most of
+/// them shares one with everybody else.
+pub(super) fn are_spread(shared: &Shared) -> bool {
+    spread(&shared.session.get_cluster_state(), &shared.keyspace) == Spread::Several
+}
+
+/// Why nothing may be written when nobody has been seen for so long, or never.
+pub(super) fn unseen(time: Option<Duration>) -> String {
+    let time = time.map_or("yet".to_owned(), |time| format!("for {} s", time.as_secs()));
+    format!(
+        "who else works on the keyspace has not been known {time}, and one that counts other replicas may \
+         be among them: see why the table sealers cannot be read and written (the log says it)"
+    )
 }
 
 async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
@@ -92,9 +84,7 @@ async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
 
 /// Why others that work on the keyspace and this process must not both write; `None` where they may.
 async fn disagreement(shared: &Arc<Shared>) -> Result<Option<String>, StoreError> {
-    let select = &shared.statements.leases.processes;
-    let others: Vec<(String, Option<String>)> =
-        partitions(shared, select, [(PROCESSES,)], limits::QUERY_ROWS_MAX).await?;
+    let others = processes(shared).await?;
     let spread = spread(&shared.session.get_cluster_state(), &shared.keyspace);
     let ours = shared.counted_datacenter().unwrap_or(ALL);
     let mut others = others.into_iter().filter(|(name, _)| *name != shared.process);
@@ -113,6 +103,19 @@ async fn disagreement(shared: &Arc<Shared>) -> Result<Option<String>, StoreError
             named(ours)
         )
     }))
+}
+
+/// Every process that says it is there, and whose replicas it counts. Not by way of queries' reads, which
+/// may all be under way.
+async fn processes(shared: &Shared) -> Result<Vec<(String, Option<String>)>, StoreError> {
+    let prepared = &shared.statements.leases.processes.prepared;
+    let asked = shared.session.execute_unpaged(&prepared.statement, (PROCESSES,));
+    let (answer, _) = nodes::asked(asked).await;
+    let failed = |error: String| unavailable(prepared.purpose, &error);
+    let rows = answer.map_err(|error| failed(error.to_string()))?;
+    let rows = rows.into_rows_result().map_err(|error| failed(error.to_string()))?;
+    let rows = rows.rows().map_err(|error| failed(error.to_string()))?;
+    rows.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))
 }
 
 /// Whether a keyspace has replicas in several datacenters.

@@ -51,6 +51,8 @@ enum Life {
     LedgerDays(i64),
     /// Until they are deleted, and no longer than the retention and so many days.
     Deleted(i64),
+    /// For a minute or two, as their own time to live says.
+    Passing,
     /// For ever; there are a handful of them.
     Always,
 }
@@ -254,7 +256,7 @@ pub(super) const TABLES: [Table; 25] = [
             (Clustering, "sealer", "text"),
             (Value, "datacenter", "text"),
         ],
-        life: Life::Always,
+        life: Life::Passing,
     },
     Table {
         name: "turns",
@@ -363,6 +365,8 @@ impl Life {
             Life::Head(extra) => days(kept.head) + extra,
             Life::Days(extra) | Life::Deleted(extra) => days(kept.samples) + extra,
             Life::LedgerDays(extra) => days(kept.ledger) + extra,
+            // Each process that starts leaves one, and a read passes over them until this time is over.
+            Life::Passing => return format!(" WITH gc_grace_seconds = {GC_GRACE_SECONDS}"),
             Life::Always => return String::new(),
         };
         let (ttl, window) = (days * 86_400, (days + WINDOWS - 1) / WINDOWS);

@@ -28,8 +28,10 @@ pub(super) struct Seen {
     no_quorum: Option<String>,
     /// Who else writes, and need not see what this process does.
     neighbour: Option<String>,
-    /// Since when that is not known, where the last look did not say.
-    unseen: Option<Instant>,
+    /// When this process last began to say that it is there, and then saw who else is.
+    met: Option<Instant>,
+    /// Whether that matters: replicas are in several datacenters.
+    is_spread: bool,
 }
 
 /// A node's clock, which the driver's machine counts on from.
@@ -43,7 +45,16 @@ struct TheirClock {
 impl Seen {
     /// Why nothing may be written.
     pub(super) fn trouble(&self, clock: &Clock, most: Duration) -> Option<String> {
-        self.clock_trouble(clock, most).or_else(|| self.neighbour.clone())
+        let neighbour = || self.neighbour.clone().or_else(|| self.unseen());
+        self.clock_trouble(clock, most).or_else(neighbour)
+    }
+
+    /// Why others may not count this process, or it not them: so long ago did they meet, also because
+    /// it slept since.
+    fn unseen(&self) -> Option<String> {
+        let since = self.met.map(|met| met.elapsed());
+        let is_counted = since.is_some_and(|since| since < limits::CASSANDRA_UNSEEN_MAX);
+        (self.is_spread && !is_counted).then(|| neighbours::unseen(since))
     }
 
     /// Why nothing may be written by our clock: the cluster's, counted on since the last look, differs
@@ -113,6 +124,7 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         let (name, is_connected) = (node.address.to_string(), node.is_connected());
         NodeState { node: name, is_connected, clock }
     });
+    let begun = Instant::now();
     let (nodes, neighbour) = tokio::join!(join_all(asked), neighbours::look(shared));
     let counted = shared.session.get_metrics();
     shared.metrics.looked(&nodes);
@@ -129,15 +141,10 @@ pub(super) async fn look(shared: &Arc<Shared>) {
     let no_quorum = no_quorum(shared, &state, answering);
     let mut seen = shared.seen();
     seen.no_quorum = no_quorum;
+    seen.is_spread = neighbours::are_spread(shared);
     match neighbour {
-        Ok(neighbour) => (seen.neighbour, seen.unseen) = (neighbour, None),
-        Err(error) => {
-            tracing::warn!(%error, "who else works on the keyspace is not known");
-            let since = *seen.unseen.get_or_insert_with(Instant::now);
-            if let Some(trouble) = neighbours::unseen(shared, since.elapsed()) {
-                seen.neighbour = Some(trouble);
-            }
-        }
+        Ok(neighbour) => (seen.neighbour, seen.met) = (neighbour, Some(begun)),
+        Err(error) => tracing::warn!(%error, "who else works on the keyspace is not known"),
     }
     if let Some(node) = typical(&nodes) {
         let difference_ms = (node.clock.unwrap_or_default() * 1000.0).round();
@@ -147,7 +154,8 @@ pub(super) async fn look(shared: &Arc<Shared>) {
         seen.clock = Some(TheirClock { node: node.node.clone(), unix_ms, at: Instant::now() });
     }
     let clock = seen.clock_trouble(&shared.clock, shared.clock_difference_max);
-    for trouble in seen.no_quorum.iter().chain(&clock).chain(&seen.neighbour) {
+    let unseen = seen.unseen();
+    for trouble in seen.no_quorum.iter().chain(&clock).chain(&seen.neighbour).chain(&unseen) {
         tracing::warn!("{trouble}");
     }
 }
@@ -242,6 +250,21 @@ mod tests {
         assert_eq!(typical(&nodes).unwrap().node, "a:1");
         assert_eq!(typical(&nodes[..1]).unwrap().node, "a:1");
         assert_eq!(typical(&[]), None);
+    }
+
+    #[test]
+    fn who_was_not_seen_for_a_minute_may_not_know_of_a_process() {
+        let clock = Clock::fixed(1_700_000_000_000);
+        let trouble = |seen: &Seen| seen.trouble(&clock, Duration::from_mins(1));
+        let ago = |time| Instant::now().checked_sub(time);
+        let mut seen = Seen { is_spread: true, ..Seen::default() };
+        assert!(trouble(&seen).unwrap().contains("has not been known yet"), "{seen:?}");
+        seen.met = ago(limits::CASSANDRA_UNSEEN_MAX / 2);
+        assert_eq!(trouble(&seen), None);
+        seen.met = ago(limits::CASSANDRA_UNSEEN_MAX);
+        assert!(trouble(&seen).unwrap().contains("has not been known for 60 s"), "{seen:?}");
+        seen.is_spread = false;
+        assert_eq!(trouble(&seen), None, "all replicas are in one datacenter");
     }
 
     #[test]

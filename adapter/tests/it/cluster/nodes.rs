@@ -95,6 +95,7 @@ fn nodes_that_die_cost_nothing_that_was_acknowledged() {
         let first = dice.below(3) as usize;
         let second = (first + 1 + dice.below(2) as usize) % 3;
         one_hangs(&nodes, second, &adapters, &mut senders);
+        one_starts_beside_one_that_hangs(&nodes, first, &cluster, &mut senders);
         one_dies(&nodes, first, &adapters, &mut senders);
         two_are_dead(&nodes, second, &adapters, &mut senders);
         nodes.start_again();
@@ -124,6 +125,22 @@ fn one_hangs(nodes: &Nodes, number: usize, adapters: &[AdapterProcess; 2], sende
     });
     // Or it was silent before, and has been asked last since: then that was counted.
     assert!(adapters.iter().map(silences).sum::<u64>() > 0, "nobody was asked in its place");
+}
+
+/// An adapter that starts meanwhile waits for no longer than it takes to give the node up.
+fn one_starts_beside_one_that_hangs(
+    nodes: &Nodes,
+    number: usize,
+    cluster: &Cluster,
+    senders: &mut [Sender],
+) {
+    nodes.hang(number, || {
+        let adapter = cluster.adapter();
+        let refused =
+            load::run_while(senders, &[adapter.address()], |acknowledged| acknowledged < 40);
+        assert!(refused.is_empty(), "{refused:?}\n{}", adapter.log());
+        adapter.stop();
+    });
 }
 
 /// How often another node was asked as well because one did not answer.
