@@ -72,7 +72,7 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, Open
 }
 
 /// How statements are run. One that does not answer soon is asked of another node as well, if it may be
-/// repeated: a node that hangs is found out only after a minute. Transactions never are.
+/// repeated: a node that hangs is found out only when its connections are given up. Transactions never are.
 fn profile(
     settings: &CassandraSettings,
     datacenter: Option<&str>,

@@ -45,7 +45,7 @@ pub(super) async fn asked<F: Future>(attempt: F) -> (F::Output, Option<String>) 
 }
 
 /// Nodes that did not answer in a second, and are asked last until they do: a node that hangs would cost
-/// every statement that second, until its connections are given up after a minute.
+/// every statement that second, until its connections are given up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suspects(Arc<Mutex<BTreeSet<String>>>);
 
