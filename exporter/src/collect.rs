@@ -154,7 +154,7 @@ impl Collector {
         let scrape = Scrape {
             steps: found.steps.iter().cloned().chain(pool_step).chain(step).collect(),
             calls: self.counts.read(),
-            given_up_threads: state.stuck() + count(pool_threads.stuck()),
+            given_up_threads: state.stuck() + as_figure(pool_threads.stuck()),
             given_up_threads_total: state.given_up_total() + pool_threads.given_up_total(),
             ..Scrape::default()
         };
@@ -326,7 +326,8 @@ impl Collector {
     }
 }
 
-fn count(number: usize) -> u64 {
+/// A number of things as the page's figures are.
+fn as_figure(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
@@ -368,7 +369,7 @@ impl State {
     /// Threads that have not come back.
     fn stuck(&mut self) -> u64 {
         self.given_up.retain(|status| !status.is_finished());
-        count(self.given_up.len() + self.monitors.stuck())
+        as_figure(self.given_up.len() + self.monitors.stuck())
     }
 
     fn given_up_total(&self) -> u64 {

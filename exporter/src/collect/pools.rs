@@ -16,9 +16,6 @@ use crate::worker::pools::{Answer, Job, OneAnswer};
 /// libvirtd's 20 threads (max_workers), which nova needs as well; a host has few pools. The last of them is for pools that
 /// answered by themselves before, so that these stay fresh however many others hang, until one of them hangs too.
 const READERS_MAX: usize = 4;
-/// After this time, or a quarter of what there is, the list of all is taken to be held up, and so is a single pool: many times
-/// what it takes.
-const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// How often to look whether libvirtd answers otherwise.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -37,7 +34,6 @@ pub(super) struct Pools {
     known: Vec<String>,
     /// Those of them that answered by themselves since the list hangs: they are asked for before all others.
     healthy: HashSet<String>,
-    patience_max: Duration,
 }
 
 /// A thread that asks for pools one by one.
@@ -57,12 +53,12 @@ impl Pools {
     ) -> Self {
         let (start, readers, known) = (Box::new(start), Vec::new(), Vec::new());
         let (hangs, given_up_total, healthy) = (false, 0, HashSet::new());
-        let patience_max = PATIENCE_MAX;
-        Self { start, lister: None, hangs, readers, given_up_total, known, healthy, patience_max }
+        Self { start, lister: None, hangs, readers, given_up_total, known, healthy }
     }
 
     /// Reads the pools within half of what there is until the deadline, and `longest` at most. They are asked for one by
-    /// one only where `is_up` says that libvirtd answers otherwise.
+    /// one only where `is_up` says that libvirtd answers otherwise. After a quarter of this time the list of all is taken to
+    /// be held up, and so is a single pool: many times what it takes.
     pub(super) async fn read(
         &mut self,
         (deadline, longest): (Instant, Duration),
@@ -70,7 +66,7 @@ impl Pools {
     ) -> Found {
         let began = Instant::now();
         let time = (deadline.saturating_duration_since(began) / 2).min(longest);
-        let patience = (time / 4).min(self.patience_max);
+        let patience = time / 4;
         let (all, each) = self.told((began, patience, began + time), is_up).await;
         let (pools, success) = match all {
             Some(all) => self.listed(all),

@@ -33,7 +33,7 @@ const SERIES: [Series<Pool>; 5] = [
     gauge(
         "libvirt_storage_pool_timed_out",
         None,
-        "Whether figures of the storage pool are missing because libvirt did not deliver them within this scrape",
+        "Whether figures of the storage pool are missing because libvirt did not deliver them within this scrape, or answered with an error",
         |pool| Some(Value::Whole(u64::from(pool.state.is_none()))),
     ),
 ];

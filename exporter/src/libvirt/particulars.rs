@@ -75,7 +75,7 @@ impl Connection {
             };
             let info = self.counts.count(Call::Pool, pool.info()).ok();
             all &= info.is_some();
-            pools.push(told(name, info.as_ref()));
+            pools.push(pool_of(name, info.as_ref()));
         }
         pools.sort_by(|one, other| one.name.cmp(&other.name));
         Ok((pools, all))
@@ -91,7 +91,7 @@ impl Connection {
         let pool = self.counts.count(Call::Pool, found)?;
         let info = self.counts.count(Call::Pool, pool.info())?;
         let is_active = info.state != sys::VIR_STORAGE_POOL_INACTIVE;
-        Ok(is_active.then(|| told(name.to_owned(), Some(&info))))
+        Ok(is_active.then(|| pool_of(name.to_owned(), Some(&info))))
     }
 
     /// Figures of the host; none where libvirt does not tell them.
@@ -111,7 +111,8 @@ impl Connection {
     }
 }
 
-fn told(name: String, info: Option<&StoragePoolInfo>) -> Pool {
+/// A pool with its figures, or by name alone where libvirt did not tell them.
+fn pool_of(name: String, info: Option<&StoragePoolInfo>) -> Pool {
     Pool {
         name,
         state: info.map(|info| u64::from(info.state)),

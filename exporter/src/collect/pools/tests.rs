@@ -9,6 +9,9 @@ use crate::worker::Status;
 
 /// More than anything here takes.
 const LONG: Duration = Duration::from_mins(2);
+/// What a scrape has while something hangs, a quarter of it for each: two seconds, as a machine that is busy with others
+/// does not hang.
+const SOME: Duration = Duration::from_secs(8);
 
 /// A host's pools, and which of them hang.
 #[derive(Default)]
@@ -50,7 +53,7 @@ impl Host {
 
     fn pools(self: &Arc<Self>) -> Pools {
         let host = Arc::clone(self);
-        let mut pools = Pools::new(move || {
+        Pools::new(move || {
             let host = Arc::clone(&host);
             Worker::start(move |queue, status: &Status| {
                 while let Ok(job) = queue.recv() {
@@ -68,10 +71,7 @@ impl Host {
                     }
                 }
             })
-        });
-        // A machine that is busy with others does not hang.
-        pools.patience_max = Duration::from_secs(2);
-        pools
+        })
     }
 }
 
@@ -92,7 +92,14 @@ fn read(pools: &mut Pools, wait: Duration, is_up: bool) -> (String, String, bool
 }
 
 fn come_back(pools: &Pools) {
-    while pools.stuck() > 0 {
+    within_a_minute("threads came back", || pools.stuck() == 0);
+}
+
+/// Waits until it is so.
+fn within_a_minute(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_mins(1);
+    while !is_so() {
+        assert!(Instant::now() < end, "a minute went by before {what}");
         std::thread::yield_now();
     }
 }
@@ -108,7 +115,7 @@ fn a_pool_that_hangs_costs_no_other_its_figures() {
     assert_eq!(read(&mut pools, LONG, true), shown("abc", "", true));
     host.hang(&["b"]);
     for _ in 0..3 {
-        assert_eq!(read(&mut pools, Duration::from_secs(20), true), shown("ac", "b", false));
+        assert_eq!(read(&mut pools, SOME, true), shown("ac", "b", false));
         assert_eq!(pools.stuck(), 2, "one that lists, one in the pool");
     }
     assert_eq!(pools.given_up_total(), 2, "once for each that hangs");
@@ -128,14 +135,13 @@ fn a_pool_that_hangs_costs_no_other_its_figures() {
 fn many_that_hang_are_bounded_and_leave_those_fresh_that_answered() {
     let host = Host::with(&["a", "b", "c", "d", "e", "f"]);
     let mut pools = host.pools();
-    let some = Duration::from_secs(20);
     assert_eq!(read(&mut pools, LONG, true), shown("abcdef", "", true));
     host.hang(&["b", "c"]);
-    assert_eq!(read(&mut pools, some, true), shown("adef", "bc", false));
+    assert_eq!(read(&mut pools, SOME, true), shown("adef", "bc", false));
     host.hang(&["b", "c", "d", "e"]);
     for _ in 0..2 {
         // The two that hang now too have the last threads, and so nobody is asked any more.
-        let (told, silent, _) = read(&mut pools, some, true);
+        let (told, silent, _) = read(&mut pools, SOME, true);
         assert_eq!(told + &silent, "abcdef");
         assert_eq!(pools.stuck(), 1 + READERS_MAX);
     }
@@ -145,14 +151,12 @@ fn many_that_hang_are_bounded_and_leave_those_fresh_that_answered() {
     // All at once: what was asked for before the third that hangs stays fresh for ever.
     host.hang(&["b", "c", "d", "e"]);
     for _ in 0..3 {
-        assert_eq!(read(&mut pools, some, true), shown("a", "bcdef", false));
+        assert_eq!(read(&mut pools, SOME, true), shown("a", "bcdef", false));
         assert_eq!((pools.stuck(), pools.busy()), (READERS_MAX, READERS_MAX - 1));
     }
     host.hang(&["b", "c", "e"]);
-    while pools.busy() > 2 {
-        std::thread::yield_now();
-    }
-    assert_eq!(read(&mut pools, some, true), shown("ad", "bcef", false), "e is asked for now");
+    within_a_minute("the thread that asked for d came back", || pools.busy() == 2);
+    assert_eq!(read(&mut pools, SOME, true), shown("ad", "bcef", false), "e is asked for now");
     host.hang(&[]);
     come_back(&pools);
 }
@@ -186,12 +190,10 @@ fn a_list_that_comes_late_is_taken() {
     let later = Arc::clone(&host);
     let release = std::thread::spawn(move || {
         // So late that the others were asked for meanwhile.
-        while later.told.load(Ordering::SeqCst) < 2 {
-            std::thread::yield_now();
-        }
+        within_a_minute("both were told", || later.told.load(Ordering::SeqCst) >= 2);
         later.hang(&[]);
     });
-    assert_eq!(read(&mut pools, LONG, true), shown("ab", "", true));
+    assert_eq!(read(&mut pools, SOME, true), shown("ab", "", true));
     assert_eq!((pools.stuck(), pools.given_up_total()), (0, 0));
     release.join().unwrap();
 }
