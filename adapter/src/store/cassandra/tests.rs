@@ -401,7 +401,9 @@ async fn a_write_outlasts_a_pause_and_says_when_it_does_not() {
         "gave up after {took:?}"
     );
     let why = store.ready().unwrap_err();
-    assert!(why.contains("token ranges answer") || why.contains("writing samples"), "{why}");
+    // Whichever is seen first; by then its connections may have been given up.
+    let reasons = ["token ranges answer", "writing samples", "no Cassandra node is connected"];
+    assert!(reasons.iter().any(|reason| why.contains(reason)), "{why}");
 
     store.append(rows(b"after")).await.unwrap();
     wait_until_ready(&store).await;
