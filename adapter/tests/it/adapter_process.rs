@@ -15,8 +15,8 @@ use adapter::wire::negotiate::Protocol;
 use crate::http_client::{self, Answer};
 use crate::remote::{self, Matcher, Series};
 
-/// Far above what a start or a stop takes on a busy machine.
-/// Three nodes of a cluster that share two cores with other tests take a minute for the tables alone.
+/// Far above what a start or a stop takes on a busy machine, where three nodes of a cluster that share two
+/// cores with other tests take a minute for the tables alone.
 const PATIENCE: Duration = Duration::from_mins(4);
 const POLL: Duration = Duration::from_millis(5);
 

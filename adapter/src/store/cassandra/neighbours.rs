@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use scylla::cluster::ClusterState;
 use scylla::cluster::metadata::Strategy;
+use scylla::errors::ExecutionError;
+use scylla::response::query_result::QueryResult;
+use tokio::time::Instant;
 
-use super::attempt::unavailable;
+use super::attempt::{unavailable, until};
 use super::{Shared, nodes};
 use crate::limits;
 use crate::store::{OpenError, StoreError};
@@ -31,7 +34,12 @@ pub(crate) fn process_name() -> String {
 /// Refuses to begin beside those that count other replicas. Asked before this process says that it is
 /// there: those that work already are not to be disturbed.
 pub(super) async fn admit(shared: &Arc<Shared>) -> Result<(), OpenError> {
-    let trouble = disagreement(shared).await.map_err(|error| OpenError(error.to_string()))?;
+    let purpose = shared.statements.leases.processes.prepared.purpose;
+    let deadline = Instant::now() + limits::WRITE_DEADLINE;
+    // A start need not fail at what passes; a look comes again by itself.
+    let asked = until((purpose, &shared.metrics), deadline, || processes(shared)).await;
+    let trouble = asked.and_then(|answer| disagreement(shared, answer));
+    let trouble = trouble.map_err(|error| OpenError(error.to_string()))?;
     let Some(trouble) = trouble else { return Ok(()) };
     let seconds = limits::CASSANDRA_HERE_SECONDS;
     Err(OpenError(format!("{trouble}; one that was killed is counted for {seconds} s more")))
@@ -46,7 +54,10 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<Option<String>, StoreEr
     }
     announce(shared, limits::CASSANDRA_HERE_SECONDS).await?;
     drop(saying);
-    disagreement(shared).await
+    let purpose = shared.statements.leases.processes.prepared.purpose;
+    let (answer, _) = nodes::asked(processes(shared)).await;
+    let answer = answer.map_err(|error| unavailable(purpose, &error.to_string()))?;
+    disagreement(shared, answer)
 }
 
 /// Says that this process has stopped, after it was closed to writes: it is counted for a second more.
@@ -77,14 +88,24 @@ async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
     let values = (PROCESSES, shared.process.as_str(), counted, seconds);
     let (written, _) =
         nodes::asked(shared.session.execute_unpaged(&prepared.statement, values)).await;
-    let failed =
-        |error: scylla::errors::ExecutionError| unavailable(prepared.purpose, &error.to_string());
+    let failed = |error: ExecutionError| unavailable(prepared.purpose, &error.to_string());
     written.map(drop).map_err(failed)
 }
 
-/// Why others that work on the keyspace and this process must not both write; `None` where they may.
-async fn disagreement(shared: &Arc<Shared>) -> Result<Option<String>, StoreError> {
-    let others = processes(shared).await?;
+/// Asks for every process that says it is there. Not by way of queries' reads, which may all be under way.
+async fn processes(shared: &Shared) -> Result<QueryResult, ExecutionError> {
+    let prepared = &shared.statements.leases.processes.prepared;
+    shared.session.execute_unpaged(&prepared.statement, (PROCESSES,)).await
+}
+
+/// Why those that said so and this process must not both write; `None` where they may.
+fn disagreement(shared: &Shared, answer: QueryResult) -> Result<Option<String>, StoreError> {
+    let damaged = |error: &dyn std::error::Error| {
+        StoreError::Damaged(format!("a row of sealers cannot be read: {error}"))
+    };
+    let rows = answer.into_rows_result().map_err(|error| damaged(&error))?;
+    let others = rows.rows::<(String, Option<String>)>().map_err(|error| damaged(&error))?;
+    let others: Vec<_> = others.collect::<Result<_, _>>().map_err(|error| damaged(&error))?;
     let spread = spread(&shared.session.get_cluster_state(), &shared.keyspace);
     let ours = shared.counted_datacenter().unwrap_or(ALL);
     let mut others = others.into_iter().filter(|(name, _)| *name != shared.process);
@@ -103,19 +124,6 @@ async fn disagreement(shared: &Arc<Shared>) -> Result<Option<String>, StoreError
             named(ours)
         )
     }))
-}
-
-/// Every process that says it is there, and whose replicas it counts. Not by way of queries' reads, which
-/// may all be under way.
-async fn processes(shared: &Shared) -> Result<Vec<(String, Option<String>)>, StoreError> {
-    let prepared = &shared.statements.leases.processes.prepared;
-    let asked = shared.session.execute_unpaged(&prepared.statement, (PROCESSES,));
-    let (answer, _) = nodes::asked(asked).await;
-    let failed = |error: String| unavailable(prepared.purpose, &error);
-    let rows = answer.map_err(|error| failed(error.to_string()))?;
-    let rows = rows.into_rows_result().map_err(|error| failed(error.to_string()))?;
-    let rows = rows.rows().map_err(|error| failed(error.to_string()))?;
-    rows.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))
 }
 
 /// Whether a keyspace has replicas in several datacenters.
