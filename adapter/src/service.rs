@@ -295,10 +295,7 @@ async fn serve_until_stopped(
     let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
     let room = room(flags, metrics.clone())?;
     let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
-    let mut api = match api {
-        Some(api) => Some(open_api(api, &usage, &shutdown)?),
-        None => None,
-    };
+    let mut api = api.map(|api| open_api(api, &usage, &shutdown)).transpose()?;
     let doors = Doors {
         writer: Writer::new(Arc::clone(&engine), metrics.clone()),
         reader: Reader::new(Arc::clone(&engine), metrics.clone(), room),
@@ -316,12 +313,10 @@ async fn serve_until_stopped(
     };
     let mut background = Background::start(&engine, &clock, &metrics);
     background.seal(flags.late_pause);
-    let mut ingest = match ingest.zip(workers) {
-        Some((door, workers)) => {
-            Some(door.open(Feed::new(Arc::clone(&engine), workers), shutdown.clone())?)
-        }
-        None => None,
-    };
+    let feed = |workers| Feed::new(Arc::clone(&engine), workers);
+    let ingest = ingest.zip(workers);
+    let ingest = ingest.map(|(door, workers)| door.open(feed(workers), shutdown.clone()));
+    let mut ingest = ingest.transpose()?;
     say_listening(&server, flags);
     let served = tokio::select! {
         served = server.run(service, shutdown) => served.map_err(Failure::from),

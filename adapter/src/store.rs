@@ -3,6 +3,7 @@
 //! every store. Knows the model's ids and times, never labels' meaning.
 
 pub mod cassandra;
+mod chance;
 pub mod inventory;
 mod ledger_row;
 pub mod local;
@@ -11,6 +12,7 @@ pub mod observed;
 pub mod rows;
 
 pub(crate) use cassandra::process_name;
+pub(crate) use chance::chance;
 
 #[cfg(test)]
 pub(crate) mod contract;

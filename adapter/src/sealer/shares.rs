@@ -2,7 +2,6 @@
 //! Leases keep sealers from doing the same work twice; nothing that is right or wrong hangs on them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::store::rows::Shard;
-use crate::store::{StoreError, process_name};
+use crate::store::{StoreError, chance, process_name};
 
 /// The shards of one sealer.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ impl Shares {
             self.engine.release(shard, &self.sealer).await?;
         }
         // Sealers that start together do not ask for the same ones.
-        let begin = chance() % shards.len().max(1);
+        let begin = usize::try_from(chance()).unwrap_or_default() % shards.len().max(1);
         let others = shards.iter().cycle().skip(begin).take(shards.len()).copied();
         let mut others: VecDeque<Shard> = others.filter(|shard| !self.holds(*shard)).collect();
         while !others.is_empty() && self.held().len() < share {
@@ -132,10 +131,4 @@ impl Shares {
     fn locked(&self) -> MutexGuard<'_, BTreeMap<Shard, Instant>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn chance() -> usize {
-    // A hasher's random keys are the standard library's only source of chance.
-    let chance = RandomState::new().build_hasher().finish();
-    usize::try_from(chance).unwrap_or(usize::MAX)
 }

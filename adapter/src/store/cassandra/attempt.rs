@@ -2,7 +2,6 @@
 //! until the caller's deadline. The driver retries at once on another node; it gives up on a
 //! timeout. Every statement here is safe to repeat, but for the layout's, whose caller knows.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
@@ -10,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::nodes;
 use crate::limits;
-use crate::store::StoreError;
 use crate::store::observed::ClusterMetrics;
+use crate::store::{StoreError, chance};
 
 /// Repeats `attempt` until it succeeds, fails for good, or `deadline` comes. `purpose` names the
 /// statement in the error, as in "writing samples".
@@ -111,9 +110,7 @@ fn is_passing(error: &ExecutionError) -> bool {
 /// Between half of a pause and all of it, so that writers that failed together do not come back
 /// together.
 fn jittered(pause: Duration) -> Duration {
-    // A hasher's random keys are the standard library's only source of chance.
-    let chance = RandomState::new().build_hasher().finish() % 1000;
-    pause / 2 + pause / 2 * u32::try_from(chance).unwrap_or(0) / 1000
+    pause / 2 + pause / 2 * u32::try_from(chance() % 1000).unwrap_or_default() / 1000
 }
 
 #[cfg(test)]

@@ -162,8 +162,10 @@ fn advice(text: &str) -> &'static str {
         "the node's certificate must name its address, or --cassandra.tls-server-name what it names"
     } else if says(&["UnknownIssuer", "invalid peer certificate"]) {
         "check --cassandra.tls-ca-file: it must hold what the node's certificate was signed with"
-    } else if says(&["CertificateRequired", "HandshakeFailure", "BadCertificate"]) {
-        "the node asks for a certificate of ours: --cassandra.tls-cert-file and -key-file"
+    } else if says(&["received fatal alert"]) {
+        // Which one differs by node: a Cassandra node that misses ours says InternalError.
+        "the node refuses TLS with us: does it ask for a certificate of ours \
+         (--cassandra.tls-cert-file and -key-file) and trust that one? Its log says why"
     } else if says(&["InvalidContentType", "corrupt message"]) {
         "the node does not speak TLS at this port: leave --cassandra.tls away, or name its TLS port"
     } else if says(&["Authentication", "credentials", "Auth", "auth"]) {

@@ -1,7 +1,6 @@
 //! Who else works on the keyspace, and whose replicas each counts: where these differ, one need not see
 //! what another was acknowledged, and neither may write. Knows no row but those that say so.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use super::attempt::{unavailable, until};
 use super::{Shared, nodes};
 use crate::limits;
-use crate::store::{OpenError, StoreError};
+use crate::store::{OpenError, StoreError, chance};
 
 /// The partition of `sealers` in which each process that has opened the store says that it is there;
 /// another holds those that seal.
@@ -26,9 +25,7 @@ const ALL: &str = "";
 /// A name that no other process has, and that says to an operator which one it is.
 pub(crate) fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    // A hasher's random keys are the standard library's only source of chance.
-    let chance = RandomState::new().build_hasher().finish();
-    format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance & 0xffff_ffff)
+    format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance() & 0xffff_ffff)
 }
 
 /// Refuses to begin beside those that count other replicas. Asked before this process says that it is

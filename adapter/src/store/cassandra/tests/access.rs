@@ -1,7 +1,7 @@
 //! Who may use the cluster: TLS, users, certificates and clocks. Whatever is wrong is said in words
 //! that an operator can act on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,17 +28,22 @@ fn expired(name: &str) -> CertifiedKey<KeyPair> {
     CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key }
 }
 
-/// A node that takes TLS and users only.
-async fn guarded(folder: &Path, made: &CertifiedKey<KeyPair>) -> Option<Node> {
-    let keystore = folder.join("node.pem");
+/// A node that takes TLS, users, and of them only those who have a certificate that it knows.
+async fn guarded(
+    folder: &Path,
+    made: &CertifiedKey<KeyPair>,
+    known: &CertifiedKey<KeyPair>,
+) -> Option<Node> {
+    let [keystore, truststore] = ["node.pem", "known.pem"].map(|name| folder.join(name));
     let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
     std::fs::write(&keystore, pem).unwrap();
-    let keystore = keystore.display();
+    std::fs::write(&truststore, known.cert.pem()).unwrap();
+    let (keystore, truststore) = (keystore.display(), truststore.display());
     let yaml = format!(
         "authenticator: PasswordAuthenticator\n\
          client_encryption_options:\n  enabled: true\n  optional: false\n  \
          ssl_context_factory: {{class_name: org.apache.cassandra.security.PEMBasedSslContextFactory}}\n  \
-         keystore: {keystore}\n  truststore: {keystore}\n"
+         keystore: {keystore}\n  require_client_auth: true\n  truststore: {truststore}\n"
     );
     Node::start(Plan { yaml, ..Plan::alone() }).await
 }
@@ -61,17 +66,26 @@ async fn open_patiently(settings: &CassandraSettings) -> Cassandra {
 #[tokio::test]
 async fn a_cluster_with_tls_and_users() {
     let folder = tempfile::tempdir().unwrap();
-    let made = certificate("127.0.0.1");
-    let Some(node) = guarded(folder.path(), &made).await else { return };
+    let (made, ours) = (certificate("127.0.0.1"), certificate("adapter.example"));
+    let Some(node) = guarded(folder.path(), &made, &ours).await else { return };
     let file = |name: &str, text: &str| {
         let file = folder.path().join(name);
         std::fs::write(&file, text).unwrap();
         file
     };
-    let trusting = |ca_file| Some(TlsClient { ca_file: Some(ca_file), ..TlsClient::default() });
+    let identity = |name: &str, of: &CertifiedKey<KeyPair>| {
+        let key = file(&format!("{name}.key"), &of.signing_key.serialize_pem());
+        Some((file(&format!("{name}.pem"), &of.cert.pem()), key))
+    };
+    let ca_file = file("ca.pem", &made.cert.pem());
+    let of_ours = identity("ours", &ours);
+    let trusting = |ca_file: &Path, identity: &Option<(PathBuf, PathBuf)>| {
+        let (ca_file, identity) = (Some(ca_file.to_owned()), identity.clone());
+        Some(TlsClient { ca_file, identity, server_name: None })
+    };
     let password = file("password", "cassandra\n");
     let good = CassandraSettings {
-        tls: trusting(file("ca.pem", &made.cert.pem())),
+        tls: trusting(&ca_file, &of_ours),
         login: Some(("cassandra".to_owned(), password)),
         ..settings(&node, "guarded")
     };
@@ -90,10 +104,18 @@ async fn a_cluster_with_tls_and_users() {
     assert!(error.contains("check --cassandra.user and --cassandra.password-file"), "{error}");
 
     let other = file("other.pem", &certificate("127.0.0.1").cert.pem());
-    let error = refused(CassandraSettings { tls: trusting(other), ..good.clone() }).await;
+    let tls = trusting(&other, &of_ours);
+    let error = refused(CassandraSettings { tls, ..good.clone() }).await;
     assert!(error.contains("check --cassandra.tls-ca-file"), "{error}");
+    for unknown in [None, identity("unknown", &certificate("adapter.example"))] {
+        let tls = trusting(&ca_file, &unknown);
+        let error = refused(CassandraSettings { tls, ..good.clone() }).await;
+        assert!(error.contains("--cassandra.tls-cert-file and -key-file"), "{error}");
+        assert!(error.contains("trust that one"), "{error}");
+    }
     let nowhere = folder.path().join("nowhere.pem");
-    let error = refused(CassandraSettings { tls: trusting(nowhere), ..good.clone() }).await;
+    let tls = trusting(&nowhere, &of_ours);
+    let error = refused(CassandraSettings { tls, ..good.clone() }).await;
     assert!(error.contains("nowhere.pem cannot be used"), "{error}");
     let plain = CassandraSettings { tls: None, connect: Duration::from_secs(3), ..good };
     let error = refused(plain).await;
