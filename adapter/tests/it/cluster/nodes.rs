@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use super::{Cluster, wait_for, wait_until_sealed};
 use crate::adapter_process::{AdapterProcess, now_ms};
@@ -135,7 +136,9 @@ fn one_starts_beside_one_that_hangs(
     senders: &mut [Sender],
 ) {
     nodes.hang(number, || {
+        let started = Instant::now();
         let adapter = cluster.adapter();
+        eprintln!("an adapter beside a node that hangs: there after {:.1?}", started.elapsed());
         let refused =
             load::run_while(senders, &[adapter.address()], |acknowledged| acknowledged < 40);
         assert!(refused.is_empty(), "{refused:?}\n{}", adapter.log());
