@@ -83,7 +83,8 @@ pub struct Source {
 pub struct Known {
     /// Says how far one is that was cut off, and will say it again.
     pub file: PathBuf,
-    /// In words, from where to where: a file of another copy is refused.
+    /// In words, from where to where: a file of another copy is refused. Two clusters' keyspaces of one
+    /// name are not told apart, but where the other one is new.
     pub title: String,
 }
 
@@ -124,6 +125,12 @@ impl Copy {
             return Err(CopyError::Layout(
                 "the store of --to has other layouts than that of --from: copy into a new one"
                     .to_owned(),
+            ));
+        }
+        if known.is_empty() && progress.used().is_some() {
+            return Err(progress.wrong(
+                &"it tells how far a copy is, but the store of --to is a new one; remove the file to \
+                  copy everything into this one",
             ));
         }
         for row in rows {

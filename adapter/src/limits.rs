@@ -119,6 +119,9 @@ pub const QUERY_MATCHERS_MAX: usize = 64;
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
 /// Series that one query may return.
 pub const QUERY_SERIES_MAX: usize = 1_000_000;
+/// Series of a group that are held at once where only few of them may be wanted: up to 320 KiB each,
+/// and more than a guest has.
+pub const SERIES_PAGE_ROWS: usize = 100;
 /// Samples that one query may return (Prometheus' own read limit is 50 million).
 pub const QUERY_SAMPLES_MAX: usize = 50_000_000;
 /// Bytes of labels that one query may hold, and of one sampled answer, which is whole in memory.
@@ -370,8 +373,8 @@ pub const CASSANDRA_CHUNK_PAGE_ROWS: i32 = 200;
 pub const CASSANDRA_CHUNK_SERIES_MAX: usize = 50;
 /// Rows of one page of the ledger, an hour each: the 168 of a week, some 300 bytes for each device.
 pub const CASSANDRA_LEDGER_PAGE_ROWS: i32 = 200;
-/// Rows of one page of series, each with all its labels.
-pub const CASSANDRA_SERIES_PAGE_ROWS: i32 = 1_000;
+/// Rows of one page of series, each with all its labels: up to 320 KiB.
+pub const CASSANDRA_SERIES_PAGE_ROWS: i32 = 200;
 /// Rows of one page of the other tables.
 pub const CASSANDRA_INDEX_PAGE_ROWS: i32 = 5_000;
 /// How long a failed write makes the store not ready, unless one succeeds. It ends by itself,

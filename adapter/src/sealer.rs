@@ -22,6 +22,7 @@ use crate::ledger::owner::is_of_worker;
 use crate::limits;
 use crate::meter::{Meter, affected_until};
 use crate::metrics::Metrics;
+use crate::model::labels::Labels;
 use crate::model::row_key::Group;
 use crate::model::time::{Hour, Window};
 use crate::query::QueryError;
@@ -448,10 +449,9 @@ impl Sealer {
             at_hand = encoded.whole;
             let last = affected_until(window).min(Hour(until.0 - 1)).max(window.last());
             hours.extend((window.first.0..=last.0).map(Hour));
-            let labels = self.engine.labels_of(task.group, window).await?;
-            let billed = labels
-                .iter()
-                .filter(|labels| Family::ALL.iter().any(|family| family.is_needing(labels)));
+            let wanted = |labels: &Labels| is_billed(labels) || is_of_worker(labels);
+            let labels = self.engine.labels_of(task.group, window, &wanted).await?;
+            let billed = labels.iter().filter(|labels| is_billed(labels));
             guests.extend(billed.filter_map(Guest::of));
             let of_workers = labels.iter().filter(|labels| is_of_worker(labels));
             workers.extend(of_workers.filter_map(Guest::of));
@@ -543,6 +543,11 @@ fn of_shard<T>(shard: Shard, done: Result<T, QueryError>) -> Result<T, QueryErro
     done.inspect_err(|error| {
         tracing::warn!(shard = shard.0, %error, "sealing of a shard stopped half-way; others go on");
     })
+}
+
+/// Whether a bill can depend on a series.
+fn is_billed(labels: &Labels) -> bool {
+    Family::ALL.iter().any(|family| family.is_needing(labels))
 }
 
 /// The hours in which anything is billed.

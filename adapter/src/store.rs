@@ -26,7 +26,7 @@ use crate::model::time::{Day, Hour, Week};
 use inventory::Inventory;
 use rows::{
     Chunk, HeadKey, Kept, LateRow, LayoutRow, LedgerRow, Placed, PostingsKey, Rows, SealMark,
-    Sealed, Shard, Wanted,
+    Sealed, SeriesPage, Shard, Wanted,
 };
 
 /// The closed set of stores.
@@ -124,6 +124,17 @@ impl Store {
         rows_max: usize,
     ) -> Result<Vec<(SeriesId, bytes::Bytes)>, StoreError> {
         each_store!(self, store => store.series(week, group, rows_max).await)
+    }
+
+    /// The next of a group's series in a week, behind one: for a group that has more than
+    /// [`Store::series`] reads, or of which little is wanted.
+    pub async fn series_page(
+        &self,
+        week: Week,
+        group: Group,
+        after: Option<SeriesId>,
+    ) -> Result<SeriesPage, StoreError> {
+        each_store!(self, store => store.series_page(week, group, after).await)
     }
 
     /// The series of a metric in a week, in no order.

@@ -174,7 +174,7 @@ impl Progress {
         Ok(beside)
     }
 
-    fn wrong(&self, why: &dyn std::fmt::Display) -> CopyError {
+    pub(super) fn wrong(&self, why: &dyn std::fmt::Display) -> CopyError {
         CopyError::Progress(format!("--progress={}: {why}", self.file.display()))
     }
 

@@ -148,8 +148,8 @@ impl KnownSeries {
                         known.into_iter().map(|(series, _)| (week, series)).collect();
                     self.learn(&known);
                 }
-                // More series than one read may hold: writing rows again is the cheaper way.
-                Err(StoreError::TooManyRows { .. }) => {}
+                // More than one read may hold: writing rows again is the cheaper way.
+                Err(error) if error.is_too_much() => {}
                 Err(error) => return Err(error),
             }
             self.groups.insert((week, group), ());

@@ -19,6 +19,7 @@ use crate::model::row_key::{Group, RowKey};
 use crate::model::sample::{Sample, sort_and_merge};
 use crate::model::series::SeriesId;
 use crate::model::time::{TimeRange, Week};
+use crate::store::StoreError;
 
 /// A group in a week.
 pub type Place = (Week, Group);
@@ -39,6 +40,35 @@ impl Engine {
         Some(places)
     }
 
+    /// The series of a group in a week whose labels are wanted: a group may have more of others than
+    /// are held at once, and is to be sealed and billed all the same.
+    pub(super) async fn series_of(
+        &self,
+        week: Week,
+        group: Group,
+        wanted: &(impl Fn(&Labels) -> bool + Sync),
+    ) -> Result<BTreeMap<SeriesId, Labels>, StoreError> {
+        let (mut found, mut bytes, mut after) = (BTreeMap::new(), 0, None);
+        loop {
+            let page = self.store.series_page(week, group, after).await?;
+            for (id, encoded) in page.rows {
+                let labels = stored_labels(&encoded)?;
+                if wanted(&labels) {
+                    bytes += encoded.len();
+                    found.insert(id, labels);
+                }
+            }
+            if bytes > limits::SERIES_READ_BYTES_MAX {
+                let bytes_max = limits::SERIES_READ_BYTES_MAX;
+                return Err(StoreError::TooManyBytes { table: "series", bytes_max });
+            }
+            if page.next.is_none() {
+                return Ok(found);
+            }
+            after = page.next;
+        }
+    }
+
     /// Every series of some places that is wanted and has samples in the range, sorted by labels.
     /// What is at hand of a window is not read again.
     pub async fn series_at(
@@ -52,13 +82,7 @@ impl Engine {
         for (week, group) in places {
             let of_week = TimeRange { start_ms: week.start_ms(), end_ms: week.end_ms() };
             let Some(range) = range.within(of_week) else { continue };
-            let mut labels: BTreeMap<SeriesId, Labels> = BTreeMap::new();
-            for (id, encoded) in self.store.series(*week, *group, limits::QUERY_ROWS_MAX).await? {
-                let of_series = stored_labels(&encoded)?;
-                if wanted(&of_series) {
-                    labels.insert(id, of_series);
-                }
-            }
+            let mut labels = self.series_of(*week, *group, wanted).await?;
             if labels.is_empty() {
                 continue;
             }

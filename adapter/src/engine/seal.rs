@@ -14,7 +14,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Engine;
 use super::chunk;
 use super::collected::BySeries;
-use super::index::stored_labels;
 use super::select::SelectError;
 use super::stored::Stored;
 use crate::limits;
@@ -202,11 +201,16 @@ impl Engine {
         self.store.append(Rows { late, ..Rows::default() }).await
     }
 
-    /// The labels of a group's series in the week of a window.
-    pub async fn labels_of(&self, group: Group, window: Window) -> Result<Vec<Labels>, StoreError> {
+    /// The labels of a group's series in the week of a window, of those that are wanted.
+    pub async fn labels_of(
+        &self,
+        group: Group,
+        window: Window,
+        wanted: &(impl Fn(&Labels) -> bool + Sync),
+    ) -> Result<Vec<Labels>, StoreError> {
         let week = Week::of(window.first.start_ms());
-        let series = self.store.series(week, group, limits::QUERY_ROWS_MAX).await?;
-        series.iter().map(|(_, encoded)| stored_labels(encoded)).collect()
+        let series = self.series_of(week, group, wanted).await?;
+        Ok(series.into_values().collect())
     }
 
     /// Makes a seal durable.

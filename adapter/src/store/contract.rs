@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::rows::{
     ChunkRow, HeadRow, IndexRow, LateRow, LayoutRow, LedgerColumn, LedgerMinute, LedgerRow,
-    MarkerRow, Placed, PostingsKey, Projection, Rows, SealMark, Sealed, Shard, Wanted,
+    MarkerRow, Placed, PostingsKey, Projection, Rows, SealMark, Sealed, SeriesPage, Shard, Wanted,
 };
 use super::{Store, StoreError};
+use crate::limits;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
@@ -170,6 +171,40 @@ async fn index_rows(store: &Store, week: Week) {
     ]);
     assert_eq!(store.series(week, Group(2), ROWS_MAX).await.unwrap(), expected);
     labels(store, week, &rows).await;
+    series_pages(store, Week(week.0 + 1)).await;
+}
+
+/// A group of more series than a page holds, and of more bytes of labels than one read may.
+async fn series_pages(store: &Store, week: Week) {
+    let group = Group(0x8000_0000_0000_0005);
+    let (long, count) = ("x".repeat(300 << 10), 2 * limits::SERIES_PAGE_ROWS + 50);
+    let mut expected = Vec::new();
+    for first in (0..count).step_by(10) {
+        let row = |number: usize| {
+            let number = number.to_string();
+            let pairs = [(METRIC_NAME, "long"), ("number", number.as_str())];
+            let labels = Bytes::from(format!("{number} {long}"));
+            IndexRow { labels, ..index_row(week, group.0, &pairs) }
+        };
+        let index: Vec<IndexRow> = (first..first + 10).map(row).collect();
+        expected.extend(index.iter().map(|row| (row.series, row.labels.len())));
+        store.append(Rows { index, ..Rows::default() }).await.unwrap();
+    }
+    expected.sort_unstable();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.series_page(week, group, after).await.unwrap();
+        assert!(page.rows.len() <= limits::SERIES_PAGE_ROWS);
+        assert!(page.rows.iter().all(|(series, _)| after.is_none_or(|after| after < *series)));
+        found.extend(page.rows.iter().map(|(series, labels)| (*series, labels.len())));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, expected);
+    let other = store.series_page(Week(week.0 + 9), group, None).await.unwrap();
+    assert_eq!(other, SeriesPage::default());
 }
 
 /// Values and their beginnings, to the byte; several of them at once.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::StoreError;
 use super::rows::{
     Chunk, HeadKey, Kept, LateRow, LayoutRow, LedgerRow, MarkerRow, Placed, PostingsKey, Rows,
-    SealMark, Sealed, Wanted,
+    SealMark, Sealed, SeriesPage, Wanted,
 };
 use crate::limits;
 use crate::model::row_key::Group;
@@ -168,6 +168,23 @@ impl Memory {
             rows_max,
             tables.series.range(range).map(|((_, _, id), labels)| (*id, labels.clone())),
         )
+    }
+
+    /// See [`super::Store::series_page`].
+    pub async fn series_page(
+        &self,
+        week: Week,
+        group: Group,
+        after: Option<SeriesId>,
+    ) -> Result<SeriesPage, StoreError> {
+        let from = match after {
+            Some(after) => Bound::Excluded((week, group, after)),
+            None => Bound::Included((week, group, SeriesId(0))),
+        };
+        let to = Bound::Included((week, group, SeriesId(u128::MAX)));
+        let tables = self.tables();
+        let page = tables.series.range((from, to)).take(limits::SERIES_PAGE_ROWS);
+        Ok(SeriesPage::new(page.map(|((.., id), labels)| (*id, labels.clone())).collect()))
     }
 
     /// See [`super::Store::metric_series`].

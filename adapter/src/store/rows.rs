@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::{Hour, Week};
@@ -22,6 +23,24 @@ impl Rows {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty() && self.late.is_empty() && self.head.is_empty()
+    }
+}
+
+/// Some of a group's series in a week, sorted as their store sorts: id and encoded labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesPage {
+    /// At most [`crate::limits::SERIES_PAGE_ROWS`].
+    pub rows: Vec<(SeriesId, Bytes)>,
+    /// Behind which series more may be; `None` at the end.
+    pub next: Option<SeriesId>,
+}
+
+impl SeriesPage {
+    /// A page of these rows, which are all that there are if they do not fill it.
+    pub(super) fn new(rows: Vec<(SeriesId, Bytes)>) -> SeriesPage {
+        let is_full = rows.len() >= limits::SERIES_PAGE_ROWS;
+        let next = rows.last().filter(|_| is_full).map(|(series, _)| *series);
+        SeriesPage { rows, next }
     }
 }
 

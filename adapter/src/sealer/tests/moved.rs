@@ -2,7 +2,7 @@
 //! whatever was sent to either of them, every bill of the other one is the oracle's in the end.
 
 use super::*;
-use crate::copy::{Copy, Known, Plan, Source};
+use crate::copy::{Copy, CopyError, Known, Plan, Source};
 use crate::engine::layout::{FORMAT, Layout};
 use crate::engine::tests::KEEPING;
 use crate::model::time::Week;
@@ -41,13 +41,17 @@ impl Move {
     /// Copies the first into the other, whose adapter has stopped for that.
     async fn copy(&mut self) {
         self.works[1] = None;
+        self.begin().await.unwrap().run(&mut |_| {}).await.unwrap();
+    }
+
+    /// Begins a copy, or goes on with one that was cut off.
+    async fn begin(&self) -> Result<Copy, CopyError> {
         let [from, to] = self.stores.clone().map(|store| Arc::new(Store::Memory(store)));
         let layout = Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200);
         let known = Known { file: self.folder.path().join("progress"), title: "a move".to_owned() };
         let source = Source::open(from, &layout, known, &self.clock).await.unwrap();
         let plan = Plan { source, to, keeping: KEEPING };
-        let copy = Copy::begin(plan, self.clock.clone()).await.unwrap();
-        copy.run(&mut |_| {}).await.unwrap();
+        Copy::begin(plan, self.clock.clone()).await
     }
 
     /// Everything is copied, sealed and billed by the other one.
@@ -63,6 +67,23 @@ impl Move {
         check(other, arrived).await?;
         all_stands(other, arrived, now_ms).await
     }
+}
+
+/// Else what was copied into the old one would be left out, and the copy would end as a whole one.
+#[tokio::test]
+async fn a_copy_that_was_cut_off_does_not_go_on_in_another_store() {
+    let mut moved = Move::new(1_700_000_000_000);
+    moved.works(0).await;
+    moved.begin().await.unwrap();
+    // It goes on where it began.
+    moved.begin().await.unwrap();
+    moved.stores[1] = Memory::new();
+    let error = moved.begin().await.unwrap_err().to_string();
+    assert!(error.contains("--progress=") && error.contains("a new one"), "{error}");
+    let layouts = Store::Memory(moved.stores[1].clone()).layouts().await.unwrap();
+    assert!(layouts.is_empty(), "something was made there");
+    std::fs::remove_file(moved.folder.path().join("progress")).unwrap();
+    moved.copy().await;
 }
 
 /// Who knows only the earlier format must not seal there what bills would not be counted from.

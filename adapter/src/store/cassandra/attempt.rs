@@ -38,9 +38,11 @@ where
             Some(node) => format!("node {node}: {error}"),
             None => error.to_string(),
         };
-        replica_failures += usize::from(is_replica_failure(&error));
-        is_refused =
-            is_invalid(&error) || replica_failures >= limits::CASSANDRA_REPLICA_FAILURES_MAX;
+        let is_failure = is_replica_failure(&error);
+        replica_failures += usize::from(is_failure);
+        // What else comes after them may pass.
+        is_refused = is_invalid(&error)
+            || is_failure && replica_failures >= limits::CASSANDRA_REPLICA_FAILURES_MAX;
         let next = Instant::now() + jittered(pause);
         if is_refused || !is_passing(&error) || next >= deadline {
             break;
@@ -202,6 +204,17 @@ mod tests {
             until(named("reading samples"), deadline, async || Err(database(failure()))).await;
         assert!(matches!(failed, Err(StoreError::Refused(_))), "{failed:?}");
         assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        // What comes after them may pass: it is told as that.
+        let tries = AtomicUsize::new(0);
+        let soon = Instant::now() + Duration::from_secs(20);
+        let other: Result<(), _> = until(named("reading samples"), soon, async || {
+            match tries.fetch_add(1, Ordering::Relaxed) + 1 {
+                ..limits::CASSANDRA_REPLICA_FAILURES_MAX => Err(database(failure())),
+                _ => Err(database(DbError::Overloaded)),
+            }
+        })
+        .await;
+        assert!(matches!(other, Err(StoreError::Unavailable(_))), "{other:?}");
         // It may pass, too.
         let tries = AtomicUsize::new(0);
         let passed = until(named("reading samples"), deadline, async || {

@@ -86,13 +86,18 @@ pub(super) async fn write(
 }
 
 impl Shared {
-    /// Whether an old late row is met for the first time.
-    fn is_listed_first(&self, row: &LateRow) -> bool {
+    /// Takes out the rows whose windows this process has listed again.
+    fn drop_listed(&self, rows: &mut Vec<LateRow>) {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.retain(|row| !listed.contains(&(row.group, row.window)));
+    }
+
+    fn note_listed(&self, rows: &[LateRow]) {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         if listed.len() >= limits::LATE_LISTED_AGAIN_MAX {
             listed.clear();
         }
-        listed.insert((row.group, row.window))
+        listed.extend(rows.iter().map(|row| (row.group, row.window)));
     }
 }
 
@@ -117,7 +122,10 @@ impl Cassandra {
         let rows = partitions(&self.shared, select, keys, rows_max).await?;
         let mut rows: Vec<LateRow> = rows.into_iter().map(late_row).collect();
         rows.sort_unstable();
-        self.list_old(&rows).await?;
+        if let Err(error) = self.list_old(&rows).await {
+            // The rows are here, and whoever reads them next lists them.
+            tracing::warn!(%error, "late rows of long ago could not be listed again");
+        }
         Ok(rows)
     }
 
@@ -129,12 +137,14 @@ impl Cassandra {
         let mut old: Vec<LateRow> =
             rows.iter().filter(|row| row.arrived_ms < old_ms).copied().collect();
         old.dedup_by_key(|row| (row.group, row.window));
-        old.retain(|row| shared.is_listed_first(row));
+        shared.drop_listed(&mut old);
         if old.is_empty() || shared.check_trouble().is_err() {
             return Ok(());
         }
         let deadline = Instant::now() + limits::WRITE_DEADLINE;
-        list(shared, &old, &Ages::now(shared), deadline).await.map(drop)
+        list(shared, &old, &Ages::now(shared), deadline).await?;
+        shared.note_listed(&old);
+        Ok(())
     }
 
     /// See [`crate::store::Store::late_page`]. Sorted by shard, then as the cluster sorts; a page

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Cassandra;
+use super::index::series_id;
 use super::read::partitions;
 use super::seal;
 use super::write::group_shard;
-use super::{Cassandra, series_id};
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;

@@ -47,6 +47,8 @@ pub(super) struct Statements {
     pub(super) head_page: Select,
     pub(super) head_page_after: Select,
     pub(super) series: Select,
+    pub(super) series_page: Select,
+    pub(super) series_page_after: Select,
     pub(super) metric_series: Select,
     pub(super) postings: Select,
     pub(super) postings_below: Select,
@@ -73,6 +75,7 @@ impl Statements {
     ) -> Result<Statements, String> {
         let tables = Tables { session, keyspace, agreement, listener: &listener };
         let (row_key, head_row) = ("row_key, group_id", "first_ms, hash, samples");
+        let (of_series, of_group) = ("series, labels", "week = ? AND group_id = ?");
         Ok(Statements {
             write_head: tables.insert("writing samples", "head").await?,
             write_series: tables.insert("writing series", "series").await?,
@@ -92,7 +95,11 @@ impl Statements {
                     "group_id = ? AND hour = ? AND (first_ms, hash) > (?, ?) LIMIT ?",
                 )
                 .await?,
-            series: tables.select("series", "series, labels", "week = ? AND group_id = ?").await?,
+            series: tables.select("series", of_series, of_group).await?,
+            series_page: tables.select("series", of_series, &format!("{of_group} LIMIT ?")).await?,
+            series_page_after: tables
+                .select("series", of_series, &format!("{of_group} AND series > ? LIMIT ?"))
+                .await?,
             metric_series: tables
                 .select(
                     "metric_series",

@@ -16,9 +16,10 @@ use scylla::statement::Statement;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::*;
+use crate::model::series::SeriesId;
 use crate::store::Store;
 use crate::store::contract::{Subject, all};
-use crate::store::rows::{HeadRow, IndexRow};
+use crate::store::rows::{HeadRow, IndexRow, Placed, PostingsKey};
 use cassandra_node::{Node, Plan};
 
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);

@@ -1,6 +1,8 @@
 //! Local's index: the rows of its five tables, read by the begin of their keys. Each read is one
 //! hop to a thread that may block, however many values or groups it is for.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use fjall::{Guard, Keyspace};
 
@@ -12,7 +14,7 @@ use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
 use crate::model::time::Week;
 use crate::store::StoreError;
-use crate::store::rows::{Placed, PostingsKey, Wanted};
+use crate::store::rows::{Placed, PostingsKey, SeriesPage, Wanted};
 
 impl Local {
     /// See [`crate::store::Store::series`].
@@ -25,6 +27,32 @@ impl Local {
         let prefix = Key::of_table(Table::Series).group(group);
         self.below(week, "series", (vec![prefix], rows_max), |_, reader, value| {
             Ok((reader.series()?, Bytes::copy_from_slice(value)))
+        })
+        .await
+    }
+
+    /// See [`crate::store::Store::series_page`].
+    pub async fn series_page(
+        &self,
+        week: Week,
+        group: Group,
+        after: Option<SeriesId>,
+    ) -> Result<SeriesPage, StoreError> {
+        self.read(move |view| {
+            let Some(keyspace) = view.index(week) else { return Ok(SeriesPage::default()) };
+            let prefix = Key::of_table(Table::Series).group(group);
+            let at = |series| prefix.clone().series(series).0;
+            let from = after.map_or(Bound::Included(at(SeriesId(0))), |id| Bound::Excluded(at(id)));
+            let to = Bound::Included(at(SeriesId(u128::MAX)));
+            let mut rows = Vec::new();
+            for guard in view.range(&keyspace, (from, to)).take(limits::SERIES_PAGE_ROWS) {
+                let (key, labels) =
+                    Guard::into_inner(guard).map_err(|error| damage_of("series", &error))?;
+                let of_group = key.get(prefix.0.len()..).unwrap_or(&[]);
+                let series = KeyReader::new(of_group, "series").series()?;
+                rows.push((series, Bytes::copy_from_slice(&labels)));
+            }
+            Ok(SeriesPage::new(rows))
         })
         .await
     }
