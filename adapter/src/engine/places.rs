@@ -58,8 +58,8 @@ impl Engine {
                     found.insert(id, labels);
                 }
             }
-            if bytes > limits::SERIES_READ_BYTES_MAX {
-                let bytes_max = limits::SERIES_READ_BYTES_MAX;
+            if bytes > limits::QUERY_BYTES_MAX {
+                let bytes_max = limits::QUERY_BYTES_MAX;
                 return Err(StoreError::TooManyBytes { table: "series", bytes_max });
             }
             if page.next.is_none() {

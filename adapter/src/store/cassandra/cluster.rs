@@ -156,16 +156,17 @@ fn tls(settings: &CassandraSettings) -> Result<Option<TlsContext>, OpenError> {
 fn advice(text: &str) -> &'static str {
     // The driver wraps the cause five types deep, differently by when it happened.
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["certificate expired", "Expired"]) {
+    if says(&["received fatal alert"]) {
+        // What the node says of ours, and not what we say of its certificate. Which alert it is
+        // differs by node: one of Cassandra that misses ours says InternalError.
+        "the node refuses TLS with us: does it ask for a certificate of ours \
+         (--cassandra.tls-cert-file and -key-file), and trust that one? Its log says why"
+    } else if says(&["certificate expired", "Expired"]) {
         "renew the node's certificate, and see that this machine's clock is right"
     } else if says(&["NotValidForName", "not valid for name"]) {
         "the node's certificate must name its address, or --cassandra.tls-server-name what it names"
     } else if says(&["UnknownIssuer", "invalid peer certificate"]) {
         "check --cassandra.tls-ca-file: it must hold what the node's certificate was signed with"
-    } else if says(&["received fatal alert"]) {
-        // Which one differs by node: a Cassandra node that misses ours says InternalError.
-        "the node refuses TLS with us: does it ask for a certificate of ours \
-         (--cassandra.tls-cert-file and -key-file) and trust that one? Its log says why"
     } else if says(&["InvalidContentType", "corrupt message"]) {
         "the node does not speak TLS at this port: leave --cassandra.tls away, or name its TLS port"
     } else if says(&["Authentication", "credentials", "Auth", "auth"]) {
