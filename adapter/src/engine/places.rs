@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// The series of a group in a week whose labels are wanted: a group may have more of others than
-    /// are held at once, and is to be sealed and billed all the same.
+    /// are held at once.
     pub(super) async fn series_of(
         &self,
         week: Week,
