@@ -82,37 +82,60 @@ impl Selection<'_> {
             parts.push(wanted.split_off(rest));
         }
         let mut reads = stream::iter(parts)
-            .map(|part| async move { self.labels(week, part).await })
+            .map(|part| async move { self.judge_part(week, part, found).await })
             .buffer_unordered(self.store.reads_at_once().min(limits::LOCAL_READS_AT_ONCE));
-        while let Some(rows) = reads.try_next().await? {
-            // Held for this one step, which cannot panic half way.
-            found.lock().unwrap_or_else(PoisonError::into_inner).take(
-                week,
-                &rows,
-                self.matchers,
-            )?;
+        while reads.try_next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// In one read; group by group and in pages where the labels are too much for one.
+    async fn judge_part(
+        &self,
+        week: Week,
+        wanted: Vec<Wanted>,
+        found: &Mutex<Found>,
+    ) -> Result<(), SelectError> {
+        let in_pages = wanted.clone();
+        match self.store.labels(week, wanted, limits::QUERY_ROWS_MAX).await {
+            Ok(rows) => return self.keep(week, rows, found),
+            Err(error) if error.is_too_much() => {
+                tracing::debug!(%error, groups = in_pages.len(), "labels are read in pages");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for wanted in in_pages {
+            self.judge_pages(week, wanted, found).await?;
         }
         Ok(())
     }
 
-    /// The labels of some groups' series; group by group where they are too much for one read.
-    async fn labels(
+    /// A group may have far more series that do not match than are held at once.
+    async fn judge_pages(
         &self,
         week: Week,
-        wanted: Vec<Wanted>,
-    ) -> Result<Vec<(Placed, Bytes)>, SelectError> {
-        let several = (wanted.len() > 1).then(|| wanted.clone());
-        let read = self.store.labels(week, wanted, limits::QUERY_ROWS_MAX).await;
-        let (error, several) = match (read, several) {
-            (Err(error), Some(several)) if error.is_too_much() => (error, several),
-            (read, _) => return Ok(read?),
-        };
-        tracing::debug!(%error, groups = several.len(), "labels are read group by group");
-        let mut rows = Vec::new();
-        for wanted in several {
-            rows.append(&mut self.store.labels(week, vec![wanted], limits::QUERY_ROWS_MAX).await?);
+        Wanted { group, series }: Wanted,
+        found: &Mutex<Found>,
+    ) -> Result<(), SelectError> {
+        let is_wanted = |id: &SeriesId| series.as_ref().is_none_or(|wanted| wanted.contains(id));
+        let mut after = None;
+        loop {
+            let page = self.store.series_page(week, group, after).await?;
+            let rows = page.rows.into_iter().filter(|(id, _)| is_wanted(id));
+            let rows = rows.map(|(series, labels)| (Placed { group, series }, labels)).collect();
+            self.keep(week, rows, found)?;
+            let Some(last) = page.next else { return Ok(()) };
+            after = Some(last);
         }
-        Ok(rows)
+    }
+
+    fn keep(
+        &self,
+        week: Week,
+        rows: Vec<(Placed, Bytes)>,
+        found: &Mutex<Found>,
+    ) -> Result<(), SelectError> {
+        // Held for this one step, which cannot panic half way.
+        found.lock().unwrap_or_else(PoisonError::into_inner).take(week, &rows, self.matchers)
     }
 }
 

@@ -147,6 +147,31 @@ fn in_runtime<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// A guest that has more labels than one read holds, most of which do not match.
+#[tokio::test]
+async fn a_series_is_found_among_many_labels_of_its_guest() {
+    let engine = engine().await;
+    let long = "x".repeat(200 << 10);
+    let labels = |metric: &str, number: usize| {
+        let number = number.to_string();
+        let own = [(METRIC_NAME, metric), ("uuid", "u1"), ("number", &number)];
+        Labels::new(own.into_iter().chain((metric == "other").then_some(("long", &*long))))
+    };
+    let samples = vec![sample(NOW_MS, 1.0)];
+    for number in 0..200 {
+        write(&engine, &[(labels("other", number), samples.clone())]).await;
+    }
+    let wanted: Vec<_> = (0..2).map(|number| (labels("up", number), samples.clone())).collect();
+    write(&engine, &wanted).await;
+    let matchers = [Matcher::equal("uuid", "u1"), Matcher::equal(METRIC_NAME, "up")];
+    let mut found = read(&engine, ALL, &matchers).await;
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(found, wanted);
+    // And so is all that it has, which a query may hold.
+    let many = engine.series(ALL, &[Matcher::equal("uuid", "u1")]).await;
+    assert_eq!(many.unwrap().len(), 202);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

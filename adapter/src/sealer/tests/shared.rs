@@ -2,11 +2,12 @@
 //! silent, and one that slept between its read and its write changes nothing.
 
 use super::*;
+use crate::model::row_key::Group;
 use crate::model::time::Week;
 use crate::store::cassandra::tests::faults::{behind_proxy, damaged_row_keys};
 use crate::store::cassandra::tests::{node, node_to_freeze, settings};
 use crate::store::cassandra::{Cassandra, CassandraSettings};
-use crate::store::rows::{HeadRow, LateRow, Rows};
+use crate::store::rows::{HeadRow, IndexRow, LateRow, Rows};
 
 /// Longer than a busy node takes to be asked for all shards.
 const LEASE: Duration = Duration::from_secs(20);
@@ -93,6 +94,61 @@ async fn a_sealer_that_stops_leaves_its_shards_at_once() {
     assert_eq!(look(&b).await, 8);
     Box::pin(b.sealer.run(std::future::ready(()))).await;
     until("a holds all", async || look(&a).await == 16).await;
+}
+
+/// More labels of one guest than one read of a cluster holds: they keep neither a new adapter from
+/// writing, nor the guest from being sealed and billed.
+#[tokio::test]
+async fn a_guest_of_many_labels_is_written_sealed_and_billed() {
+    let Some(node) = node().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let settings = settings(node, "many_labels");
+    let arrived = scrapes(begin, begin + HOUR_MS);
+    let (first, second) = arrived.split_at(120);
+    let store = Cassandra::open(settings.clone(), Clock::fixed(begin)).await.unwrap();
+    let [a, b] = Box::pin(two(&settings, begin + HOUR_MS)).await;
+    send(&a, first).await;
+    let week = Week::of(begin);
+    let row_keys = store.row_keys(week, 9).await.unwrap();
+    let [(row_key, group)] = row_keys.as_slice() else { panic!("{row_keys:?}") };
+    for row in many_labels(week, (row_key, *group)) {
+        store.append(Rows { index: vec![row], ..Rows::default() }).await.unwrap();
+    }
+    let whole = store.series(week, *group, limits::QUERY_ROWS_MAX).await;
+    assert!(whole.unwrap_err().is_too_much());
+    // This one has not written the guest before.
+    send(&b, second).await;
+    let minutes = Minutes { from_ms: begin, to_ms: begin + HOUR_MS };
+    let expected = by_oracle(&stored(&arrived), Family::NicIncoming);
+    assert_eq!(b.billed(Family::NicIncoming, minutes).await, expected, "before it is sealed");
+    b.clock.set(begin + 3 * HOUR_MS);
+    until("it is sealed", async || {
+        pass(&a).await;
+        pass(&b).await;
+        b.engine.first_unsealed().await.unwrap().first > Hour::of(begin)
+    })
+    .await;
+    assert_eq!(b.billed(Family::NicIncoming, minutes).await, expected);
+    let hours = (Hour::of(begin), Hour::of(begin));
+    assert_eq!(store.ledger("nic_incoming", "u1", hours, 9).await.unwrap().len(), 1);
+}
+
+/// 75 MB of series that nobody is billed for.
+fn many_labels(week: Week, (row_key, group): (&str, Group)) -> impl Iterator<Item = IndexRow> {
+    let long = "x".repeat(300 << 10);
+    (0..250).map(move |number| {
+        let number = number.to_string();
+        let labels = Labels::new([(METRIC_NAME, "other"), ("number", &number), ("long", &long)]);
+        IndexRow {
+            week,
+            series: labels.id(),
+            group,
+            row_key: row_key.to_owned(),
+            metric: "other".to_owned(),
+            postings: Vec::new(),
+            labels: labels.encode().into(),
+        }
+    })
 }
 
 /// What a sealer read and counted, and has not written yet.

@@ -120,15 +120,7 @@ impl Cassandra {
         wanted: Vec<Wanted>,
         rows_max: usize,
     ) -> Result<Vec<(Placed, Bytes)>, StoreError> {
-        let reads = stream::iter(wanted).map(|wanted| async move {
-            let rows = self.series(week, wanted.group, rows_max).await?;
-            let rows = rows.into_iter().filter(|(series, _)| {
-                wanted.series.as_ref().is_none_or(|wanted| wanted.contains(series))
-            });
-            let group = wanted.group;
-            let placed = rows.map(|(series, labels)| (Placed { group, series }, labels));
-            Ok::<_, StoreError>(placed.collect::<Vec<_>>())
-        });
+        let reads = stream::iter(wanted).map(|wanted| self.labels_of(week, wanted));
         let mut reads = reads.buffer_unordered(limits::CLUSTER_READS_AT_ONCE);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(mut of_group) = reads.try_next().await? {
@@ -143,6 +135,28 @@ impl Cassandra {
             }
         }
         Ok(rows)
+    }
+
+    /// What is wanted of a group, which may have far more that is not.
+    async fn labels_of(
+        &self,
+        week: Week,
+        wanted: Wanted,
+    ) -> Result<Vec<(Placed, Bytes)>, StoreError> {
+        let (group, mut rows, mut bytes, mut after) = (wanted.group, Vec::new(), 0, None);
+        loop {
+            let page = self.series_page(week, group, after).await?;
+            for (series, labels) in page.rows {
+                if wanted.series.as_ref().is_none_or(|wanted| wanted.contains(&series)) {
+                    bytes += labels.len();
+                    rows.push((Placed { group, series }, labels));
+                }
+            }
+            if page.next.is_none() || bytes > limits::SERIES_READ_BYTES_MAX {
+                return Ok(rows);
+            }
+            after = page.next;
+        }
     }
 
     /// See [`crate::store::Store::metrics`].
