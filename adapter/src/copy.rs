@@ -83,8 +83,7 @@ pub struct Source {
 pub struct Known {
     /// Says how far one is that was cut off, and will say it again.
     pub file: PathBuf,
-    /// In words, from where to where: a file of another copy is refused. Two clusters' keyspaces of one
-    /// name are not told apart, but where the other one is new.
+    /// In words, from where to where: a file of another copy is refused.
     pub title: String,
 }
 
@@ -120,6 +119,13 @@ impl Copy {
     pub async fn begin(plan: Plan, clock: Clock) -> Result<Copy, CopyError> {
         let Plan { source, to, keeping } = plan;
         let Source { store: from, rows, layouts, progress } = source;
+        let stores = [&from, &to].map(|store| store.identity().to_owned());
+        if progress.is_of_others(&stores) {
+            return Err(progress.wrong(
+                &"it tells how far a copy is between other stores of these names, as in another \
+                  cluster; name another file, or remove it to copy everything",
+            ));
+        }
         let known = to.layouts().await.map_err(of_to)?;
         if !known.is_empty() && !are_alike(&rows, &known).map_err(|error| of_layout(&error))? {
             return Err(CopyError::Layout(
@@ -141,9 +147,15 @@ impl Copy {
         let mut copy = Copy { from, to, layouts, clock, keeping, progress };
         if copy.progress.used().is_none() {
             let used = copy.weeks_of(&copy.to).await.map_err(of_to)?;
-            copy.progress.begin(used.into_iter().map(|week| week.0).collect())?;
+            copy.progress.begin(stores, used.into_iter().map(|week| week.0).collect())?;
         }
         Ok(copy)
+    }
+
+    /// The store that is written.
+    #[cfg(test)]
+    pub(crate) fn to(&self) -> Arc<Store> {
+        Arc::clone(&self.to)
     }
 
     /// Copies what is not copied yet; `tell` is told now and then. Gives what was copied, by this run

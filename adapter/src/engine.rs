@@ -146,7 +146,7 @@ impl Engine {
         let until = sealed_until(&store, &layouts, &clock).await?;
         let begun = store.seal_mark(SealMark::Begun).await?;
         let until = begun.map_or(until, |begun| begun.max(until));
-        let sealing = Arc::new(Sealing::new(keeping.grace, until));
+        let sealing = Arc::new(Sealing::new(keeping.grace, until, store.is_shared()));
         let store = Arc::new(store);
         let known = Arc::new(KnownSeries::new());
         let arrivals = Arc::new(Arrivals::default());

@@ -339,8 +339,8 @@ pub const LATE_SETTLED_AFTER_MS: i64 = 300_000;
 /// Hours of windows whose late rows one statement reads: a scrape every 15 s makes at most 23,040 of
 /// them, and Cassandra ends a read that passes over 100,000 that were taken away.
 pub const LATE_READ_HOURS: i32 = 48;
-/// Statements into which a read of late rows is divided.
-pub const LATE_READS_MAX: i32 = 64;
+/// Hours of windows beyond which a read of late rows has a statement a week, and no smaller ones.
+pub const LATE_RANGE_HOURS_MAX: i32 = 2_000;
 /// Milliseconds after which a late row that is met is listed again.
 pub const LATE_OLD_MS: i64 = 86_400_000;
 /// Late windows that a process remembers to have listed again.

@@ -448,7 +448,11 @@ impl Sealer {
             done.sealed.append(encoded.sealed);
             at_hand = encoded.whole;
             let last = affected_until(window).min(Hour(until.0 - 1)).max(window.last());
-            hours.extend((window.first.0..=last.0).map(Hour));
+            let counted = (window.first.0..=last.0).map(Hour).filter(|hour| {
+                let is_own = *hour <= window.last();
+                is_own && encoded.is_first || !self.meter.is_frozen(self.engine.window_of(*hour))
+            });
+            hours.extend(counted);
             let wanted = |labels: &Labels| is_billed(labels) || is_of_worker(labels);
             let labels = self.engine.labels_of(task.group, window, &wanted).await?;
             let billed = labels.iter().filter(|labels| is_billed(labels));

@@ -116,6 +116,15 @@ impl Store {
         each_store!(self, store => store.head_page(group, hour, after).await)
     }
 
+    /// What tells this store from another one that has its name: a keyspace that was made anew, or that
+    /// of another cluster. Empty where the name is a folder's.
+    pub fn identity(&self) -> &str {
+        match self {
+            Store::Memory(_) | Store::Local(_) => "",
+            Store::Cassandra(cassandra) => cassandra.identity(),
+        }
+    }
+
     /// The series of a group in a week: id and encoded labels, sorted by id.
     pub async fn series(
         &self,

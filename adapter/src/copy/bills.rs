@@ -43,8 +43,8 @@ impl Copy {
         Ok(())
     }
 
-    /// What the store that is written does not have, or has a part of. An hour of which it has
-    /// something else stays, and its week is counted again from the samples of both.
+    /// What the store that is written does not have, or has a part of for good. An hour of which it
+    /// has something else stays, and its week is counted again from the samples of both.
     async fn guest(
         &mut self,
         family: &str,
@@ -57,29 +57,20 @@ impl Copy {
             return Ok(());
         }
         let rows = self.from.ledger(family, guest, hours, limits::QUERY_ROWS_MAX).await;
-        let rows = with_values(rows.map_err(of_from)?);
-        // Before anything is looked at: what others count afterwards stands.
-        let turn = self.to.turns(1).await.map_err(of_to)?;
-        let there = self.hours_there(family, guest, hours).await?;
-        let mut missing = Vec::new();
-        for row in &rows {
-            match there.get(&row.hour) {
-                Some(there) if there == row => {}
-                Some(there) if !is_part(there, row) => self.differs(row.hour),
-                _ => missing.push(row.clone()),
-            }
-        }
-        for rows in missing.chunks(limits::COPY_HOURS_AT_ONCE) {
-            let ledger = vec![Projection { turn, rows: rows.to_vec() }];
+        let mut rows = with_values(rows.map_err(of_from)?);
+        rows.retain(|row| !row.columns.is_empty());
+        let missing = self.missing((family, guest, hours), &rows).await?;
+        for projections in missing.chunks(limits::COPY_HOURS_AT_ONCE) {
+            let ledger = projections.to_vec();
             self.to.seal(Sealed { ledger, ..Sealed::default() }).await.map_err(of_to)?;
         }
         if !missing.is_empty() {
             let copied = self.hours_there(family, guest, hours).await?;
-            for row in &missing {
+            for row in missing.iter().flat_map(|projection| &projection.rows) {
                 match copied.get(&row.hour) {
                     Some(copied) if copied == row => {}
                     // Somebody counted it meanwhile, with samples of his own.
-                    Some(_) if row.hour.start_ms() >= self.counted_ms() => self.differs(row.hour),
+                    Some(_) if self.is_counted(row.hour) => self.differs(row.hour),
                     _ => return Err(lost(row)),
                 }
             }
@@ -88,6 +79,45 @@ impl Copy {
         Ok(())
     }
 
+    /// The hours that are to be written, each by itself; sorted by turn.
+    ///
+    /// The turn of an hour that is not there is its end, which is before all that sealers draw: what
+    /// they count of it stands, whenever they drew and whenever they write. An hour that nobody counts
+    /// again may be there in part, and is written over that.
+    async fn missing(
+        &mut self,
+        (family, guest, hours): (&str, &str, (Hour, Hour)),
+        rows: &[LedgerRow],
+    ) -> Result<Vec<Projection>, CopyError> {
+        let over = if rows.iter().any(|row| !self.is_counted(row.hour)) {
+            self.to.turns(1).await.map_err(of_to)?
+        } else {
+            0
+        };
+        let there = self.hours_there(family, guest, hours).await?;
+        let mut missing = Vec::new();
+        for row in rows {
+            let turn = match there.get(&row.hour) {
+                None => row.hour.end_ms().saturating_mul(1000),
+                Some(there) if there == row => continue,
+                Some(there) if is_part(there, row) && !self.is_counted(row.hour) => over,
+                Some(_) => {
+                    self.differs(row.hour);
+                    continue;
+                }
+            };
+            missing.push(Projection { turn, rows: vec![row.clone()] });
+        }
+        missing.sort_by_key(|projection| projection.turn);
+        Ok(missing)
+    }
+
+    /// Whether sealers count an hour again.
+    fn is_counted(&self, hour: Hour) -> bool {
+        hour.start_ms() >= self.counted_ms()
+    }
+
+    /// Also those that were counted, and have no value.
     async fn hours_there(
         &self,
         family: &str,
@@ -101,7 +131,7 @@ impl Copy {
 
     /// Takes notice of an hour that is another one on both sides.
     fn differs(&mut self, hour: Hour) {
-        let is_counted = hour.start_ms() >= self.counted_ms();
+        let is_counted = self.is_counted(hour);
         let done = self.progress.done_mut();
         if is_counted {
             done.again.insert(Week::of(hour.start_ms()).0);
@@ -148,6 +178,5 @@ fn with_values(mut rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
     for row in &mut rows {
         row.columns.retain(|column| !column.minutes.is_empty());
     }
-    rows.retain(|row| !row.columns.is_empty());
     rows
 }

@@ -28,8 +28,8 @@ struct Part {
 /// What a store holds of it.
 #[derive(Debug, Default)]
 struct Held {
-    /// Sorted by id.
-    series: Vec<(SeriesId, Bytes)>,
+    /// Bytes and hash of the labels: all of them may be more than is held at once.
+    series: BTreeMap<SeriesId, (usize, u64)>,
     /// By series, window and hash of the payload.
     chunks: BTreeMap<(SeriesId, Hour, u64), Bytes>,
     markers: BTreeSet<Hour>,
@@ -49,12 +49,11 @@ enum Heads<'a> {
 impl Held {
     /// What another store does not hold.
     fn without(&self, other: &Held) -> Held {
-        let is_new = |id: &SeriesId| other.series.binary_search_by_key(id, |(id, _)| *id).is_err();
-        let series = self.series.iter().filter(|(id, _)| is_new(id)).cloned().collect();
+        let series = self.series.iter().filter(|(id, _)| !other.series.contains_key(id));
         let chunks = self.chunks.iter().filter(|(key, _)| !other.chunks.contains_key(key));
         let head = self.head.iter().filter(|(key, _)| !other.head.contains_key(key));
         Held {
-            series,
+            series: series.map(|(id, labels)| (*id, *labels)).collect(),
             chunks: chunks.map(|(key, payload)| (*key, payload.clone())).collect(),
             markers: self.markers.difference(&other.markers).copied().collect(),
             head: head.map(|(key, payload)| (*key, payload.clone())).collect(),
@@ -123,7 +122,7 @@ impl Copy {
     /// written first.
     async fn there(&self, part: Part, windows: &BTreeSet<Hour>) -> Result<Held, StoreError> {
         let Part { week, group, .. } = part;
-        if self.to.series(week, group, limits::QUERY_ROWS_MAX).await?.is_empty() {
+        if self.to.series_page(week, group, None).await?.rows.is_empty() {
             return Ok(Held::default());
         }
         self.read(&self.to, part, Heads::UnsealedAnd(windows)).await
@@ -159,19 +158,38 @@ impl Copy {
         missing: &Held,
         late: &BTreeSet<Hour>,
     ) -> Result<(), CopyError> {
-        let mut index = Vec::with_capacity(missing.series.len());
-        for (series, labels) in &missing.series {
-            let placed = (part.group, row_key.to_owned());
-            let row = engine::index_row((part.week, *series), placed, labels.clone());
-            index.push(row.map_err(of_from)?);
-        }
-        self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
+        self.index((part, row_key), missing).await?;
         // Late before a marker hides what is in the head, and again when all is there: a seal in
         // between has seen a part of it, and takes the first ones away.
         self.mark((part.group, 0), late).await.map_err(of_to)?;
         self.seals(part.group, missing).await.map_err(of_to)?;
         self.mark((part.group, 1), late).await.map_err(of_to)?;
         self.heads(part.group, missing).await.map_err(of_to)
+    }
+
+    /// Series whose labels are read once more, a page at a time.
+    async fn index(
+        &self,
+        (Part { week, group, .. }, row_key): (Part, &str),
+        missing: &Held,
+    ) -> Result<(), CopyError> {
+        let mut left = missing.series.len();
+        let mut after = None;
+        while left > 0 {
+            let page = self.from.series_page(week, group, after).await.map_err(of_from)?;
+            let rows = page.rows.into_iter().filter(|(id, _)| missing.series.contains_key(id));
+            let index = rows.map(|(series, labels)| {
+                engine::index_row((week, series), (group, row_key.to_owned()), labels)
+            });
+            let index = index.collect::<Result<Vec<_>, _>>().map_err(of_from)?;
+            left = left.saturating_sub(index.len());
+            self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
+            if page.next.is_none() {
+                break;
+            }
+            after = page.next;
+        }
+        Ok(())
     }
 
     /// Has windows sealed again. The number tells rows of one millisecond apart.
@@ -274,8 +292,8 @@ impl Copy {
         while let Some(rows) = heads.try_next().await? {
             held.head.extend(rows);
         }
-        held.series = store.series(week, group, limits::QUERY_ROWS_MAX).await?;
-        let ids: Vec<SeriesId> = held.series.iter().map(|(id, _)| *id).collect();
+        held.series = series(store, week, group).await?;
+        let ids: Vec<SeriesId> = held.series.keys().copied().collect();
         chunks(store, group, (&ids, hours), &mut held.chunks).await?;
         Ok(held)
     }
@@ -300,7 +318,11 @@ impl Copy {
         let is_other_head = |(key, payload): (&(Hour, HeadKey), &Bytes)| {
             copied.head.get(key).is_some_and(|copied| copied != payload)
         };
+        let is_other_series = |(id, labels): (&SeriesId, &(usize, u64))| {
+            copied.series.get(id).is_some_and(|copied| copied != labels)
+        };
         let other = [
+            ("a series", read.series.iter().any(is_other_series)),
             ("a chunk", read.chunks.iter().any(is_other)),
             ("a row of the head", read.head.iter().any(is_other_head)),
         ];
@@ -313,8 +335,8 @@ impl Copy {
         }
         let (mut series, mut chunks, mut head) =
             (Counts::default(), Counts::default(), Counts::default());
-        for (_, labels) in &read.series {
-            series.add(labels.len(), xxh3_64(labels));
+        for (bytes, hash) in read.series.values() {
+            series.add(*bytes, *hash);
         }
         for payload in read.chunks.values() {
             chunks.add(payload.len(), xxh3_64(payload));
@@ -328,6 +350,23 @@ impl Copy {
         done.head.plus(head);
         done.groups += 1;
         Ok(())
+    }
+}
+
+/// Every series of a group in a week.
+async fn series(
+    store: &Store,
+    week: Week,
+    group: Group,
+) -> Result<BTreeMap<SeriesId, (usize, u64)>, StoreError> {
+    let (mut series, mut after) = (BTreeMap::new(), None);
+    loop {
+        let page = store.series_page(week, group, after).await?;
+        series.extend(page.rows.iter().map(|(id, labels)| (*id, (labels.len(), xxh3_64(labels)))));
+        if page.next.is_none() {
+            return Ok(series);
+        }
+        after = page.next;
     }
 }
 

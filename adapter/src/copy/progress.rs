@@ -70,6 +70,8 @@ pub(super) struct Progress {
 #[serde(deny_unknown_fields)]
 struct Written {
     title: String,
+    /// What tells both stores from others of their names.
+    stores: Option<[String; 2]>,
     /// Weeks of which the store that is written had something before the copy began.
     used: Option<BTreeSet<i32>>,
     done: Done,
@@ -121,8 +123,18 @@ impl Progress {
         self.written.used.as_ref()
     }
 
-    /// Begins with the weeks of which the store that is written has something already.
-    pub(super) fn begin(&mut self, used: BTreeSet<i32>) -> Result<(), CopyError> {
+    /// Whether it tells of a copy that has begun between other stores than these.
+    pub(super) fn is_of_others(&self, stores: &[String; 2]) -> bool {
+        self.written.stores.as_ref().is_some_and(|begun| begun != stores)
+    }
+
+    /// Begins between two stores, with the weeks of which the one that is written has something already.
+    pub(super) fn begin(
+        &mut self,
+        stores: [String; 2],
+        used: BTreeSet<i32>,
+    ) -> Result<(), CopyError> {
+        self.written.stores = Some(stores);
         self.written.used = Some(used);
         self.write()
     }

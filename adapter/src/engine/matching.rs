@@ -97,7 +97,7 @@ impl Selection<'_> {
     ) -> Result<(), SelectError> {
         let in_pages = wanted.clone();
         match self.store.labels(week, wanted, limits::QUERY_ROWS_MAX).await {
-            Ok(rows) => return self.keep(week, rows, found),
+            Ok(rows) => return self.keep(week, &rows, found),
             Err(error) if error.is_too_much() => {
                 tracing::debug!(%error, groups = in_pages.len(), "labels are read in pages");
             }
@@ -121,8 +121,8 @@ impl Selection<'_> {
         loop {
             let page = self.store.series_page(week, group, after).await?;
             let rows = page.rows.into_iter().filter(|(id, _)| is_wanted(id));
-            let rows = rows.map(|(series, labels)| (Placed { group, series }, labels)).collect();
-            self.keep(week, rows, found)?;
+            let rows = rows.map(|(series, labels)| (Placed { group, series }, labels));
+            self.keep(week, &rows.collect::<Vec<_>>(), found)?;
             let Some(last) = page.next else { return Ok(()) };
             after = Some(last);
         }
@@ -131,11 +131,11 @@ impl Selection<'_> {
     fn keep(
         &self,
         week: Week,
-        rows: Vec<(Placed, Bytes)>,
+        rows: &[(Placed, Bytes)],
         found: &Mutex<Found>,
     ) -> Result<(), SelectError> {
         // Held for this one step, which cannot panic half way.
-        found.lock().unwrap_or_else(PoisonError::into_inner).take(week, &rows, self.matchers)
+        found.lock().unwrap_or_else(PoisonError::into_inner).take(week, rows, self.matchers)
     }
 }
 

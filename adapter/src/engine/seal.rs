@@ -29,6 +29,8 @@ use crate::store::rows::{ChunkRow, LateRow, LedgerRow, MarkerRow, Rows, SealMark
 #[derive(Debug)]
 pub(super) struct Sealing {
     grace_ms: i64,
+    /// How long after its end a sample of a window is late.
+    late_after_ms: i64,
     /// Windows that begin before this hour may have been sealed.
     until: AtomicI32,
     /// Held by each commit from when it judges what is late until its rows can be read.
@@ -36,9 +38,18 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    pub(super) fn new(grace: Duration, until: Hour) -> Sealing {
-        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 4);
-        Sealing { grace_ms, until: AtomicI32::new(until.0), commits: RwLock::new(()) }
+    /// Half of the grace is left for a commit under way at another adapter: it is more than the
+    /// deadline of a write. On a shared store another adapter may have a shorter grace than this one,
+    /// so that it is half of the shortest that is allowed there.
+    pub(super) fn new(grace: Duration, until: Hour, is_shared: bool) -> Sealing {
+        let ms = |grace: Duration| i64::try_from(grace.as_millis()).unwrap_or(i64::MAX / 4);
+        let shortest = if is_shared { grace.min(limits::CLUSTER_GRACE_MIN) } else { grace };
+        Sealing {
+            grace_ms: ms(grace),
+            late_after_ms: ms(shortest) / 2,
+            until: AtomicI32::new(until.0),
+            commits: RwLock::new(()),
+        }
     }
 
     /// To be held by a commit from before it asks [`Sealing::is_late`] until its rows can be read.
@@ -46,12 +57,11 @@ impl Sealing {
         self.commits.read().await
     }
 
-    /// Whether a sample of this window comes when the window may have been sealed. Half of the
-    /// grace is left for a commit under way at another adapter: it is more than the deadline of a
-    /// write. Where a clock was set back, what has been sealed counts and not the time.
+    /// Whether a sample of this window comes when the window may have been sealed. Where a clock was
+    /// set back, what has been sealed counts and not the time.
     pub(super) fn is_late(&self, window: Window, now_ms: i64) -> bool {
         window.first.0 < self.until.load(Ordering::SeqCst)
-            || window.end_ms().saturating_add(self.grace_ms / 2) < now_ms
+            || window.end_ms().saturating_add(self.late_after_ms) < now_ms
     }
 
     /// From when on a window's samples that are in time have come.
@@ -84,6 +94,8 @@ pub struct GroupWindow {
     pub sealed: Sealed,
     /// Samples in the chunks.
     pub samples: usize,
+    /// Whether the window was not sealed before.
+    pub is_first: bool,
     /// The window's samples, where they are all that is stored of it and not too many to keep.
     pub whole: Option<Arc<Whole>>,
 }
@@ -301,7 +313,7 @@ impl Engine {
             late,
             ..Sealed::default()
         };
-        Ok(Some(GroupWindow { sealed, samples: count, whole }))
+        Ok(Some(GroupWindow { sealed, samples: count, is_first, whole }))
     }
 
     /// The late rows of a window, or the first of them: the rest keeps it late. To be read before
@@ -416,7 +428,7 @@ mod tests {
 
     #[tokio::test]
     async fn sealing_waits_for_what_was_judged_before_it_began() {
-        let sealing = Sealing::new(Duration::from_mins(15), Hour(100));
+        let sealing = Sealing::new(Duration::from_mins(15), Hour(100), false);
         let window = |hour| Window { first: Hour(hour), hours: 2 };
         let committing = sealing.commit().await;
         assert!(!sealing.is_late(window(100), window(100).end_ms()));
@@ -426,5 +438,17 @@ mod tests {
         drop(committing);
         begin.await;
         assert!(sealing.commit().now_or_never().is_some());
+    }
+
+    #[test]
+    fn adapters_of_one_cluster_agree_on_what_is_late() {
+        let window = Window { first: Hour(100), hours: 2 };
+        let of = |minutes, is_shared| {
+            let sealing = Sealing::new(Duration::from_mins(minutes), Hour(0), is_shared);
+            let is_late = |ago_ms: &i64| sealing.is_late(window, window.end_ms() + ago_ms);
+            (0..24 * 3600 * 1000).step_by(30_000).find(is_late).unwrap()
+        };
+        assert_eq!([of(5, true), of(15, true), of(24 * 60, true)], [180_000; 3]);
+        assert_eq!([of(2, true), of(2, false), of(15, false)], [90_000, 90_000, 480_000]);
     }
 }

@@ -49,6 +49,12 @@ pub(crate) fn affected_until(window: Window) -> Hour {
 }
 
 impl Meter {
+    /// Whether what the hours of a window depend on may be gone in part, so that those that were
+    /// counted once stand for good: a sample's predecessor may lie seven days back.
+    pub(crate) fn is_frozen(&self, window: Window) -> bool {
+        window.last().0 < self.oldest_kept(Hour(i32::MIN)).0.saturating_add(LOOKBACK_HOURS_MAX)
+    }
+
     /// Divides a range of hours, both included, into runs.
     pub async fn runs(&self, guest: &Guest, hours: (Hour, Hour)) -> Result<Vec<Run>, QueryError> {
         // What no sample is kept of stands as it is, or not at all: but for what is not sealed yet,
@@ -67,7 +73,8 @@ impl Meter {
                 .range(..=last)
                 .any(|late| affected_until(self.engine.window_of(*late)) >= hour);
             let is_sealed = last < sealed_from || seals.sealed.contains(&window.first);
-            let standing = if is_sealed && !changed { Standing::Stored } else { Standing::Counted };
+            let stands = is_sealed && (!changed || self.is_frozen(window));
+            let standing = if stands { Standing::Stored } else { Standing::Counted };
             add(&mut runs, standing, (hour, last));
             hour = Hour(last.0 + 1);
         }

@@ -24,7 +24,7 @@ use crate::meter::{Run, Standing, Waits};
 use crate::model::instant;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::sample::Sample;
-use crate::model::time::{DAY_MS, HOUR_MS, TimeRange, WEEK_MS};
+use crate::model::time::{DAY_MS, HOUR_MS, Month, TimeRange, WEEK_MS};
 use crate::status::Observer;
 use crate::store::Store;
 use crate::store::memory::Memory;
@@ -292,6 +292,36 @@ async fn a_sealer_that_slept_for_longer_than_anything_is_kept() {
     assert_eq!(who, Some(Guest::Uuid("u1".to_owned())));
     let listed = works.usage.guests(Family::NicIncoming, minutes).await.unwrap();
     assert_eq!(listed.len(), 1);
+}
+
+/// A replica that missed its deletion, or a restored snapshot, may bring a late row back when what the
+/// hours depend on has expired.
+#[tokio::test]
+async fn hours_whose_predecessors_have_expired_are_not_counted_again() {
+    // Stores drop whole months: the first hour is in one, and the second in the next.
+    let begin = Month::of(NOW_MS).start_ms() - DAY_MS;
+    let works = Works::new(&["uuid"], begin).await;
+    let mut arrived = scrapes(begin, begin + HOUR_MS);
+    arrived.extend(scrapes(begin + 30 * HOUR_MS, begin + 31 * HOUR_MS));
+    for hour in arrived.chunks(240) {
+        works.clock.set(hour.last().unwrap().1.timestamp_ms);
+        send(&works, hour).await;
+    }
+    works.clock.set(begin + 2 * DAY_MS);
+    works.pass().await;
+    let minutes = Minutes { from_ms: begin - DAY_MS, to_ms: begin + 3 * DAY_MS };
+    let expected = by_oracle(&stored(&arrived), Family::NicIncoming);
+    assert_eq!(works.billed(Family::NicIncoming, minutes).await, expected);
+    works.clock.set(begin + 401 * DAY_MS + HOUR_MS);
+    works.pass().await;
+    let window = works.engine.window_of(Hour::of(begin + 30 * HOUR_MS));
+    let groups = works.engine.group_page((window, None), None).await.unwrap();
+    works.engine.mark_late(groups[0].1, window).await.unwrap();
+    assert_eq!(works.billed(Family::NicIncoming, minutes).await, expected, "while it is late");
+    works.clock.set(begin + 401 * DAY_MS + 2 * HOUR_MS);
+    works.pass().await;
+    assert!(works.engine.late_page(None, None).await.unwrap().is_empty(), "it was sealed again");
+    assert_eq!(works.billed(Family::NicIncoming, minutes).await, expected);
 }
 
 /// Prometheus sends what it kept through an outage, at full speed and in order.

@@ -149,6 +149,8 @@ struct Shared {
     index_shards: u16,
     /// As in the settings.
     keyspace: String,
+    /// The cluster's own id of one of the tables.
+    identity: String,
     agreement: Agreement,
     clock_difference_max: Duration,
     /// The datacenter whose nodes are used.
@@ -211,7 +213,7 @@ impl Cassandra {
     /// column and says what to do.
     pub async fn open(settings: CassandraSettings, clock: Clock) -> Result<Cassandra, OpenError> {
         let (retention_ms, ledger_ms) = kept(&settings)?;
-        let Connected { session, datacenter, end_ms, suspects } =
+        let Connected { session, datacenter, identity, end_ms, suspects } =
             Box::pin(cluster::open(&settings)).await?;
         warn_of_end(&settings, end_ms, &clock);
         let keyspace = schema::quoted(&settings.keyspace).map_err(OpenError)?;
@@ -230,6 +232,7 @@ impl Cassandra {
             end_ms,
             index_shards: settings.index_shards,
             keyspace: settings.keyspace,
+            identity,
             agreement: settings.consistency,
             clock_difference_max: settings.clock_difference_max,
             datacenter,
@@ -252,6 +255,11 @@ impl Cassandra {
         // Ends with the store.
         drop(tokio::spawn(watch::regularly(Arc::downgrade(&shared))));
         Ok(Cassandra { shared })
+    }
+
+    /// See [`super::Store::identity`].
+    pub fn identity(&self) -> &str {
+        &self.shared.identity
     }
 
     /// See [`super::Store::append`]. Rows whose time is over already are not written.

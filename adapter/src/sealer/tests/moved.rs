@@ -1,12 +1,15 @@
 //! A store is copied into another one that an adapter has worked on, at any time and more than once:
 //! whatever was sent to either of them, every bill of the other one is the oracle's in the end.
 
+use super::shared::many_labels;
 use super::*;
 use crate::copy::{Copy, CopyError, Known, Plan, Source};
 use crate::engine::layout::{FORMAT, Layout};
 use crate::engine::tests::KEEPING;
 use crate::model::time::Week;
-use crate::store::rows::LayoutRow;
+use crate::store::cassandra::Cassandra;
+use crate::store::cassandra::tests::{node, settings};
+use crate::store::rows::{LayoutRow, Rows};
 
 const LABELS: &[&str] = &["uuid"];
 
@@ -46,7 +49,11 @@ impl Move {
 
     /// Begins a copy, or goes on with one that was cut off.
     async fn begin(&self) -> Result<Copy, CopyError> {
-        let [from, to] = self.stores.clone().map(|store| Arc::new(Store::Memory(store)));
+        self.begin_into(Store::Memory(self.stores[1].clone())).await
+    }
+
+    async fn begin_into(&self, to: Store) -> Result<Copy, CopyError> {
+        let (from, to) = (Arc::new(Store::Memory(self.stores[0].clone())), Arc::new(to));
         let layout = Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200);
         let known = Known { file: self.folder.path().join("progress"), title: "a move".to_owned() };
         let source = Source::open(from, &layout, known, &self.clock).await.unwrap();
@@ -84,6 +91,77 @@ async fn a_copy_that_was_cut_off_does_not_go_on_in_another_store() {
     assert!(layouts.is_empty(), "something was made there");
     std::fs::remove_file(moved.folder.path().join("progress")).unwrap();
     moved.copy().await;
+}
+
+/// Labels of which one read holds only a part.
+#[tokio::test]
+async fn a_guest_of_many_labels_is_copied() {
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let mut moved = Move::new(begin);
+    let arrived = scrapes(begin, begin + HOUR_MS);
+    send(moved.works(0).await, &arrived).await;
+    let week = Week::of(begin);
+    let row_keys = moved.stores[0].row_keys(week, 9).await.unwrap();
+    let [(row_key, group)] = row_keys.as_slice() else { panic!("{row_keys:?}") };
+    let index = many_labels(week, (row_key, *group)).collect();
+    moved.stores[0].append(Rows { index, ..Rows::default() }).await.unwrap();
+    moved.copy().await;
+    let (mut copied, mut after) = (0, None);
+    loop {
+        let page = moved.stores[1].series_page(week, *group, after).await.unwrap();
+        copied += page.rows.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(copied, 251);
+    moved.ends(&arrived).await.unwrap();
+}
+
+/// Two keyspaces stand for those of two clusters, which have one name.
+#[tokio::test]
+async fn a_copy_that_was_cut_off_does_not_go_on_in_another_cluster() {
+    let Some(node) = node().await else { return };
+    let mut moved = Move::new(NOW_MS);
+    moved.works(0).await;
+    let open = async |keyspace| {
+        let store = Cassandra::open(settings(node, keyspace), Clock::fixed(NOW_MS)).await.unwrap();
+        Store::Cassandra(Box::new(store))
+    };
+    moved.begin_into(open("copied_here").await).await.unwrap();
+    moved.begin_into(open("copied_here").await).await.unwrap();
+    let other = open("copied_there").await;
+    for row in moved.stores[0].layouts().await.unwrap() {
+        other.add_layout(row).await.unwrap();
+    }
+    let error = moved.begin_into(other).await.unwrap_err().to_string();
+    assert!(error.contains("--progress=") && error.contains("other stores"), "{error}");
+}
+
+/// Who drew a turn before the copy began, and writes when it has ended, has seen what the copy has not.
+#[tokio::test]
+async fn what_a_sealer_counts_stands_beside_a_copy() {
+    let Some(node) = node().await else { return };
+    let begin = NOW_MS - NOW_MS % DAY_MS;
+    let mut moved = Move::new(begin);
+    let arrived = scrapes(begin, begin + HOUR_MS);
+    send(moved.works(0).await, &arrived).await;
+    moved.clock.set(begin + DAY_MS);
+    moved.works(0).await.pass().await;
+    let settings = settings(node, "counted_beside");
+    let store = Cassandra::open(settings, moved.clock.clone()).await.unwrap();
+    let hours = (Hour::of(begin), Hour::of(begin));
+    let turn = store.turns(1).await.unwrap();
+    let copy = moved.begin_into(Store::Cassandra(Box::new(store))).await.unwrap();
+    let to = copy.to();
+    copy.run(&mut |_| {}).await.unwrap();
+    let mut rows = to.ledger("nic_incoming", "u1", hours, 9).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    rows[0].columns[0].minutes[7].value += 1.0;
+    let ledger = vec![Projection { turn, rows: rows.clone() }];
+    to.seal(Sealed { ledger, ..Sealed::default() }).await.unwrap();
+    assert_eq!(to.ledger("nic_incoming", "u1", hours, 9).await.unwrap(), rows);
 }
 
 /// Who knows only the earlier format must not seal there what bills would not be counted from.

@@ -134,7 +134,10 @@ async fn a_guest_of_many_labels_is_written_sealed_and_billed() {
 }
 
 /// 75 MB of series that nobody is billed for.
-fn many_labels(week: Week, (row_key, group): (&str, Group)) -> impl Iterator<Item = IndexRow> {
+pub(super) fn many_labels(
+    week: Week,
+    (row_key, group): (&str, Group),
+) -> impl Iterator<Item = IndexRow> {
     let long = "x".repeat(300 << 10);
     (0..250).map(move |number| {
         let number = number.to_string();

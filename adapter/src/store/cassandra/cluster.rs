@@ -12,14 +12,16 @@ use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::policies::host_filter::DcHostFilter;
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
+use scylla::value::CqlValue;
 use serve::tls_client::TlsClient;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::attempt::until;
 use super::nodes::{Suspects, Watched};
 use super::schema::{self, FAMILIES, Found, Kept, LEDGER, TABLES};
 use super::{Agreement, CassandraSettings};
 use crate::limits;
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreError};
 
 /// Copies of each row in a keyspace that we create, where the datacenter has more than one node.
 const REPLICATION_FACTOR: usize = 3;
@@ -32,6 +34,8 @@ pub(super) struct Connected {
     pub(super) session: Session,
     /// Whose nodes are used.
     pub(super) datacenter: String,
+    /// The id of the table of samples, which no other keyspace's has.
+    pub(super) identity: String,
     /// When the last row that it takes may end, unix milliseconds.
     pub(super) end_ms: i64,
     /// Nodes that do not answer.
@@ -67,8 +71,9 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Connected, Open
     if !missing.is_empty() {
         return Err(cluster.incomplete(&missing));
     }
+    let identity = cluster.identity().await?;
     let end_ms = cluster.end_ms().await?;
-    Ok(Connected { session, datacenter: local.datacenter, end_ms, suspects })
+    Ok(Connected { session, datacenter: local.datacenter, identity, end_ms, suspects })
 }
 
 /// How statements are run. One that does not answer soon is asked of another node as well, if it may be
@@ -330,6 +335,14 @@ impl Cluster<'_> {
         Ok(found.collect())
     }
 
+    async fn identity(&self) -> Result<String, OpenError> {
+        let cql = "SELECT id FROM system_schema.tables \
+                   WHERE keyspace_name = ? AND table_name = 'head'";
+        let rows = self.ask::<(CqlValue,)>(cql).await?;
+        let id = rows.into_iter().next().map(|(id,)| id.to_string());
+        id.ok_or_else(|| OpenError("cannot read the schema: it has no table head".to_owned()))
+    }
+
     /// Until when rows may be kept, tried with one that should live for as long as CQL knows, and that
     /// nobody reads.
     async fn end_ms(&self) -> Result<i64, OpenError> {
@@ -341,30 +354,35 @@ impl Cluster<'_> {
              USING TTL {ttl} AND TIMESTAMP 1"
         );
         let delete = format!("DELETE FROM {keyspace}.sealers WHERE part = -1");
-        match session.query_unpaged(insert, ()).await {
-            Ok(_) => match session.query_unpaged(delete, ()).await {
-                Ok(_) => Ok(i64::MAX),
-                Err(error) => Err(self.unwritable(&error)),
-            },
-            Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
-                DbError::Invalid,
-                _,
-            ))) => Ok(END_OF_32_BITS_MS),
-            Err(error) => Err(self.unwritable(&error)),
-        }
+        let unwritable = |error: StoreError| {
+            OpenError(format!("the keyspace {keyspace} cannot be written: {error}"))
+        };
+        let insert = || async {
+            match session.query_unpaged(insert.as_str(), ()).await {
+                Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+                    DbError::Invalid,
+                    _,
+                ))) => Ok(END_OF_32_BITS_MS),
+                tried => tried.map(|_| i64::MAX),
+            }
+        };
+        let purpose = ("trying how late a row may end", &self.settings.metrics);
+        let deadline = Instant::now() + limits::WRITE_DEADLINE;
+        let end_ms = until(purpose, deadline, insert).await.map_err(unwritable)?;
+        let delete = || session.query_unpaged(delete.as_str(), ());
+        until(purpose, deadline, delete).await.map_err(unwritable)?;
+        Ok(end_ms)
     }
 
-    fn unwritable(&self, error: &ExecutionError) -> OpenError {
-        OpenError(format!("the keyspace {} cannot be written: {error}", self.keyspace))
-    }
-
-    /// Asks a schema table about our keyspace.
+    /// Asks a schema table about our keyspace; where the answer fails in passing, again.
     async fn ask<R>(&self, cql: &str) -> Result<Vec<R>, OpenError>
     where
         R: for<'f> scylla::deserialize::row::DeserializeRow<'f, 'f>,
     {
         let unreadable = |error: String| OpenError(format!("cannot read the schema: {error}"));
-        let answer = self.session.query_unpaged(cql, (self.settings.keyspace.as_str(),)).await;
+        let ask = || self.session.query_unpaged(cql, (self.settings.keyspace.as_str(),));
+        let purpose = ("reading the schema", &self.settings.metrics);
+        let answer = until(purpose, Instant::now() + limits::WRITE_DEADLINE, ask).await;
         let rows = answer
             .map_err(|error| unreadable(error.to_string()))?
             .into_rows_result()

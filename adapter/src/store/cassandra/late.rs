@@ -13,22 +13,23 @@ use super::read::partitions;
 use super::schema::LISTED_EXTRA_DAYS;
 use super::sealed::limit;
 use super::stage::{Stage, batches};
-use super::write::{Ages, LateKey, group_shard, late_key};
+use super::write::{Ages, group_shard, late_key};
 use super::{Cassandra, Shared};
 use crate::limits;
 use crate::model::row_key::Group;
-use crate::model::time::{DAY_MS, Hour};
+use crate::model::time::{DAY_MS, Hour, Week};
 use crate::store::StoreError;
 use crate::store::rows::{LateRow, Shard};
 
 /// A group and a window of it, as the cluster sorts them.
 type Listed = (i64, i32);
-/// A late row without its shard, as the cluster sorts them.
+/// A late row without its week, sorted as the windows are listed.
 type Found = (i64, i32, i64, i64);
 /// shard, hour of arrival, group, window, time to live.
 type ListedValues = (i16, i32, i64, i32, i32);
-type LateValues = (i16, i64, i32, i64, i64, i32);
+type LateValues = (i64, i32, i32, i64, i64, i32);
 
+const WEEK_HOURS: i32 = 168;
 /// Before all rows of a window.
 const BEFORE: (i64, i64) = (i64::MIN, i64::MIN);
 
@@ -76,10 +77,10 @@ pub(super) async fn write(
 ) -> Result<(), StoreError> {
     let values = rows.iter().filter_map(|row| {
         let ttl = ages.ttl_of_window(row.window)?;
-        let (shard, group, window, arrived_ms, hash) = late_key(shared, row);
-        Some((shard, group, window, arrived_ms, hash, ttl))
+        let (group, week, window, arrived_ms, hash) = late_key(row);
+        Some((group, week, window, arrived_ms, hash, ttl))
     });
-    let rows = batches(values.collect(), |a: &LateValues, b| a.0 == b.0, |_| 0);
+    let rows = batches(values.collect(), |a: &LateValues, b| (a.0, a.1) == (b.0, b.1), |_| 0);
     let mut stage = Stage::of_commit(shared, deadline);
     stage.write(&shared.statements.sealed.write_late, rows).await?;
     stage.finish().await
@@ -110,14 +111,11 @@ impl Cassandra {
         windows: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        let shard = group_shard(group, self.shared.index_shards);
-        let hours = windows.1.0.saturating_sub(windows.0.0);
-        let step = limits::LATE_READ_HOURS.max(hours / limits::LATE_READS_MAX).saturating_add(1);
-        let begins = (windows.0.0..=windows.1.0).step_by(usize::try_from(step).unwrap_or(1));
-        let keys = begins.map(|from| {
-            let to = from.saturating_add(step - 1).min(windows.1.0);
-            (shard, group.0.cast_signed(), from, to)
-        });
+        // Nothing can be late yet of what is further ahead than samples are taken.
+        let ahead_ms = self.shared.clock.now_ms().saturating_add(limits::AHEAD_MS_MAX + DAY_MS);
+        let windows = (windows.0, windows.1.min(Hour::of(ahead_ms)));
+        let Some(windows) = self.live(windows) else { return Ok(Vec::new()) };
+        let keys = parts(windows).map(|(week, from, to)| (group.0.cast_signed(), week, from, to));
         let select = &self.shared.statements.sealed.late;
         let rows = partitions(&self.shared, select, keys, rows_max).await?;
         let mut rows: Vec<LateRow> = rows.into_iter().map(late_row).collect();
@@ -155,10 +153,10 @@ impl Cassandra {
         after: Option<LateRow>,
         rows: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        let mut after = after.map(|row| late_key(&self.shared, &row));
-        let next = after.map_or(0, |(of_group, ..)| of_group);
+        let of_group = |row: &LateRow| group_shard(row.group, self.shared.index_shards);
+        let next = after.as_ref().map_or(0, of_group);
         for shard in self.asked(shard).filter(|shard| *shard >= next) {
-            let of_shard = after.take().filter(|(of_group, ..)| *of_group == shard);
+            let of_shard = after.filter(|row| of_group(row) == shard);
             let hours = self.waiting(shard).await?;
             let page = self.page((shard, hours), of_shard, rows).await?;
             if !page.is_empty() {
@@ -215,10 +213,11 @@ impl Cassandra {
     async fn page(
         &self,
         (shard, hours): (i16, RangeInclusive<i32>),
-        after: Option<LateKey>,
+        after: Option<LateRow>,
         rows: usize,
     ) -> Result<Vec<Found>, StoreError> {
-        let first = after.map_or((i64::MIN, i32::MIN), |(_, group, window, ..)| (group, window));
+        let after = after.map(|row| late_key(&row));
+        let first = after.map_or((i64::MIN, i32::MIN), |(group, _, window, ..)| (group, window));
         let after = after.map_or(BEFORE, |(.., arrived_ms, hash)| (arrived_ms, hash));
         let (mut next, mut page) = (Some(first), Vec::new());
         while let Some(from) = next {
@@ -230,7 +229,8 @@ impl Cassandra {
                 let keys = runs.iter().filter_map(|run| {
                     let (begin, end) = (*run.first()?, *run.last()?);
                     let after = if begin == first { after } else { BEFORE };
-                    Some((shard, begin.0, begin.1, after.0, after.1, end.0, end.1, limit(rows)))
+                    let (group, week) = (begin.0, week_of(begin.1));
+                    Some((group, week.0, begin.1, after.0, after.1, end.1, limit(rows)))
                 });
                 let keys: Vec<_> = keys.collect();
                 let rows_max = rows.saturating_mul(keys.len());
@@ -275,11 +275,31 @@ impl Cassandra {
 
 /// Windows of one group, no more of them than are read at once.
 fn runs(listed: &[Listed]) -> impl Iterator<Item = &[Listed]> {
-    let is_of_run = |a: &Listed, b: &Listed| {
-        a.0 == b.0
-            && a.1.div_euclid(limits::LATE_READ_HOURS) == b.1.div_euclid(limits::LATE_READ_HOURS)
+    let part = |window: i32| {
+        let week = week_of(window);
+        (week, (window - week.hours().0.0) / limits::LATE_READ_HOURS)
     };
-    listed.chunk_by(is_of_run)
+    listed.chunk_by(move |a, b| a.0 == b.0 && part(a.1) == part(b.1))
+}
+
+/// A week and some of its hours, for each of the reads into which a range of windows is divided.
+fn parts((first, last): (Hour, Hour)) -> impl Iterator<Item = (i32, i32, i32)> {
+    let is_long = last.0.saturating_sub(first.0) > limits::LATE_RANGE_HOURS_MAX;
+    let step = if is_long { WEEK_HOURS } else { limits::LATE_READ_HOURS };
+    let weeks = week_of(first.0).0..=week_of(last.0).0;
+    weeks.flat_map(move |week| {
+        let of_week = Week(week).hours();
+        let begins = (0..=WEEK_HOURS / step).map(move |part| of_week.0.0 + part * step);
+        begins.filter_map(move |begin| {
+            let from = begin.max(first.0);
+            let to = (begin + step - 1).min(of_week.1.0).min(last.0);
+            (from <= to).then_some((week, from, to))
+        })
+    })
+}
+
+fn week_of(window: i32) -> Week {
+    Week::of(Hour(window).start_ms())
 }
 
 fn late_row((group, window, arrived_ms, hash): Found) -> LateRow {
@@ -294,11 +314,30 @@ mod tests {
     #[test]
     fn a_run_is_of_one_group_and_some_windows() {
         let step = limits::LATE_READ_HOURS;
+        let begin = Week(2900).hours().0.0;
         let listed = [(-7, 0), (-7, 2), (-7, step), (1, step), (1, step + 2), (2, -1), (2, 0)];
+        let listed = listed.map(|(group, window)| (group, begin + window));
         let found: Vec<&[Listed]> = runs(&listed).collect();
         assert_eq!(
             found,
             [&listed[..2], &listed[2..3], &listed[3..5], &listed[5..6], &listed[6..]]
         );
+    }
+
+    #[test]
+    fn a_range_is_read_whole_and_never_across_weeks() {
+        let begin = Week(2900).hours().0.0;
+        for (first, last) in [(0, 0), (0, 167), (5, 60), (167, 168), (-20, 700), (3, 30_000)] {
+            let range = (Hour(begin + first), Hour(begin + last));
+            let mut next = range.0.0;
+            for (week, from, to) in parts(range) {
+                assert_eq!(from, next);
+                assert!(from <= to && week_of(from) == Week(week) && week_of(to) == Week(week));
+                next = to + 1;
+            }
+            assert_eq!(next, range.1.0 + 1);
+        }
+        assert_eq!(parts((Hour(begin), Hour(begin + 167))).count(), 4);
+        assert_eq!(parts((Hour(begin), Hour(begin + 9_999))).count(), 60);
     }
 }

@@ -188,8 +188,8 @@ pub(super) const TABLES: [Table; 25] = [
     Table {
         name: "late",
         columns: &[
-            (Partition, "shard", "smallint"),
-            (Clustering, "group_id", "bigint"),
+            (Partition, "group_id", "bigint"),
+            (Partition, "week", "int"),
             (Clustering, "window", "int"),
             (Clustering, "arrived_ms", "bigint"),
             (Clustering, "hash", "bigint"),

@@ -32,7 +32,7 @@ pub(super) async fn seal(shared: &Arc<Shared>, sealed: Sealed) -> Result<(), Sto
     stage.write(&statements.write_markers, markers(&sealed.markers, &ages)).await?;
     stage.finish().await?;
     let mut stage = Stage::of_seal(shared);
-    stage.write(&statements.delete_late, late(shared, &sealed.late)).await?;
+    stage.write(&statements.delete_late, late(&sealed.late)).await?;
     stage.finish().await
 }
 
@@ -56,9 +56,9 @@ fn markers(rows: &[MarkerRow], ages: &Ages) -> Vec<Vec<MarkerValues>> {
     batches(values.collect(), |a: &MarkerValues, b| (a.0, a.1) == (b.0, b.1), |_| 0)
 }
 
-fn late(shared: &Shared, rows: &[LateRow]) -> Vec<Vec<LateKey>> {
-    let keys = rows.iter().map(|row| late_key(shared, row));
-    batches(keys.collect(), |a, b| a.0 == b.0, |_| 0)
+fn late(rows: &[LateRow]) -> Vec<Vec<LateKey>> {
+    let keys = rows.iter().map(late_key);
+    batches(keys.collect(), |a, b| (a.0, a.1) == (b.0, b.1), |_| 0)
 }
 
 /// The column families, then what bills are counted from: an hour that is billed is there to be

@@ -86,9 +86,10 @@ fn after(rows: &[LateRow], now_ms: i64) -> Vec<LateRow> {
 }
 
 /// A late row is its key.
-pub(super) fn late_key(shared: &Shared, row: &LateRow) -> LateKey {
+pub(super) fn late_key(row: &LateRow) -> LateKey {
     let (group, hash) = (row.group.0.cast_signed(), row.hash.cast_signed());
-    (group_shard(row.group, shared.index_shards), group, row.window.0, row.arrived_ms, hash)
+    let week = Week::of(row.window.start_ms()).0;
+    (group, week, row.window.0, row.arrived_ms, hash)
 }
 
 /// What times to live are reckoned from.
@@ -162,8 +163,8 @@ type MetricSeriesValues = (i32, Arc<str>, i16, Bytes, i64, i32);
 type PostingValues = (i32, Arc<str>, String, i16, String, Bytes, i64, i32);
 type MetricValues = (i32, Arc<str>, i32);
 type RowKeyValues = (i32, i16, String, i64, i32);
-/// The key of a late row, its partition first.
-pub(super) type LateKey = (i16, i64, i32, i64, i64);
+/// group, week, window, arrival, hash: the first two are the partition.
+pub(super) type LateKey = (i64, i32, i32, i64, i64);
 
 fn head(rows: Vec<HeadRow>, ages: &Ages) -> Vec<Vec<HeadValues>> {
     let values = rows.into_iter().filter_map(|row| {

@@ -34,7 +34,7 @@ pub(in crate::store::cassandra) struct SealedStatements {
 impl SealedStatements {
     pub(super) async fn prepare(tables: &Tables<'_>) -> Result<SealedStatements, String> {
         let keyspace = tables.keyspace;
-        let late = "group_id, window, arrived_ms, hash";
+        let (late, of_late) = ("group_id, window, arrived_ms, hash", "group_id = ? AND week = ?");
         Ok(SealedStatements {
             write_chunks: tables.insert("writing chunks", "chunks").await?,
             write_markers: tables.insert("writing markers", "markers").await?,
@@ -44,8 +44,8 @@ impl SealedStatements {
                 .write(
                     "taking away late rows",
                     format!(
-                        "DELETE FROM {keyspace}.late WHERE shard = ? AND group_id = ? \
-                         AND window = ? AND arrived_ms = ? AND hash = ?"
+                        "DELETE FROM {keyspace}.late WHERE {of_late} AND window = ? \
+                         AND arrived_ms = ? AND hash = ?"
                     ),
                 )
                 .await?,
@@ -67,14 +67,16 @@ impl SealedStatements {
                 )
                 .await?,
             late: tables
-                .select("late", late, "shard = ? AND group_id = ? AND window >= ? AND window <= ?")
+                .select("late", late, &format!("{of_late} AND window >= ? AND window <= ?"))
                 .await?,
             late_after: tables
                 .select(
                     "late",
                     late,
-                    "shard = ? AND (group_id, window, arrived_ms, hash) > (?, ?, ?, ?) \
-                     AND (group_id, window) <= (?, ?) LIMIT ?",
+                    &format!(
+                        "{of_late} AND (window, arrived_ms, hash) > (?, ?, ?) AND window <= ? \
+                         LIMIT ?"
+                    ),
                 )
                 .await?,
             late_windows: tables

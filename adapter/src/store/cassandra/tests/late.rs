@@ -8,9 +8,11 @@ use crate::store::rows::{
     LateRow, LedgerColumn, LedgerMinute, LedgerRow, Projection, Sealed, Shard,
 };
 
-const GROUPS: u64 = 60;
-/// More than the node passes over, in all; a group's are less.
-const ROWS: u64 = 50;
+const GROUPS: u64 = 3;
+/// Windows of a week, no three of them within two days.
+const WINDOWS: i32 = 6;
+/// More of a group's week than the node passes over; of two days they are less.
+const ROWS: u64 = 120;
 const TOMBSTONES_MAX: u32 = 1_000;
 
 async fn node_of_few_tombstones() -> Option<Node> {
@@ -44,14 +46,17 @@ async fn what_was_taken_away_is_in_nobodys_way() {
     let clock = Clock::fixed(now_ms);
     let settings = CassandraSettings { index_shards: 1, ..settings(&node, "queue") };
     let store = Cassandra::open(settings, clock.clone()).await.unwrap();
-    let window = Hour(Hour::of(now_ms).0 - 30);
+    let week = Week(Week::of(now_ms).0 - 1);
+    let window = week.hours().0;
     store.begin_seal_mark(Shard(0), window).await.unwrap();
     assert_eq!(store.late_since().await.unwrap(), None);
     // Filled, worked off, and filled again.
     for round in 0..2 {
-        let rows: Vec<LateRow> = (0..GROUPS * ROWS)
-            .map(|n| late(n % GROUPS, Hour(window.0 + 2 * round), now_ms, n / GROUPS))
-            .collect();
+        let of_group = |group| {
+            let windows = (0..WINDOWS).map(move |n| Hour(window.0 + 28 * n + 2 * round));
+            windows.flat_map(move |window| (0..ROWS).map(move |n| late(group, window, now_ms, n)))
+        };
+        let rows: Vec<LateRow> = (0..GROUPS).flat_map(of_group).collect();
         for rows in rows.chunks(500) {
             store.append(Rows { late: rows.to_vec(), ..Rows::default() }).await.unwrap();
         }
@@ -64,7 +69,8 @@ async fn what_was_taken_away_is_in_nobodys_way() {
     }
     // The node would not pass over all of them.
     let session = operator(&node).await;
-    let whole = "SELECT group_id FROM queue.late WHERE shard = 0 LIMIT 1";
+    let whole =
+        format!("SELECT hash FROM queue.late WHERE group_id = 1 AND week = {} LIMIT 1", week.0);
     let error = session.query_unpaged(whole, ()).await.unwrap_err().to_string();
     assert!(error.contains("read") || error.contains("Read"), "{error}");
 

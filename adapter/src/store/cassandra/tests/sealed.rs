@@ -83,7 +83,7 @@ async fn an_operator_sees_what_the_page_draws() {
     for (select, rows) in [
         ("group_id, week, series, window, hash, samples FROM drawn.chunks", 1),
         ("group_id, month, sealed_window FROM drawn.markers", 1),
-        ("shard, group_id, window, arrived_ms, hash FROM drawn.late", 1),
+        ("group_id, week, window, arrived_ms, hash FROM drawn.late", 1),
         ("key, day, column1, column2, value, resets, flags, samples FROM drawn.cpu", 60),
         ("family, guest, week, hour, minutes FROM drawn.ledger", 1),
         ("family, month, shard, guest FROM drawn.guests", 1),
