@@ -434,6 +434,7 @@ impl Sealer {
         let mut at_hand = None;
         // Hours behind this one are counted when their own windows are sealed.
         let until = self.engine.sealing_until();
+        let frozen_until = self.meter.frozen_until();
         for (window, late) in task.windows {
             // The rest of what came late stays late, and is met again at the next look.
             if done.bytes >= limits::SEAL_COMMIT_BYTES {
@@ -448,11 +449,9 @@ impl Sealer {
             done.sealed.append(encoded.sealed);
             at_hand = encoded.whole;
             let last = affected_until(window).min(Hour(until.0 - 1)).max(window.last());
-            let counted = (window.first.0..=last.0).map(Hour).filter(|hour| {
-                let is_own = *hour <= window.last();
-                is_own && encoded.is_first || !self.meter.is_frozen(self.engine.window_of(*hour))
-            });
-            hours.extend(counted);
+            let is_first = |hour: Hour| encoded.is_first && hour <= window.last();
+            let hours_behind = (window.first.0..=last.0).map(Hour);
+            hours.extend(hours_behind.filter(|hour| is_first(*hour) || *hour >= frozen_until));
             let wanted = |labels: &Labels| is_billed(labels) || is_of_worker(labels);
             let labels = self.engine.labels_of(task.group, window, &wanted).await?;
             let billed = labels.iter().filter(|labels| is_billed(labels));
@@ -517,7 +516,8 @@ pub async fn report_lag(
         let lag_ms = (now_ms - engine.due_ms(*window)).max(0);
         (lag_ms, window.first.start_ms())
     });
-    let late_ms = late.as_ref().ok().map(|since| since.map_or(0, |since| (now_ms - since).max(0)));
+    let waited = |since: i64| (now_ms - engine.late_due_ms(since)).max(0);
+    let late_ms = late.as_ref().ok().map(|since| since.map_or(0, waited));
     engine.note_lag(lag.map(|(lag_ms, _)| lag_ms), late_ms);
     metrics.sealing().late_waiting(late_ms.map(|late_ms| late_ms / 1000));
     metrics.sealing().lag(lag.map(|(lag_ms, begin_ms)| (lag_ms / 1000, begin_ms)));

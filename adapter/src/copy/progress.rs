@@ -125,7 +125,7 @@ impl Progress {
 
     /// Whether it tells of a copy that has begun between other stores than these.
     pub(super) fn is_of_others(&self, stores: &[String; 2]) -> bool {
-        self.written.stores.as_ref().is_some_and(|begun| begun != stores)
+        self.written.used.is_some() && self.written.stores.as_ref() != Some(stores)
     }
 
     /// Begins between two stores, with the weeks of which the one that is written has something already.

@@ -116,7 +116,8 @@ impl Selection<'_> {
         Wanted { group, series }: Wanted,
         found: &Mutex<Found>,
     ) -> Result<(), SelectError> {
-        let is_wanted = |id: &SeriesId| series.as_ref().is_none_or(|wanted| wanted.contains(id));
+        let is_wanted =
+            |id: &SeriesId| series.as_ref().is_none_or(|ids| ids.binary_search(id).is_ok());
         let mut after = None;
         loop {
             let page = self.store.series_page(week, group, after).await?;

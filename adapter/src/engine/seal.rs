@@ -155,6 +155,13 @@ impl Engine {
         self.sealing.due_ms(window)
     }
 
+    /// From when on something that came late at a time should be sealed. On a shared store it may have
+    /// come before the grace of its window was over.
+    pub fn late_due_ms(&self, arrived_ms: i64) -> i64 {
+        let grace_ms = if self.store.is_shared() { self.sealing.grace_ms } else { 0 };
+        arrived_ms.saturating_add(grace_ms)
+    }
+
     /// Samples of this window and of those before it are late from now on, whatever the clock says,
     /// also after a restart; the commits of those that were not are waited for.
     pub async fn begin_sealing(&self, window: Window) -> Result<(), StoreError> {

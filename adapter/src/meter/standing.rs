@@ -49,10 +49,11 @@ pub(crate) fn affected_until(window: Window) -> Hour {
 }
 
 impl Meter {
-    /// Whether what the hours of a window depend on may be gone in part, so that those that were
-    /// counted once stand for good: a sample's predecessor may lie seven days back.
-    pub(crate) fn is_frozen(&self, window: Window) -> bool {
-        window.last().0 < self.oldest_kept(Hour(i32::MIN)).0.saturating_add(LOOKBACK_HOURS_MAX)
+    /// The first hour of which all that it depends on is kept. Hours before it that were counted once
+    /// stand for good. Samples are taken from 22 hours after it on, so that their seal finds everything
+    /// unless it is a day behind.
+    pub(crate) fn frozen_until(&self) -> Hour {
+        Hour(self.oldest_kept(Hour(i32::MIN)).0.saturating_add(LOOKBACK_HOURS_MAX))
     }
 
     /// Divides a range of hours, both included, into runs.
@@ -63,17 +64,20 @@ impl Meter {
         let unsealed = self.engine.first_unsealed().await?.first;
         let sealed_from = oldest.min(unsealed).max(hours.0).min(Hour(hours.1.0.saturating_add(1)));
         let seals = self.seals(guest, (hours.0, hours.1), sealed_from).await?;
+        let frozen_until = self.frozen_until();
         let mut runs = Vec::new();
         let mut hour = hours.0;
         while hour <= hours.1 {
             let window = self.engine.window_of(hour);
-            let last = window.last().min(hours.1);
+            let is_frozen = hour < frozen_until;
+            let frozen_last = if is_frozen { Hour(frozen_until.0 - 1) } else { hours.1 };
+            let last = window.last().min(frozen_last).min(hours.1);
             let changed = seals
                 .late
                 .range(..=last)
                 .any(|late| affected_until(self.engine.window_of(*late)) >= hour);
             let is_sealed = last < sealed_from || seals.sealed.contains(&window.first);
-            let stands = is_sealed && (!changed || self.is_frozen(window));
+            let stands = is_sealed && (!changed || is_frozen);
             let standing = if stands { Standing::Stored } else { Standing::Counted };
             add(&mut runs, standing, (hour, last));
             hour = Hour(last.0 + 1);

@@ -35,7 +35,7 @@ impl SealingMetrics {
         registry.register_with_unit("unsealed_from_timestamp", help, Unit::Seconds, gauge);
         let late_windows = Known::default();
         let late_waiting = Known::default();
-        let help = "How long the oldest of what came late has waited to be sealed again, in a cluster since the begin of its hour of arrival; 0 where nothing waits, and in a cluster until five minutes after that hour; absent while it cannot be read";
+        let help = "How long the oldest of what came late has waited to be sealed again, in a cluster since the grace after the begin of its hour of arrival; 0 where nothing waits, and in a cluster until five minutes after that hour; absent while it cannot be read";
         registry.register_with_unit("late_waiting", help, Unit::Seconds, late_waiting.clone());
         let help = "Windows of groups that something came late to and that wait to be sealed again, at the last look; absent where some could not be read then";
         registry.register("late_windows", help, late_windows.clone());

@@ -279,7 +279,7 @@ pub struct PostingsKey<'a> {
 pub struct Wanted {
     /// The group.
     pub group: Group,
-    /// These of them, each once; all where there is none.
+    /// These of them, each once and sorted; all where there is none.
     pub series: Option<Vec<SeriesId>>,
 }
 

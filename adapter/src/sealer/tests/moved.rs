@@ -53,7 +53,11 @@ impl Move {
     }
 
     async fn begin_into(&self, to: Store) -> Result<Copy, CopyError> {
-        let (from, to) = (Arc::new(Store::Memory(self.stores[0].clone())), Arc::new(to));
+        self.begin_between(Store::Memory(self.stores[0].clone()), to).await
+    }
+
+    async fn begin_between(&self, from: Store, to: Store) -> Result<Copy, CopyError> {
+        let (from, to) = (Arc::new(from), Arc::new(to));
         let layout = Layout::new(LABELS.iter().map(|label| (*label).to_owned()).collect(), 7200);
         let known = Known { file: self.folder.path().join("progress"), title: "a move".to_owned() };
         let source = Source::open(from, &layout, known, &self.clock).await.unwrap();
@@ -93,9 +97,10 @@ async fn a_copy_that_was_cut_off_does_not_go_on_in_another_store() {
     moved.copy().await;
 }
 
-/// Labels of which one read holds only a part.
+/// Labels of which one read of a cluster holds only a part, into it and out again.
 #[tokio::test]
 async fn a_guest_of_many_labels_is_copied() {
+    let Some(node) = node().await else { return };
     let begin = NOW_MS - NOW_MS % DAY_MS;
     let mut moved = Move::new(begin);
     let arrived = scrapes(begin, begin + HOUR_MS);
@@ -105,7 +110,18 @@ async fn a_guest_of_many_labels_is_copied() {
     let [(row_key, group)] = row_keys.as_slice() else { panic!("{row_keys:?}") };
     let index = many_labels(week, (row_key, *group)).collect();
     moved.stores[0].append(Rows { index, ..Rows::default() }).await.unwrap();
-    moved.copy().await;
+    let settings = settings(node, "copied_labels");
+    let open = async || {
+        let store = Cassandra::open(settings.clone(), moved.clock.clone()).await.unwrap();
+        Store::Cassandra(Box::new(store))
+    };
+    let into = moved.begin_into(open().await).await.unwrap();
+    into.run(&mut |_| {}).await.unwrap();
+    let whole = open().await.series(week, *group, limits::QUERY_ROWS_MAX).await;
+    assert!(whole.unwrap_err().is_too_much());
+    let to = Store::Memory(moved.stores[1].clone());
+    let out = moved.begin_between(open().await, to).await.unwrap();
+    out.run(&mut |_| {}).await.unwrap();
     let (mut copied, mut after) = (0, None);
     loop {
         let page = moved.stores[1].series_page(week, *group, after).await.unwrap();

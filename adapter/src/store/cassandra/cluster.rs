@@ -294,10 +294,12 @@ impl Cluster<'_> {
     }
 
     fn incomplete(&self, missing: &[String]) -> OpenError {
-        let advice = if self.settings.create_schema {
-            "what is there is not of this release: use another --cassandra.keyspace, or alter it"
-        } else {
+        let advice = if missing.iter().all(|one| one.starts_with("table ")) {
             "start once with --cassandra.create-schema to create missing tables"
+        } else {
+            "what is there is not of this release: use another --cassandra.keyspace, and where an \
+             earlier build made this one, bring over what it holds: copy it out with that build (copy \
+             --from cassandra --to local) and in with this one"
         };
         OpenError(format!(
             "the keyspace {} has not the tables of this release: {}; {advice}",

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::leases::LATE;
 use super::read::partitions;
-use super::schema::LISTED_EXTRA_DAYS;
+use super::schema::{LISTED_EXTRA_DAYS, TTL_SECONDS_MAX};
 use super::sealed::limit;
 use super::stage::{Stage, batches};
 use super::write::{Ages, group_shard, late_key};
@@ -32,6 +32,8 @@ type LateValues = (i64, i32, i32, i64, i64, i32);
 const WEEK_HOURS: i32 = 168;
 /// Before all rows of a window.
 const BEFORE: (i64, i64) = (i64::MIN, i64::MIN);
+/// The last that a row of a window can be.
+const BEHIND: (i64, i64) = (i64::MAX, i64::MAX);
 
 /// Lists the windows of some late rows at this hour; gives the time at which it did.
 pub(super) async fn list(
@@ -111,11 +113,12 @@ impl Cassandra {
         windows: (Hour, Hour),
         rows_max: usize,
     ) -> Result<Vec<LateRow>, StoreError> {
-        // Nothing can be late yet of what is further ahead than samples are taken.
-        let ahead_ms = self.shared.clock.now_ms().saturating_add(limits::AHEAD_MS_MAX + DAY_MS);
-        let windows = (windows.0, windows.1.min(Hour::of(ahead_ms)));
-        let Some(windows) = self.live(windows) else { return Ok(Vec::new()) };
-        let keys = parts(windows).map(|(week, from, to)| (group.0.cast_signed(), week, from, to));
+        // No row lives for longer, and nothing is late yet of what is further ahead than samples are taken.
+        let now_ms = self.shared.clock.now_ms();
+        let oldest = Hour::of(now_ms.saturating_sub(TTL_SECONDS_MAX * 1000));
+        let newest = Hour::of(now_ms.saturating_add(limits::AHEAD_MS_MAX + DAY_MS));
+        let keys = parts((windows.0.max(oldest), windows.1.min(newest)))
+            .map(|(week, from, to)| (group.0.cast_signed(), week, from, to));
         let select = &self.shared.statements.sealed.late;
         let rows = partitions(&self.shared, select, keys, rows_max).await?;
         let mut rows: Vec<LateRow> = rows.into_iter().map(late_row).collect();
@@ -229,8 +232,9 @@ impl Cassandra {
                 let keys = runs.iter().filter_map(|run| {
                     let (begin, end) = (*run.first()?, *run.last()?);
                     let after = if begin == first { after } else { BEFORE };
-                    let (group, week) = (begin.0, week_of(begin.1));
-                    Some((group, week.0, begin.1, after.0, after.1, end.1, limit(rows)))
+                    let (group, week, end) = (begin.0, week_of(begin.1).0, end.1);
+                    let limit = limit(rows);
+                    Some((group, week, begin.1, after.0, after.1, end, BEHIND.0, BEHIND.1, limit))
                 });
                 let keys: Vec<_> = keys.collect();
                 let rows_max = rows.saturating_mul(keys.len());

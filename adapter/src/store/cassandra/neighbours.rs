@@ -1,5 +1,6 @@
-//! Who else works on the keyspace, and whose replicas each counts: where these differ, one need not see
-//! what another was acknowledged, and neither may write. Knows no row but those that say so.
+//! Who else works on the keyspace, whose replicas each counts and how long each keeps what: where these
+//! differ, one need not see or bill what another was acknowledged, and neither may write. Knows no row
+//! but those that say so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(crate) fn process_name() -> String {
     format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance() & 0xffff_ffff)
 }
 
-/// Refuses to begin beside those that count other replicas. Asked before this process says that it is
+/// Refuses to begin beside those that count other replicas, or keep things for another time. Asked before this process says that it is
 /// there: those that work already are not to be disturbed.
 pub(super) async fn admit(shared: &Arc<Shared>) -> Result<(), OpenError> {
     let purpose = shared.statements.leases.processes.prepared.purpose;
@@ -82,7 +83,8 @@ pub(super) fn unseen(time: Option<Duration>) -> String {
 async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
     let prepared = &shared.statements.leases.be_there;
     let counted = shared.counted_datacenter().unwrap_or(ALL);
-    let values = (PROCESSES, shared.process.as_str(), counted, seconds);
+    let [samples, ledger] = kept_seconds(shared);
+    let values = (PROCESSES, shared.process.as_str(), counted, samples, ledger, seconds);
     let (written, _) =
         nodes::asked(shared.session.execute_unpaged(&prepared.statement, values)).await;
     let failed = |error: ExecutionError| unavailable(prepared.purpose, &error.to_string());
@@ -101,26 +103,51 @@ fn disagreement(shared: &Shared, answer: QueryResult) -> Result<Option<String>, 
         StoreError::Damaged(format!("a row of sealers cannot be read: {error}"))
     };
     let rows = answer.into_rows_result().map_err(|error| damaged(&error))?;
-    let others = rows.rows::<(String, Option<String>)>().map_err(|error| damaged(&error))?;
+    let others = rows.rows::<Process>().map_err(|error| damaged(&error))?;
     let others: Vec<_> = others.collect::<Result<_, _>>().map_err(|error| damaged(&error))?;
     let spread = spread(&shared.session.get_cluster_state(), &shared.keyspace);
-    let ours = shared.counted_datacenter().unwrap_or(ALL);
-    let mut others = others.into_iter().filter(|(name, _)| *name != shared.process);
-    let other = others.find_map(|(name, counted)| {
+    let (ours, kept) = (shared.counted_datacenter().unwrap_or(ALL), kept_seconds(shared));
+    let mut others = others.into_iter().filter(|(name, ..)| *name != shared.process);
+    let keyspace = &shared.keyspace;
+    Ok(others.find_map(|(name, counted, samples, ledger)| {
         let theirs = counted.unwrap_or_default();
-        differ(ours, &theirs, spread).then_some((name, theirs))
-    });
-    Ok(other.map(|(name, theirs)| {
-        format!(
-            "{name} works on the keyspace {} and counts the replicas of {}, this adapter those of \
-             {}: neither need see what the other was acknowledged, and bills would be counted from a \
-             part of the samples; give all adapters of a keyspace the same --cassandra.datacenter, or \
-             all of them --cassandra.consistency=quorum",
-            shared.keyspace,
-            named(&theirs),
-            named(ours)
-        )
+        if differ(ours, &theirs, spread) {
+            return Some(format!(
+                "{name} works on the keyspace {keyspace} and counts the replicas of {}, this adapter \
+                 those of {}: neither need see what the other was acknowledged, and bills would be \
+                 counted from a part of the samples; give all adapters of a keyspace the same \
+                 --cassandra.datacenter, or all of them --cassandra.consistency=quorum",
+                named(&theirs),
+                named(ours)
+            ));
+        }
+        let theirs = [samples?, ledger?];
+        (theirs != kept).then(|| {
+            format!(
+                "{name} works on the keyspace {keyspace} with {}, this adapter with {}: what one of \
+                 them takes the other would find expired, and not bill; give all adapters of a \
+                 keyspace the same, and stop all of them first to change it",
+                flags(theirs),
+                flags(kept)
+            )
+        })
     }))
+}
+
+/// Name, datacenter whose replicas it counts, and for how many seconds it keeps samples and the ledger.
+type Process = (String, Option<String>, Option<i64>, Option<i64>);
+
+fn kept_seconds(shared: &Shared) -> [i64; 2] {
+    [shared.retention_ms, shared.ledger_ms].map(|kept_ms| kept_ms / 1000)
+}
+
+/// Both retentions as flags.
+fn flags(seconds: [i64; 2]) -> String {
+    let [samples, ledger] = seconds.map(|seconds| {
+        let kept = Duration::from_secs(seconds.unsigned_abs());
+        humantime::format_duration(kept).to_string().replace(' ', "")
+    });
+    format!("--retention={samples} and --ledger.retention={ledger}")
 }
 
 /// Whether a keyspace has replicas in several datacenters.

@@ -255,6 +255,8 @@ pub(super) const TABLES: [Table; 25] = [
             (Partition, "part", "int"),
             (Clustering, "sealer", "text"),
             (Value, "datacenter", "text"),
+            (Value, "retention", "bigint"),
+            (Value, "ledger_retention", "bigint"),
         ],
         life: Life::Passing,
     },

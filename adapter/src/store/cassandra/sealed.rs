@@ -167,7 +167,7 @@ impl Cassandra {
     }
 
     /// The part of a range of hours whose samples have not all expired.
-    pub(super) fn live(&self, hours: (Hour, Hour)) -> Option<(Hour, Hour)> {
+    fn live(&self, hours: (Hour, Hour)) -> Option<(Hour, Hour)> {
         let from = hours.0.max(Hour::of(self.live_ms(self.shared.retention_ms)));
         (from <= hours.1).then_some((from, hours.1))
     }

@@ -199,6 +199,7 @@ impl Tables<'_> {
     }
 
     async fn prepare(&self, cql: String) -> Result<PreparedStatement, String> {
+        debug_assert!(!mixes_relations(&cql), "ScyllaDB does not take {cql}");
         let prepared = self.session.prepare(Statement::new(cql.as_str())).await;
         let mut prepared =
             prepared.map_err(|error| format!("the cluster does not take {cql:?}: {error}"))?;
@@ -232,6 +233,15 @@ impl Tables<'_> {
     }
 }
 
+/// Whether a statement compares several columns together and another by itself, which Cassandra takes and
+/// ScyllaDB does not.
+fn mixes_relations(cql: &str) -> bool {
+    let relations = cql.split_once(" WHERE ").map_or("", |(_, relations)| relations).split(" AND ");
+    let compared = relations.filter(|relation| relation.contains(['<', '>']));
+    let (several, single): (Vec<_>, Vec<_>) = compared.partition(|one| one.starts_with('('));
+    !several.is_empty() && !single.is_empty()
+}
+
 /// What a read of a table is for, and how many of its rows are asked for at once.
 fn reading(table: &str) -> (&'static str, i32) {
     match table {
@@ -248,5 +258,19 @@ fn reading(table: &str) -> (&'static str, i32) {
             ("reading what is sealed", limits::CASSANDRA_INDEX_PAGE_ROWS)
         }
         _ => ("reading the ledger's guests", limits::CASSANDRA_INDEX_PAGE_ROWS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_scylladb_does_not_take_are_known() {
+        let mixes =
+            |relations: &str| mixes_relations(&format!("SELECT a FROM b WHERE {relations}"));
+        assert!(mixes("k = ? AND (a, b) > (?, ?) AND a <= ? LIMIT ?"));
+        assert!(!mixes("k = ? AND (a, b) > (?, ?) AND (a, b) <= (?, ?) LIMIT ?"));
+        assert!(!mixes("k = ? AND a >= ? AND a <= ?"));
     }
 }

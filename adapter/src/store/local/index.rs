@@ -194,17 +194,12 @@ impl LabelRead {
                 }
             }
             some => {
-                let sorted = some.as_ref().map(|some| {
-                    let mut sorted = some.clone();
-                    sorted.sort_unstable();
-                    sorted
-                });
                 for guard in view.prefix(keyspace, &prefix.0) {
                     let (key, labels) =
                         Guard::into_inner(guard).map_err(|error| damaged(&error))?;
                     let end = key.get(prefix.0.len()..).unwrap_or(&[]);
                     let series = KeyReader::new(end, "series").series()?;
-                    if sorted.as_ref().is_none_or(|ids| ids.binary_search(&series).is_ok()) {
+                    if some.as_ref().is_none_or(|ids| ids.binary_search(&series).is_ok()) {
                         self.push(Placed { group, series }, &labels)?;
                     }
                 }

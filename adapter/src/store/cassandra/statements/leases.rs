@@ -57,7 +57,9 @@ impl LeaseStatements {
                 .await?,
             sealers: tables.select("sealers", "sealer", "part = ?").await?,
             be_there: tables.insert("saying that this process is here", "sealers").await?,
-            processes: tables.select("sealers", "sealer, datacenter", "part = ?").await?,
+            processes: tables
+                .select("sealers", "sealer, datacenter, retention, ledger_retention", "part = ?")
+                .await?,
             first_turn: tables
                 .decide(
                     "drawing the first turn",

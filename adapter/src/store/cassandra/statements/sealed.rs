@@ -74,8 +74,8 @@ impl SealedStatements {
                     "late",
                     late,
                     &format!(
-                        "{of_late} AND (window, arrived_ms, hash) > (?, ?, ?) AND window <= ? \
-                         LIMIT ?"
+                        "{of_late} AND (window, arrived_ms, hash) > (?, ?, ?) \
+                         AND (window, arrived_ms, hash) <= (?, ?, ?) LIMIT ?"
                     ),
                 )
                 .await?,

@@ -83,6 +83,50 @@ async fn what_was_taken_away_is_in_nobodys_way() {
     assert_eq!(store.late(Group(0), range, 9).await.unwrap(), []);
 }
 
+/// Pages of any size give every row once, over the borders of reads and weeks.
+#[tokio::test]
+async fn pages_of_late_rows_lack_none() {
+    let Some(node) = node().await else { return };
+    let now_ms = Clock::system().now_ms();
+    let settings = CassandraSettings { index_shards: 2, ..settings(node, "late_pages") };
+    let store = Cassandra::open(settings, Clock::fixed(now_ms)).await.unwrap();
+    let begin = Week(Week::of(now_ms).0 - 1).hours().0.0;
+    for shard in [0, 1] {
+        store.begin_seal_mark(Shard(shard), Hour(begin)).await.unwrap();
+    }
+    let windows = [-170, -4, -2, 0, 2, 46, 48, 50, 166, 168].map(|hour| Hour(begin + hour));
+    let of_group = |group| {
+        let rows = windows.iter().enumerate();
+        rows.flat_map(move |(number, window)| {
+            (0..=number as u64 % 3).map(move |hash| late(group, *window, now_ms, hash))
+        })
+    };
+    let mut rows: Vec<LateRow> = [1, 2, 3].into_iter().flat_map(of_group).collect();
+    store.append(Rows { late: rows.clone(), ..Rows::default() }).await.unwrap();
+    rows.sort_unstable();
+    for size in [1, 2, 3, 7, 100] {
+        let (mut found, mut last) = (Vec::new(), None);
+        loop {
+            let page = store.late_page(None, last, size).await.unwrap();
+            assert!(page.len() <= size);
+            last = page.last().copied();
+            if last.is_none() {
+                break;
+            }
+            found.extend(page);
+        }
+        found.sort_unstable();
+        assert_eq!(found, rows, "pages of {size}");
+    }
+    let all = (Hour(begin - 200), Hour(begin + 400));
+    let of_two = rows.iter().filter(|row| row.group == Group(2)).copied().collect::<Vec<_>>();
+    assert_eq!(store.late(Group(2), all, 100).await.unwrap(), of_two);
+    let some = (windows[2], windows[6]);
+    let within = |row: &LateRow| some.0 <= row.window && row.window <= some.1;
+    let expected = of_two.into_iter().filter(within).collect::<Vec<_>>();
+    assert_eq!(store.late(Group(2), some, 100).await.unwrap(), expected);
+}
+
 /// Hours of arrival are done with one after the other; one in which anything waits is not.
 #[tokio::test]
 async fn the_oldest_that_waits_is_known() {

@@ -30,6 +30,15 @@ async fn who_counts_other_replicas_keeps_the_rest_from_writing() {
     let here = said(&session, "beside").await;
     assert_eq!(here[0].1, "datacenter1");
 
+    // What one takes, another would find expired.
+    for other in [
+        CassandraSettings { retention: settings.retention / 2, ..settings.clone() },
+        CassandraSettings { ledger_retention: settings.ledger_retention * 2, ..settings.clone() },
+    ] {
+        let error = refused(other).await;
+        assert!(error.contains(&here[0].0) && error.contains("--ledger.retention="), "{error}");
+    }
+
     // In one datacenter all replicas are its own.
     let quorum = CassandraSettings { consistency: Agreement::Quorum, ..settings.clone() };
     let beside = open(quorum).await;
