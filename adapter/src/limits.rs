@@ -229,6 +229,8 @@ pub const COPY_PAGE_ROWS: usize = 50;
 pub const COPY_CHUNKS_AT_ONCE: usize = 4_000;
 /// Rows of the head that are written together, each of up to 64 KiB.
 pub const COPY_HEADS_AT_ONCE: usize = 500;
+/// Series that are written together, each with all its labels and postings: up to 640 KiB.
+pub const COPY_INDEX_AT_ONCE: usize = 20;
 /// Hours of the ledger that are written together.
 pub const COPY_HOURS_AT_ONCE: usize = 200;
 
@@ -311,6 +313,8 @@ pub const CLUSTER_CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
 /// For how long a process counts as one that works on a keyspace since it last said so, which it does at
 /// every look.
 pub const CASSANDRA_HERE_SECONDS: i32 = 100;
+/// How long a start waits for a process that says it has stopped: it is counted for a second.
+pub const CASSANDRA_LEFT_AFTER: Duration = Duration::from_secs(3);
 /// A process that has not said so for this long, or not seen who else did, takes no writes where that
 /// matters: what it has taken is durable, at the latest, in a write's deadline, and others count it for
 /// some seconds more, by whichever node's clock.

@@ -22,7 +22,7 @@ use serve::tls_client::TlsClient;
 use background::Background;
 
 use crate::command::{self, CommandError, Opened};
-use crate::config::{CassandraFlags, Command, CopyFlags, CopyKind, Flags, LegacyFlags, StoreKind};
+use crate::config::{Command, CopyFlags, CopyKind, Flags, LegacyFlags, StoreKind};
 use crate::copy::{CopyError, Known, Plan, Source};
 use crate::engine::layout::{Layout, LayoutError};
 use crate::engine::{Engine, Keeping};
@@ -178,12 +178,27 @@ async fn copy_plan(flags: &Flags, copy: &CopyFlags, clock: &Clock) -> Result<Pla
     let title = format!("{} to {}", observed_name(&from), observed_name(&to));
     let known = Known { file: copy.progress.clone(), title };
     // What makes a store of --to comes when nothing else is left to be refused.
-    let from =
-        Flags { cassandra: CassandraFlags { create_schema: false, ..from.cassandra }, ..from };
-    let store = Arc::new(open(&from, &layout, (clock.clone(), &metrics)).await?);
+    let store = Arc::new(open_source(&from, &layout, (clock.clone(), &metrics)).await?);
     let source = Source::open(store, &layout, known, clock).await?;
     let to = Arc::new(open(&to, &layout, (clock.clone(), &metrics)).await?);
     Ok(Plan { source, to, keeping: keeping(flags) })
+}
+
+/// Opens the store that is copied. Never makes one.
+async fn open_source(
+    flags: &Flags,
+    layout: &Layout,
+    (clock, metrics): (Clock, &Metrics),
+) -> Result<Store, Failure> {
+    if flags.store != StoreKind::Cassandra {
+        return open(flags, layout, (clock, metrics)).await;
+    }
+    let settings = CassandraSettings {
+        create_schema: false,
+        reads_only: true,
+        ..cassandra_settings(flags, layout, metrics)
+    };
+    Ok(Store::Cassandra(Box::new(Box::pin(Cassandra::open(settings, clock)).await?)))
 }
 
 /// Opens the store of the flags where no adapter runs. Never makes one.
@@ -290,10 +305,10 @@ async fn serve_until_stopped(
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
+    let room = room(flags, metrics.clone())?;
     let engine = start(flags, &clock, &metrics).await?;
 
     let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
-    let room = room(flags, metrics.clone())?;
     let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
     let mut api = api.map(|api| open_api(api, &usage, &shutdown)).transpose()?;
     let doors = Doors {
@@ -462,6 +477,7 @@ fn cassandra_settings(all: &Flags, layout: &Layout, metrics: &Metrics) -> Cassan
         index_shards: layout.index_shards,
         retention: all.retention,
         ledger_retention: all.ledger_retention,
+        reads_only: false,
         head_ttl: flags.head_ttl,
         lease: all.seal_lease,
         tls,

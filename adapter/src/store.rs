@@ -446,7 +446,7 @@ impl Store {
     }
 
     /// Why nothing may be written or sealed, though the store could: our clock is not the store's, or
-    /// another process works on it that need not see what is written here.
+    /// another process works on it that need not see, or would not bill, what is written here.
     pub fn trouble(&self) -> Option<String> {
         match self {
             Store::Memory(_) | Store::Local(_) => None,

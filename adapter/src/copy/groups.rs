@@ -183,7 +183,11 @@ impl Copy {
             });
             let index = index.collect::<Result<Vec<_>, _>>().map_err(of_from)?;
             left = left.saturating_sub(index.len());
-            self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
+            // Each append has a write's deadline.
+            for index in index.chunks(limits::COPY_INDEX_AT_ONCE) {
+                let index = index.to_vec();
+                self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
+            }
             if page.next.is_none() {
                 break;
             }

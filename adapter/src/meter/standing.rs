@@ -69,15 +69,13 @@ impl Meter {
         let mut hour = hours.0;
         while hour <= hours.1 {
             let window = self.engine.window_of(hour);
-            let is_frozen = hour < frozen_until;
-            let frozen_last = if is_frozen { Hour(frozen_until.0 - 1) } else { hours.1 };
-            let last = window.last().min(frozen_last).min(hours.1);
+            let last = window.last().min(hours.1);
             let changed = seals
                 .late
                 .range(..=last)
                 .any(|late| affected_until(self.engine.window_of(*late)) >= hour);
             let is_sealed = last < sealed_from || seals.sealed.contains(&window.first);
-            let stands = is_sealed && (!changed || is_frozen);
+            let stands = is_sealed && (!changed || last < frozen_until);
             let standing = if stands { Standing::Stored } else { Standing::Counted };
             add(&mut runs, standing, (hour, last));
             hour = Hour(last.0 + 1);

@@ -74,6 +74,8 @@ pub struct CassandraSettings {
     pub retention: Duration,
     /// How long rows of the ledger are kept, reckoned from their own time.
     pub ledger_retention: Duration,
+    /// Whether nothing is kept: rows are only read, so that others may keep them for another time.
+    pub reads_only: bool,
     /// How long rows of the head are kept after their arrival.
     pub head_ttl: Duration,
     /// How long a shard is a sealer's unless it says again that it is there; whole seconds.
@@ -119,6 +121,7 @@ impl CassandraSettings {
             index_shards: 16,
             retention,
             ledger_retention: retention,
+            reads_only: false,
             head_ttl: limits::CASSANDRA_HEAD_TTL,
             lease: limits::SEAL_LEASE,
             tls: None,
@@ -144,6 +147,7 @@ struct Shared {
     retention_ms: i64,
     ledger_ms: i64,
     head_ms: i64,
+    reads_only: bool,
     /// When the last row that the cluster takes may end, unix milliseconds.
     end_ms: i64,
     index_shards: u16,
@@ -229,6 +233,7 @@ impl Cassandra {
             retention_ms,
             ledger_ms,
             head_ms: i64::try_from(settings.head_ttl.as_millis()).unwrap_or(i64::MAX),
+            reads_only: settings.reads_only,
             end_ms,
             index_shards: settings.index_shards,
             keyspace: settings.keyspace,
@@ -342,7 +347,7 @@ impl Cassandra {
     }
 
     /// See [`super::Store::ready`]: whether enough replicas of all rows answered at the last look, the
-    /// clocks agree, no other process counts other replicas, and the last write, if it was lately,
+    /// clocks agree, no other process counts other replicas or has other retentions, and the last write, if it was lately,
     /// succeeded.
     pub fn ready(&self) -> Result<(), String> {
         let shared = &self.shared;

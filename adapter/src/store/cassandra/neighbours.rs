@@ -9,7 +9,7 @@ use scylla::cluster::ClusterState;
 use scylla::cluster::metadata::Strategy;
 use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryResult;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::attempt::{unavailable, until};
 use super::{Shared, nodes};
@@ -20,6 +20,8 @@ use crate::store::{OpenError, StoreError, chance};
 /// another holds those that seal.
 const PROCESSES: i32 = 1;
 
+const DAY_SECONDS: i64 = 86_400;
+
 /// Stands for the datacenter of one that counts the replicas of all.
 const ALL: &str = "";
 
@@ -29,18 +31,26 @@ pub(crate) fn process_name() -> String {
     format!("{}-{}-{:08x}", host.trim(), std::process::id(), chance() & 0xffff_ffff)
 }
 
-/// Refuses to begin beside those that count other replicas, or keep things for another time. Asked before this process says that it is
-/// there: those that work already are not to be disturbed.
+/// Refuses to begin beside those that count other replicas, or keep things for another time. Asked
+/// before this process says that it is there: those that work already are not to be disturbed. One that
+/// has just stopped is waited for.
 pub(super) async fn admit(shared: &Arc<Shared>) -> Result<(), OpenError> {
     let purpose = shared.statements.leases.processes.prepared.purpose;
     let deadline = Instant::now() + limits::WRITE_DEADLINE;
-    // A start need not fail at what passes; a look comes again by itself.
-    let asked = until((purpose, &shared.metrics), deadline, || processes(shared)).await;
-    let trouble = asked.and_then(|answer| disagreement(shared, answer));
-    let trouble = trouble.map_err(|error| OpenError(error.to_string()))?;
-    let Some(trouble) = trouble else { return Ok(()) };
-    let seconds = limits::CASSANDRA_HERE_SECONDS;
-    Err(OpenError(format!("{trouble}; one that was killed is counted for {seconds} s more")))
+    let stopped = Instant::now() + limits::CASSANDRA_LEFT_AFTER;
+    loop {
+        // A start need not fail at what passes; a look comes again by itself.
+        let asked = until((purpose, &shared.metrics), deadline, || processes(shared)).await;
+        let trouble = asked.and_then(|answer| disagreement(shared, answer));
+        let trouble = trouble.map_err(|error| OpenError(error.to_string()))?;
+        let Some(trouble) = trouble else { return Ok(()) };
+        if Instant::now() > stopped {
+            let seconds = limits::CASSANDRA_HERE_SECONDS;
+            let killed = format!("one that was killed is counted for {seconds} s more");
+            return Err(OpenError(format!("{trouble}; {killed}")));
+        }
+        sleep(limits::CASSANDRA_PAUSE_MAX / 4).await;
+    }
 }
 
 /// Says that this process is there, and why it must not write beside the others; `None` where it may.
@@ -83,7 +93,8 @@ pub(super) fn unseen(time: Option<Duration>) -> String {
 async fn announce(shared: &Shared, seconds: i32) -> Result<(), StoreError> {
     let prepared = &shared.statements.leases.be_there;
     let counted = shared.counted_datacenter().unwrap_or(ALL);
-    let [samples, ledger] = kept_seconds(shared);
+    let kept = kept_seconds(shared);
+    let (samples, ledger) = (kept.map(|[samples, _]| samples), kept.map(|[_, ledger]| ledger));
     let values = (PROCESSES, shared.process.as_str(), counted, samples, ledger, seconds);
     let (written, _) =
         nodes::asked(shared.session.execute_unpaged(&prepared.statement, values)).await;
@@ -121,7 +132,8 @@ fn disagreement(shared: &Shared, answer: QueryResult) -> Result<Option<String>, 
                 named(ours)
             ));
         }
-        let theirs = [samples?, ledger?];
+        // One that only reads says nothing of this.
+        let (theirs, kept) = ([samples?, ledger?], kept?);
         (theirs != kept).then(|| {
             format!(
                 "{name} works on the keyspace {keyspace} with {}, this adapter with {}: what one of \
@@ -137,15 +149,17 @@ fn disagreement(shared: &Shared, answer: QueryResult) -> Result<Option<String>, 
 /// Name, datacenter whose replicas it counts, and for how many seconds it keeps samples and the ledger.
 type Process = (String, Option<String>, Option<i64>, Option<i64>);
 
-fn kept_seconds(shared: &Shared) -> [i64; 2] {
-    [shared.retention_ms, shared.ledger_ms].map(|kept_ms| kept_ms / 1000)
+/// How long samples and the ledger are kept; `None` where this process keeps nothing.
+fn kept_seconds(shared: &Shared) -> Option<[i64; 2]> {
+    let kept = [shared.retention_ms, shared.ledger_ms].map(|kept_ms| kept_ms / 1000);
+    (!shared.reads_only).then_some(kept)
 }
 
 /// Both retentions as flags.
 fn flags(seconds: [i64; 2]) -> String {
-    let [samples, ledger] = seconds.map(|seconds| {
-        let kept = Duration::from_secs(seconds.unsigned_abs());
-        humantime::format_duration(kept).to_string().replace(' ', "")
+    let [samples, ledger] = seconds.map(|seconds| match seconds {
+        days if days % DAY_SECONDS == 0 => format!("{}d", days / DAY_SECONDS),
+        seconds => format!("{seconds}s"),
     });
     format!("--retention={samples} and --ledger.retention={ledger}")
 }

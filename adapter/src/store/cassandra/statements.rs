@@ -233,8 +233,8 @@ impl Tables<'_> {
     }
 }
 
-/// Whether a statement compares several columns together and another by itself, which Cassandra takes and
-/// ScyllaDB does not.
+/// Whether a statement compares several columns together, by more or less, and another by itself, which
+/// Cassandra takes and ScyllaDB does not.
 fn mixes_relations(cql: &str) -> bool {
     let relations = cql.split_once(" WHERE ").map_or("", |(_, relations)| relations).split(" AND ");
     let compared = relations.filter(|relation| relation.contains(['<', '>']));

@@ -127,6 +127,24 @@ async fn pages_of_late_rows_lack_none() {
     assert_eq!(store.late(Group(2), some, 100).await.unwrap(), expected);
 }
 
+/// What one adapter took is taken away by another, however long that one keeps its own.
+#[tokio::test]
+async fn a_late_row_is_found_whatever_is_kept() {
+    let Some(node) = node().await else { return };
+    let now_ms = Clock::system().now_ms();
+    let settings = settings(node, "late_kept");
+    let longer = CassandraSettings { retention: 2 * RETENTION, ..settings.clone() };
+    let longer = CassandraSettings { ledger_retention: 2 * RETENTION, ..longer };
+    let store = Cassandra::open(longer, Clock::fixed(now_ms)).await.unwrap();
+    let kept_ms = i64::try_from(RETENTION.as_millis()).unwrap();
+    let row = late(1, Hour::of(now_ms - kept_ms - 20 * DAY_MS), now_ms, 1);
+    store.append(Rows { late: vec![row], ..Rows::default() }).await.unwrap();
+    let shorter = CassandraSettings { reads_only: true, ..settings };
+    let shorter = Cassandra::open(shorter, Clock::fixed(now_ms)).await.unwrap();
+    assert_eq!(shorter.late(row.group, (row.window, row.window), 9).await.unwrap(), [row]);
+    assert_eq!(shorter.late_page(None, None, 9).await.unwrap(), [row]);
+}
+
 /// Hours of arrival are done with one after the other; one in which anything waits is not.
 #[tokio::test]
 async fn the_oldest_that_waits_is_known() {

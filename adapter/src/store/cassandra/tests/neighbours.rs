@@ -35,8 +35,15 @@ async fn who_counts_other_replicas_keeps_the_rest_from_writing() {
         CassandraSettings { retention: settings.retention / 2, ..settings.clone() },
         CassandraSettings { ledger_retention: settings.ledger_retention * 2, ..settings.clone() },
     ] {
-        let error = refused(other).await;
-        assert!(error.contains(&here[0].0) && error.contains("--ledger.retention="), "{error}");
+        let error = refused(other.clone()).await;
+        assert!(
+            error.contains(&here[0].0) && error.contains("d and --ledger.retention="),
+            "{error}"
+        );
+        assert!(error.contains("is counted for 100 s more"), "{error}");
+        // Who keeps nothing disturbs nobody.
+        let reads = CassandraSettings { reads_only: true, ..other.clone() };
+        open(reads).await.close().await.unwrap();
     }
 
     // In one datacenter all replicas are its own.
@@ -52,7 +59,7 @@ async fn who_counts_other_replicas_keeps_the_rest_from_writing() {
     // One of another datacenter, which could not be heard when this one started.
     let far = "INSERT INTO beside.sealers (part, sealer, datacenter) VALUES (1, 'far-1-ab', 'dc2')";
     session.query_unpaged(far, ()).await.unwrap();
-    let error = refused(settings).await;
+    let error = refused(settings.clone()).await;
     assert!(error.contains("far-1-ab works on the keyspace beside"), "{error}");
     assert!(error.contains("is counted for 100 s more"), "{error}");
     let is_seen = async || store.trouble().is_some_and(|trouble| trouble.contains("far-1-ab"));
@@ -78,5 +85,8 @@ async fn who_counts_other_replicas_keeps_the_rest_from_writing() {
     wait_until_ready(&store).await;
     store.append(rows).await.unwrap();
     store.close().await.unwrap();
+    // One that has just stopped is no obstacle to what is changed.
+    let changed = CassandraSettings { retention: settings.retention / 2, ..settings };
+    open(changed).await.close().await.unwrap();
     until("all have left", async || said(&session, "beside").await.is_empty()).await;
 }
