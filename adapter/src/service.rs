@@ -305,10 +305,10 @@ async fn serve_until_stopped(
     let mut registry = Registry::default();
     let own_metrics = OwnMetrics::register(&mut registry, "kanyun_adapter", VERSION, REVISION);
     let metrics = Metrics::register(&mut registry);
-    let room = room(flags, metrics.clone())?;
     let engine = start(flags, &clock, &metrics).await?;
 
     let workers = ingest.is_some().then(|| Workers::new(clock.clone(), metrics.feed().clone()));
+    let room = room(flags, metrics.clone())?;
     let usage = Arc::new(Usage::new(Arc::clone(&engine), clock.clone(), metrics.clone()));
     let mut api = api.map(|api| open_api(api, &usage, &shutdown)).transpose()?;
     let doors = Doors {
