@@ -450,8 +450,8 @@ impl Sealer {
             at_hand = encoded.whole;
             let last = affected_until(window).min(Hour(until.0 - 1)).max(window.last());
             let is_first = |hour: Hour| encoded.is_first && hour <= window.last();
-            let hours_behind = (window.first.0..=last.0).map(Hour);
-            hours.extend(hours_behind.filter(|hour| is_first(*hour) || *hour >= frozen_until));
+            let affected = (window.first.0..=last.0).map(Hour);
+            hours.extend(affected.filter(|hour| is_first(*hour) || *hour >= frozen_until));
             let wanted = |labels: &Labels| is_billed(labels) || is_of_worker(labels);
             let labels = self.engine.labels_of(task.group, window, &wanted).await?;
             let billed = labels.iter().filter(|labels| is_billed(labels));

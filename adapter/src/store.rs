@@ -19,6 +19,8 @@ pub(crate) mod contract;
 
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream, StreamExt};
+
 use crate::limits;
 use crate::model::row_key::Group;
 use crate::model::series::SeriesId;
@@ -144,6 +146,22 @@ impl Store {
         after: Option<SeriesId>,
     ) -> Result<SeriesPage, StoreError> {
         each_store!(self, store => store.series_page(week, group, after).await)
+    }
+
+    /// All of a group's series in a week, sorted by id, page by page.
+    pub fn series_pages(
+        &self,
+        week: Week,
+        group: Group,
+    ) -> BoxStream<'_, Result<Vec<(SeriesId, bytes::Bytes)>, StoreError>> {
+        // Behind which series the next page begins; none after the last.
+        let begin = Some(None);
+        stream::try_unfold(begin, move |after| async move {
+            let Some(after) = after else { return Ok(None) };
+            let page = self.series_page(week, group, after).await?;
+            Ok(Some((page.rows, page.next.map(Some))))
+        })
+        .boxed()
     }
 
     /// The series of a metric in a week, in no order.

@@ -173,25 +173,21 @@ impl Copy {
         (Part { week, group, .. }, row_key): (Part, &str),
         missing: &Held,
     ) -> Result<(), CopyError> {
-        let mut left = missing.series.len();
-        let mut after = None;
-        while left > 0 {
-            let page = self.from.series_page(week, group, after).await.map_err(of_from)?;
-            let rows = page.rows.into_iter().filter(|(id, _)| missing.series.contains_key(id));
+        if missing.series.is_empty() {
+            return Ok(());
+        }
+        let mut pages = self.from.series_pages(week, group);
+        while let Some(rows) = pages.try_next().await.map_err(of_from)? {
+            let rows = rows.into_iter().filter(|(id, _)| missing.series.contains_key(id));
             let index = rows.map(|(series, labels)| {
                 engine::index_row((week, series), (group, row_key.to_owned()), labels)
             });
             let index = index.collect::<Result<Vec<_>, _>>().map_err(of_from)?;
-            left = left.saturating_sub(index.len());
             // Each append has a write's deadline.
             for index in index.chunks(limits::COPY_INDEX_AT_ONCE) {
                 let index = index.to_vec();
                 self.to.append(Rows { index, ..Rows::default() }).await.map_err(of_to)?;
             }
-            if page.next.is_none() {
-                break;
-            }
-            after = page.next;
         }
         Ok(())
     }
@@ -363,15 +359,12 @@ async fn series(
     week: Week,
     group: Group,
 ) -> Result<BTreeMap<SeriesId, (usize, u64)>, StoreError> {
-    let (mut series, mut after) = (BTreeMap::new(), None);
-    loop {
-        let page = store.series_page(week, group, after).await?;
-        series.extend(page.rows.iter().map(|(id, labels)| (*id, (labels.len(), xxh3_64(labels)))));
-        if page.next.is_none() {
-            return Ok(series);
-        }
-        after = page.next;
+    let mut series = BTreeMap::new();
+    let mut pages = store.series_pages(week, group);
+    while let Some(rows) = pages.try_next().await? {
+        series.extend(rows.iter().map(|(id, labels)| (*id, (labels.len(), xxh3_64(labels)))));
     }
+    Ok(series)
 }
 
 /// Every chunk of some series in a range of hours; divided where it is too much for one read.

@@ -118,15 +118,13 @@ impl Selection<'_> {
     ) -> Result<(), SelectError> {
         let is_wanted =
             |id: &SeriesId| series.as_ref().is_none_or(|ids| ids.binary_search(id).is_ok());
-        let mut after = None;
-        loop {
-            let page = self.store.series_page(week, group, after).await?;
-            let rows = page.rows.into_iter().filter(|(id, _)| is_wanted(id));
+        let mut pages = self.store.series_pages(week, group);
+        while let Some(rows) = pages.try_next().await? {
+            let rows = rows.into_iter().filter(|(id, _)| is_wanted(id));
             let rows = rows.map(|(series, labels)| (Placed { group, series }, labels));
             self.keep(week, &rows.collect::<Vec<_>>(), found)?;
-            let Some(last) = page.next else { return Ok(()) };
-            after = Some(last);
         }
+        Ok(())
     }
 
     fn keep(

@@ -48,10 +48,10 @@ impl Engine {
         group: Group,
         wanted: &(impl Fn(&Labels) -> bool + Sync),
     ) -> Result<BTreeMap<SeriesId, Labels>, StoreError> {
-        let (mut found, mut bytes, mut after) = (BTreeMap::new(), 0, None);
-        loop {
-            let page = self.store.series_page(week, group, after).await?;
-            for (id, encoded) in page.rows {
+        let (mut found, mut bytes) = (BTreeMap::new(), 0);
+        let mut pages = self.store.series_pages(week, group);
+        while let Some(rows) = pages.try_next().await? {
+            for (id, encoded) in rows {
                 let labels = stored_labels(&encoded)?;
                 if wanted(&labels) {
                     bytes += encoded.len();
@@ -62,11 +62,8 @@ impl Engine {
                 let bytes_max = limits::QUERY_BYTES_MAX;
                 return Err(StoreError::TooManyBytes { table: "series", bytes_max });
             }
-            if page.next.is_none() {
-                return Ok(found);
-            }
-            after = page.next;
         }
+        Ok(found)
     }
 
     /// Every series of some places that is wanted and has samples in the range, sorted by labels.
